@@ -1,0 +1,1 @@
+"""The harmonising engine: plain Python, usable without Dagster."""

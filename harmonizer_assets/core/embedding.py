@@ -1,0 +1,209 @@
+"""Embedders turn documents into unit vectors."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from sklearn.feature_extraction.text import HashingVectorizer
+
+from harmonizer_assets.core.documents import COLUMN_BINS, PLACE_BINS, UNKNOWN_PLACE
+from harmonizer_assets.core.errors import ConfigurationError, HarmonizerError
+from harmonizer_assets.core.settings import EmbeddingSettings
+
+Vectors = npt.NDArray[np.float32]
+
+
+class Embedder(Protocol):
+    """Turns documents into vectors of one fixed length."""
+
+    @property
+    def name(self) -> str:
+        """Stable name of the embedder."""
+
+    @property
+    def version(self) -> str:
+        """Changes whenever the same document would get another vector."""
+
+    @property
+    def dimensions(self) -> int:
+        """Length of a vector."""
+
+    def embed(self, documents: pa.Table) -> Vectors:
+        """Embed documents.
+
+        Args:
+            documents: n rows with the columns of the `documents` table.
+
+        Returns:
+            Array of shape (n, dimensions), each row of Euclidean length 1.
+        """
+
+
+class _TextBlock:
+    """Character or word n-grams, hashed, damped and projected to `dimensions` columns.
+
+    Hashing: Weinberger et al. 2009, "Feature Hashing for Large Scale Multitask Learning".
+    Projection: Johnson and Lindenstrauss 1984; cosines survive a Gaussian projection.
+    """
+
+    _FEATURES = 2**14
+
+    def __init__(self, dimensions: int, seed: int, *, analyzer: str, ngrams: tuple[int, int]):
+        self._hash = HashingVectorizer(
+            analyzer=analyzer, ngram_range=ngrams, n_features=self._FEATURES, alternate_sign=False
+        )
+        # RandomState's streams are frozen for ever (NEP 19); default_rng's are not.
+        self._projection = (
+            np.random.RandomState(seed).standard_normal((self._FEATURES, dimensions))
+        ).astype(np.float32)
+
+    def __call__(self, texts: pa.ChunkedArray) -> Vectors:
+        encoded = texts.combine_chunks().dictionary_encode()
+        hashed = self._hash.transform(encoded.dictionary.to_pylist())
+        hashed.data = np.sqrt(hashed.data)
+        unique = _unit_rows(np.asarray(hashed @ self._projection, dtype=np.float32))
+        return unique[encoded.indices.to_numpy(zero_copy_only=False)]
+
+
+def _unit_rows(vectors: Vectors) -> Vectors:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.maximum(lengths, np.float32(1e-12))
+
+
+def _soft_bins(bins: npt.NDArray[np.integer], count: int, width: float) -> Vectors:
+    """Gaussian bumps over `count` bins: near places are similar, unknown places are all zero."""
+    values = (bins.astype(np.float32) + 0.5) / count
+    centers = np.linspace(0.0, 1.0, count, dtype=np.float32)
+    bumps = np.exp(-((values[:, None] - centers) ** 2) / (2 * width**2))
+    bumps[bins == UNKNOWN_PLACE] = 0.0
+    return bumps.astype(np.float32)
+
+
+class LocalEmbedder:
+    """Embeds text, shape, row and place without a network or a model file.
+
+    The vector is the concatenation of unit blocks (masked text, left and right neighbours, row,
+    place), so its cosine is the weighted mean of the blocks' cosines.
+    """
+
+    name: Final = "local"
+    version: Final = "1"
+    _MASK, _LEFT, _ROW, _RIGHT = 64, 48, 48, 32
+    _PLACE = 3 * PLACE_BINS + COLUMN_BINS
+    _WEIGHTS = {"mask": 2.0, "left": 0.7, "row": 0.7, "right": 0.3, "place": 1.0}
+    dimensions: Final = _MASK + _LEFT + _ROW + _RIGHT + _PLACE
+
+    def __init__(self) -> None:
+        self._mask = _TextBlock(self._MASK, 1, analyzer="char_wb", ngrams=(1, 4))
+        self._left = _TextBlock(self._LEFT, 2, analyzer="char_wb", ngrams=(1, 3))
+        self._right = _TextBlock(self._RIGHT, 3, analyzer="char_wb", ngrams=(1, 3))
+        self._row = _TextBlock(self._ROW, 4, analyzer="word", ngrams=(1, 1))
+
+    def embed(self, documents: pa.Table) -> Vectors:
+        """Embed documents; see `Embedder.embed`."""
+        if documents.num_rows == 0:
+            return np.empty((0, self.dimensions), dtype=np.float32)
+
+        def bins(column: str) -> npt.NDArray[np.integer]:
+            return documents[column].to_numpy()
+
+        place = np.hstack(
+            [
+                _soft_bins(bins("y_bin"), PLACE_BINS, 0.12),
+                _soft_bins(bins("x_bin"), PLACE_BINS, 0.12),
+                _soft_bins(bins("row_bin"), PLACE_BINS, 0.12),
+                _soft_bins(bins("column_bin"), COLUMN_BINS, 0.20),
+            ]
+        )
+        blocks = {
+            "mask": self._mask(documents["mask"]),
+            "left": self._left(documents["left_context"]),
+            "row": self._row(documents["row_context"]),
+            "right": self._right(documents["right_context"]),
+            "place": _unit_rows(place),
+        }
+        return _unit_rows(
+            np.hstack([np.float32(self._WEIGHTS[name] ** 0.5) * blocks[name] for name in blocks])
+        )
+
+
+class OpenAIEmbedder:
+    """Embeds a document's text through any endpoint that speaks the OpenAI embeddings API."""
+
+    name: Final = "openai"
+    _BATCH = 512
+    _PLACES = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "last")
+
+    def __init__(self, model: str, dimensions: int) -> None:
+        """Connect to the endpoint that the environment names.
+
+        Raises:
+            ConfigurationError: OPENAI_API_KEY is not set.
+        """
+        import openai
+
+        self._model = model
+        self.dimensions = dimensions
+        self._errors = openai.OpenAIError
+        try:
+            self._client = openai.OpenAI()
+        except openai.OpenAIError as error:
+            raise ConfigurationError(
+                "the openai embedder needs a key: set OPENAI_API_KEY "
+                "(and OPENAI_BASE_URL for another endpoint), or use the local embedder"
+            ) from error
+
+    @property
+    def version(self) -> str:
+        """Model and length: either changes every vector."""
+        return f"{self._model}/{self.dimensions}"
+
+    def embed(self, documents: pa.Table) -> Vectors:
+        """Embed documents; see `Embedder.embed`.
+
+        Raises:
+            HarmonizerError: the endpoint failed or answered with vectors of another length.
+        """
+        rows = documents.select(["mask", "row_context", "y_bin"]).to_pylist()
+        texts = [self._render(row) for row in rows]
+        vectors = np.empty((len(texts), self.dimensions), dtype=np.float32)
+        for start in range(0, len(texts), self._BATCH):
+            batch = texts[start : start + self._BATCH]
+            try:
+                answer = self._client.embeddings.create(
+                    model=self._model, input=batch, dimensions=self.dimensions
+                )
+            except self._errors as error:
+                raise HarmonizerError(
+                    f"embedding failed after {start} of {len(texts)} documents: "
+                    f"{type(error).__name__}; run again to continue"
+                ) from error
+            for item in answer.data:
+                if len(item.embedding) != self.dimensions:
+                    raise HarmonizerError(
+                        f"{self._model} answered with {len(item.embedding)} dimensions "
+                        f"instead of {self.dimensions}: set embedding.openai_dimensions"
+                    )
+                vectors[start + item.index] = item.embedding
+        return _unit_rows(vectors)
+
+    @classmethod
+    def _render(cls, row: dict[str, object]) -> str:
+        place = row["y_bin"]
+        known = isinstance(place, int) and place < len(cls._PLACES)
+        where = f" in the {cls._PLACES[place]} eighth of the receipt" if known else ""  # type: ignore[index]
+        return f"{row['mask'] or '-'} | on the row: {row['row_context']}{where}"
+
+
+def make_embedder(settings: EmbeddingSettings) -> Embedder:
+    """Make the embedder that the settings name.
+
+    Raises:
+        ConfigurationError: it needs a key that the environment does not hold.
+    """
+    if settings.embedder == "openai":
+        return OpenAIEmbedder(settings.openai_model, settings.openai_dimensions)
+    return LocalEmbedder()

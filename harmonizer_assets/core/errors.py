@@ -1,0 +1,41 @@
+"""The exception hierarchy: everything that the Harmonizer raises on purpose."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class HarmonizerError(Exception):
+    """A run failed; the message says why and what to do.
+
+    Attributes:
+        exit_code: what the command line exits with.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+
+class InputError(HarmonizerError):
+    """A file or an option that the user gave is not usable."""
+
+    exit_code = 2
+
+
+class TaxonomyError(InputError):
+    """The taxonomy file is not usable."""
+
+
+class ConfigurationError(InputError):
+    """Settings or environment are not usable, for example because a key is missing."""
+
+
+class StoreError(HarmonizerError):
+    """A store (database, vector index, disk) cannot do what is asked of it."""
+
+
+class StoreBusyError(StoreError):
+    """Another process has held a store for too long."""
+
+
+class JudgeError(HarmonizerError):
+    """The judge can answer no question at all."""

@@ -1,0 +1,244 @@
+"""The harmonizer: one home's pipeline from label batches to outlier tables."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from functools import cache, cached_property
+
+from harmonizer_assets.core.alarms import update_merchant_alarms
+from harmonizer_assets.core.documents import DOCUMENT_VERSION
+from harmonizer_assets.core.embedding import Embedder, make_embedder
+from harmonizer_assets.core.home import Home
+from harmonizer_assets.core.indexing import Indexing
+from harmonizer_assets.core.ingest import Ingest, IngestReport
+from harmonizer_assets.core.outliers import OutlierPublishing, outlier_stage
+from harmonizer_assets.core.partitions import PartitionKey
+from harmonizer_assets.core.progress import ProgressFn
+from harmonizer_assets.core.results import Counts, IndexReport, PartitionResult
+from harmonizer_assets.core.settings import JudgeName, Settings
+from harmonizer_assets.core.similarity import SimilarityScorer, similarity_stage
+from harmonizer_assets.core.stages import (
+    Stage,
+    label_counts,
+    merchant_fingerprints,
+    run_stage,
+    stored_fingerprints,
+)
+from harmonizer_assets.core.taxonomy import Taxonomy
+from harmonizer_assets.core.vector_index import VectorIndex
+from harmonizer_assets.core.verdicts import QuestionJudging, make_judge, verdict_stage
+from harmonizer_assets.core.warehouse import Warehouse
+
+_ASKED_LABELS_PER_CHUNK = 1_000
+"""A judge that is paid per call commits more often, for progress and for resuming."""
+
+_COUNTS = """
+SELECT
+    (SELECT count(*) FROM labels) AS labels,
+    (SELECT count(*) FROM label_decisions WHERE NOT is_outlier) AS valid,
+    (SELECT count(*) FROM label_decisions WHERE is_outlier) AS outliers,
+    (SELECT count(*) FROM label_decisions WHERE is_outlier IS NULL) AS unresolved,
+    (SELECT count(*) FROM dead_letters) AS dead_letters,
+    (SELECT count(*) FROM quarantine) AS quarantined,
+    (SELECT count(*) FROM batches) AS batches,
+    (SELECT count(*) FROM label_partitions) AS partitions,
+    (SELECT count(DISTINCT merchant_key) FROM labels) AS merchants,
+    (SELECT count(*) FROM merchant_alarms) AS merchant_alarms
+"""
+
+
+class Harmonizer:
+    """Runs the pipeline of one home; usable from a notebook, without Dagster.
+
+    Example:
+        >>> harmonizer = Harmonizer(Home.resolve("harmonizer_home"))
+        >>> harmonizer.ingest_pending()
+        >>> harmonizer.index_documents()
+        >>> partitions = harmonizer.stale_partitions("offline")
+        >>> for result in harmonizer.score_partitions(partitions): ...
+    """
+
+    def __init__(self, home: Home, settings: Settings | None = None) -> None:
+        """Open a home; settings default to its `harmonizer.toml`.
+
+        Raises:
+            ConfigurationError: the settings or the taxonomy of the home are invalid.
+        """
+        self.home = home
+        self.settings = settings or Settings.load(home.settings_file)
+        self.taxonomy = Taxonomy.of_home(home)
+        self.warehouse = Warehouse(home)
+
+    @cached_property
+    def _embedder(self) -> Embedder:
+        return make_embedder(self.settings.embedding)
+
+    @cached_property
+    def _index(self) -> VectorIndex:
+        return VectorIndex(self.home, self._embedder)
+
+    @cached_property
+    def _scoring(self) -> Stage:
+        identity = {
+            "documents": DOCUMENT_VERSION,
+            "embedder": [self._embedder.name, self._embedder.version],
+            "settings": self.settings.similarity.model_dump(),
+            "label_types": list(self.taxonomy.names),
+        }
+        return similarity_stage(hashlib.sha256(json.dumps(identity).encode()).hexdigest())
+
+    def ingest_pending(self, on_progress: ProgressFn | None = None) -> IngestReport:
+        """Ingest all batches that wait in the inbox, oldest first."""
+        return Ingest(self.home, self.warehouse, self.taxonomy).ingest_pending(on_progress)
+
+    def index_documents(self, on_progress: ProgressFn | None = None) -> IndexReport:
+        """Bring the vector index up to date with words and labels."""
+        return Indexing(self.warehouse, self._index, self._embedder).run(on_progress)
+
+    def partitions(
+        self, label_types: Sequence[str] | None = None, merchants: Sequence[str] | None = None
+    ) -> list[PartitionKey]:
+        """The partitions that hold labels, optionally only some label types or merchant keys."""
+        return self._selected(self.warehouse.read(label_counts), label_types, merchants)
+
+    def _selected(
+        self,
+        partitions: Sequence[PartitionKey] | dict[PartitionKey, int],
+        label_types: Sequence[str] | None,
+        merchants: Sequence[str] | None,
+    ) -> list[PartitionKey]:
+        types = set(self.taxonomy.names if label_types is None else label_types)
+        keys = None if merchants is None else set(merchants)
+        return sorted(
+            partition
+            for partition in partitions
+            if partition.label_type in types and (keys is None or partition.merchant_key in keys)
+        )
+
+    def stale_partitions(
+        self,
+        judge: JudgeName,
+        label_types: Sequence[str] | None = None,
+        merchants: Sequence[str] | None = None,
+        *,
+        refresh: bool = False,
+    ) -> list[PartitionKey]:
+        """The partitions whose stored results are not those of the present labels and settings.
+
+        Partitions that lost all their labels are among them, so that their rows are removed.
+
+        Args:
+            judge: who is to decide ambiguous labels.
+            refresh: select every partition, as after many new merchants have arrived.
+        """
+        stages = self._stages(judge)
+        counts, prints, stored = self.warehouse.read(
+            lambda con: (
+                label_counts(con),
+                merchant_fingerprints(con),
+                {stage.asset: stored_fingerprints(con, stage.asset) for stage in stages},
+            )
+        )
+        emptied = {key for held in stored.values() for key in held if key not in counts}
+        stale = [
+            partition
+            for partition in counts
+            if refresh
+            or any(
+                stored[stage.asset].get(partition)
+                != stage.fingerprint(prints[partition.merchant_key])
+                for stage in stages
+            )
+        ]
+        return self._selected([*stale, *emptied], label_types, merchants)
+
+    def _stages(self, judge: JudgeName) -> tuple[Stage, Stage, Stage]:
+        made = make_judge(judge, self.settings.judge, self.taxonomy, self.warehouse)
+        verdicts = verdict_stage(self._scoring, made)
+        return self._scoring, verdicts, outlier_stage(verdicts)
+
+    def score_partitions(
+        self,
+        partitions: Sequence[PartitionKey],
+        *,
+        run_id: str = "",
+        refresh: bool = False,
+        on_progress: ProgressFn | None = None,
+    ) -> Iterator[PartitionResult]:
+        """Compute `similarity_matches` of these partitions; yields each once it is committed."""
+        @cache
+        def scorer() -> SimilarityScorer:
+            # Made on first use: a run without changes must not load the corpus.
+            return SimilarityScorer(
+                self.warehouse, self._index, self.taxonomy.names, self.settings.similarity
+            )
+
+        yield from run_stage(
+            self.warehouse,
+            self._scoring,
+            partitions,
+            lambda chunk: scorer().score(chunk),
+            run_id=run_id,
+            refresh=refresh,
+            on_progress=on_progress,
+        )
+
+    def judge_partitions(
+        self,
+        partitions: Sequence[PartitionKey],
+        *,
+        judge: JudgeName,
+        run_id: str = "",
+        refresh: bool = False,
+        on_progress: ProgressFn | None = None,
+    ) -> Iterator[PartitionResult]:
+        """Judge the ambiguous labels of these partitions; yields each once it is committed.
+
+        Raises:
+            ConfigurationError: the judge needs a key that the environment does not hold.
+            JudgeError: the judge can answer nothing; what it answered before is kept.
+        """
+        made = make_judge(judge, self.settings.judge, self.taxonomy, self.warehouse)
+        judging = QuestionJudging(self.warehouse, made, run_id)
+        chunking = {} if judge == "offline" else {"labels_per_chunk": _ASKED_LABELS_PER_CHUNK}
+        yield from run_stage(
+            self.warehouse,
+            verdict_stage(self._scoring, made),
+            partitions,
+            judging.judge,
+            run_id=run_id,
+            refresh=refresh,
+            on_progress=on_progress,
+            **chunking,
+        )
+
+    def publish_outliers(
+        self,
+        partitions: Sequence[PartitionKey],
+        *,
+        judge: JudgeName,
+        run_id: str = "",
+        refresh: bool = False,
+        on_progress: ProgressFn | None = None,
+    ) -> Iterator[PartitionResult]:
+        """Write the `outliers` of these partitions; yields each once it is committed."""
+        publishing = OutlierPublishing(self.warehouse, self.settings.similarity.match_threshold)
+        yield from run_stage(
+            self.warehouse,
+            self._stages(judge)[2],
+            partitions,
+            publishing.publish,
+            run_id=run_id,
+            refresh=refresh,
+            on_progress=on_progress,
+        )
+
+    def update_alarms(self) -> int:
+        """Find receipts whose merchant name is suspect; how many there are."""
+        return update_merchant_alarms(self.warehouse)
+
+    def counts(self) -> Counts:
+        """The home's totals."""
+        return Counts(**self.warehouse.query(_COUNTS).to_pylist()[0])

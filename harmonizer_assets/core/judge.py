@@ -1,0 +1,154 @@
+"""Judges decide the labels that similarity leaves open."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, NamedTuple, Protocol
+
+DecidedBy = Literal["similarity", "cache", "llm", "offline_judge", "unresolved"]
+
+
+class LabelKey(NamedTuple):
+    """Names one label: the four ids of its word, and the label."""
+
+    image_id: str
+    receipt_id: int
+    line_id: int
+    word_id: int
+    label: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """One ambiguous label and what is known about it.
+
+    Attributes:
+        line: the words of the OCR line, in reading order.
+        examples: texts that VALID labels of this type have in the merchant.
+        competing_examples: texts that VALID labels of the competing type have there.
+        support: kernel-weighted votes for or against, near and far; 1 is one VALID label on an
+            identical word.
+    """
+
+    key: LabelKey
+    merchant_key: str
+    merchant_name: str | None
+    word_text: str
+    outlier_score: float
+    label_probability: float
+    competing_label: str
+    competing_probability: float
+    support: float
+    line: str = ""
+    examples: tuple[str, ...] = ()
+    competing_examples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A judge's decision on one label; `is_outlier` is None where it could not decide."""
+
+    key: LabelKey
+    is_outlier: bool | None
+    decided_by: DecidedBy
+    suggested_label: str | None = None
+    confidence: float | None = None
+    reasoning: str | None = None
+    verdict_key: str | None = None
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A question that could not be judged after all attempts."""
+
+    key: LabelKey
+    error: str
+    attempts: int
+
+
+@dataclass
+class Usage:
+    """What judging one partition's questions took."""
+
+    calls: int = 0
+    words_asked: int = 0
+    cache_hits: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    retries: int = 0
+    rate_limited: int = 0
+    wall_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The outcome of a set of questions: each ends as a verdict, dead letters as unresolved too."""
+
+    verdicts: list[Verdict]
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    usage: dict[tuple[str, str], Usage] = field(default_factory=dict)
+    """Per label type and merchant key."""
+
+
+class Judge(Protocol):
+    """Decides questions."""
+
+    @property
+    def identity(self) -> str:
+        """Changes whenever the same question could get another answer."""
+
+    def decide(self, questions: Sequence[Question]) -> Judged:
+        """Decide questions; one verdict each, in their order."""
+
+
+class OfflineJudge:
+    """A statistical judge without a model: decides by the odds that the evidence gives.
+
+    It is not a language model and knows nothing that the evidence does not say. Where the evidence
+    is thin or balanced, the label stays unresolved.
+    """
+
+    _VERSION: Final = "1"
+    _MIN_SUPPORT: Final = 0.05
+    """One VALID label at cosine similarity 0.70."""
+    _VALID_UP_TO: Final = 0.45
+    _OUTLIER_FROM: Final = 0.60
+
+    @property
+    def identity(self) -> str:
+        """Name and version; see `Judge.identity`."""
+        return f"offline_judge/{self._VERSION}"
+
+    def decide(self, questions: Sequence[Question]) -> Judged:
+        """Decide questions; see `Judge.decide`."""
+        return Judged([self._decide(question) for question in questions])
+
+    def _decide(self, question: Question) -> Verdict:
+        score = question.outlier_score
+        odds = (
+            f"similar words are {question.competing_label} with probability "
+            f"{question.competing_probability:.2f}, {question.key.label} with "
+            f"{question.label_probability:.2f}"
+        )
+        if question.support < self._MIN_SUPPORT:
+            return Verdict(
+                question.key,
+                None,
+                "unresolved",
+                reasoning="no labelled word is similar enough to compare with",
+            )
+        if score >= self._OUTLIER_FROM:
+            return Verdict(
+                question.key, True, "offline_judge", question.competing_label, score, odds
+            )
+        if score <= self._VALID_UP_TO:
+            return Verdict(question.key, False, "offline_judge", None, 1.0 - score, odds)
+        return Verdict(
+            question.key,
+            None,
+            "unresolved",
+            question.competing_label,
+            None,
+            f"the evidence is balanced: {odds}",
+        )

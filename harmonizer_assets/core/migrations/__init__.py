@@ -1,0 +1,1 @@
+"""Schema migrations: SQL files, applied in the order of their names."""

@@ -1,0 +1,102 @@
+"""What a home may configure, read from `harmonizer.toml` in the home folder."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from harmonizer_assets.core.errors import ConfigurationError
+
+ScorerName = Literal["evidence", "count_rule"]
+EmbedderName = Literal["local", "openai"]
+JudgeName = Literal["offline", "openai"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SimilaritySettings(_Section):
+    """How labels are compared and when similarity alone decides."""
+
+    scorer: ScorerName = "evidence"
+    neighbours: int = Field(default=50, ge=1, le=500)
+    """Nearest documents of other merchants that vote on a label."""
+    match_threshold: float = Field(default=0.70, gt=0, le=1)
+    """Cosine similarity from which two labels count as a match."""
+    min_valid_matches: int = Field(default=10, ge=1)
+    """`count_rule` only: VALID matches from which a label counts as valid."""
+    valid_below: float = Field(default=0.20, ge=0, le=1)
+    """`evidence` only: an outlier score below this is accepted without a judge."""
+    outlier_above: float = Field(default=0.90, ge=0, le=1)
+    """`evidence` only: an outlier score above this is rejected without a judge."""
+    exact_search_limit: int = Field(default=20_000, ge=0)
+    """Up to this many documents the search across merchants is exact and reproducible to the bit;
+    beyond it Chroma's approximate index answers."""
+    reference_limit: int = Field(default=20_000, ge=100)
+    """At most this many distinct documents of one merchant are compared with each of its labels."""
+
+    @model_validator(mode="after")
+    def _thresholds_in_order(self) -> SimilaritySettings:
+        if self.valid_below > self.outlier_above:
+            raise ValueError("valid_below must not exceed outlier_above")
+        return self
+
+
+class EmbeddingSettings(_Section):
+    """Which embedder turns documents into vectors."""
+
+    embedder: EmbedderName = "local"
+    openai_model: str = "text-embedding-3-small"
+    openai_dimensions: int = Field(default=256, ge=8, le=3072)
+
+
+class JudgeSettings(_Section):
+    """Who decides what similarity leaves open."""
+
+    judge: JudgeName = "offline"
+    concurrency: int = Field(default=8, ge=1, le=500)
+    """`openai` only: calls in flight."""
+    max_attempts: int = Field(default=5, ge=1, le=20)
+    """`openai` only: attempts per question, transport retries and re-asks together."""
+    timeout_seconds: float = Field(default=60.0, gt=0)
+
+
+class CheckSettings(_Section):
+    """When asset checks warn."""
+
+    max_unresolved_share: float = Field(default=0.25, ge=0, le=1)
+
+
+class Settings(_Section):
+    """All settings of one home."""
+
+    similarity: SimilaritySettings = SimilaritySettings()
+    embedding: EmbeddingSettings = EmbeddingSettings()
+    judge: JudgeSettings = JudgeSettings()
+    checks: CheckSettings = CheckSettings()
+
+    @classmethod
+    def load(cls, path: Path) -> Settings:
+        """Read settings from a TOML file; a missing file means defaults.
+
+        Raises:
+            ConfigurationError: the file is not TOML, or a value in it is unknown or out of range.
+        """
+        try:
+            content = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return cls()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"{path}: cannot be read ({error})") from error
+        try:
+            return cls.model_validate(tomllib.loads(content))
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigurationError(f"{path}: not valid TOML: {error}") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise ConfigurationError(f"{path}: {where}: {first['msg']}") from error

@@ -1,0 +1,281 @@
+"""Stages: the per-partition steps, run in chunks of merchants with fingerprints for no-ops."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Final
+
+import duckdb
+import pyarrow as pa
+
+from harmonizer_assets.core.partitions import PartitionKey
+from harmonizer_assets.core.progress import Progress, ProgressFn
+from harmonizer_assets.core.results import PartitionResult
+from harmonizer_assets.core.warehouse import Warehouse
+
+LABELS_PER_CHUNK: Final = 10_000
+_WORST: Final = 3
+
+# A partition depends on all labels of its merchant: the other types are evidence too.
+_MERCHANT_FINGERPRINTS = """
+SELECT l.merchant_key,
+    count(*)::VARCHAR || '-' || bit_xor(md5_number(concat_ws(chr(31),
+        l.image_id, l.receipt_id, l.line_id, l.word_id, l.label, l.validation_status,
+        coalesce(l.merchant_name, ''), coalesce(d.document_id, ''), coalesce(w.text, '')
+    )))::VARCHAR AS fingerprint
+FROM labels l
+LEFT JOIN words w USING (image_id, receipt_id, line_id, word_id)
+LEFT JOIN word_documents d USING (image_id, receipt_id, line_id, word_id)
+{where}
+GROUP BY l.merchant_key
+"""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step that computes a table for partitions.
+
+    Attributes:
+        asset: name under which its fingerprints are kept, the asset's name.
+        identity: everything besides the labels that its rows depend on.
+        outcomes: SQL that counts rows by outcome, over the temporary table `chunk`, with columns
+            `label_type`, `merchant_key`, `outcome`, `n`.
+        worst: SQL that selects the most suspicious labels of `chunk`, at least with the columns
+            `label_type` and `merchant_key`, most suspicious first within a partition; or None.
+    """
+
+    asset: str
+    identity: str
+    outcomes: str
+    worst: str | None = None
+
+    def fingerprint(self, merchant_fingerprint: str) -> str:
+        """Combine the merchant's labels with the stage's identity."""
+        content = f"{self.asset}\n{self.identity}\n{merchant_fingerprint}"
+        return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Partitions of a few merchants, computed together."""
+
+    partitions: tuple[PartitionKey, ...]
+    labels: dict[PartitionKey, int]
+
+    @property
+    def merchants(self) -> list[str]:
+        """The chunk's merchant keys, sorted."""
+        return sorted({partition.merchant_key for partition in self.partitions})
+
+    def table(self) -> pa.Table:
+        """The partitions as a table of `label_type` and `merchant_key`."""
+        return partition_table(self.partitions)
+
+
+@dataclass(frozen=True)
+class ChunkRows:
+    """What a stage computed for a chunk.
+
+    Attributes:
+        fingerprints: per merchant, read in the transaction that read the labels.
+        write: writes the rows inside the chunk's one transaction.
+        incomplete: partitions to be computed again next time, although their rows are written.
+    """
+
+    fingerprints: dict[str, str]
+    write: Callable[[duckdb.DuckDBPyConnection], None]
+    incomplete: frozenset[PartitionKey] = frozenset()
+
+
+def partition_table(partitions: Iterable[PartitionKey]) -> pa.Table:
+    """Make a table with the columns `label_type` and `merchant_key`."""
+    pairs = list(partitions)
+    return pa.table(
+        {
+            "label_type": pa.array([pair.label_type for pair in pairs], pa.string()),
+            "merchant_key": pa.array([pair.merchant_key for pair in pairs], pa.string()),
+        }
+    )
+
+
+def merchant_fingerprints(
+    con: duckdb.DuckDBPyConnection, merchants: Sequence[str] | None = None
+) -> dict[str, str]:
+    """Fingerprint the labels of each merchant (or of some), words and documents included."""
+    where = "" if merchants is None else "WHERE l.merchant_key IN (SELECT unnest($1::VARCHAR[]))"
+    parameters = [] if merchants is None else [list(merchants)]
+    return dict(con.execute(_MERCHANT_FINGERPRINTS.format(where=where), parameters).fetchall())
+
+
+def stored_fingerprints(con: duckdb.DuckDBPyConnection, asset: str) -> dict[PartitionKey, str]:
+    """The fingerprints of the partitions that an asset holds."""
+    rows = con.execute(
+        "SELECT label_type, merchant_key, fingerprint FROM partition_state WHERE asset = $1",
+        [asset],
+    ).fetchall()
+    return {PartitionKey(label_type, merchant): print_ for label_type, merchant, print_ in rows}
+
+
+def label_counts(con: duckdb.DuckDBPyConnection) -> dict[PartitionKey, int]:
+    """How many labels each partition holds; only partitions that hold any."""
+    rows = con.execute("SELECT label_type, merchant_key, labels FROM label_partitions").fetchall()
+    return {PartitionKey(label_type, merchant): count for label_type, merchant, count in rows}
+
+
+def run_stage(
+    warehouse: Warehouse,
+    stage: Stage,
+    partitions: Sequence[PartitionKey],
+    compute: Callable[[Chunk], ChunkRows],
+    *,
+    run_id: str,
+    refresh: bool,
+    on_progress: ProgressFn | None,
+    labels_per_chunk: int = LABELS_PER_CHUNK,
+) -> Iterator[PartitionResult]:
+    """Compute the partitions whose inputs changed; report the others as unchanged.
+
+    Every chunk is written in one transaction together with its fingerprints, so a killed run
+    resumes after its last finished chunk.
+    """
+    counts, merchants, stored = warehouse.read(
+        lambda con: (
+            label_counts(con),
+            merchant_fingerprints(con),
+            stored_fingerprints(con, stage.asset),
+        )
+    )
+    wanted = sorted(set(partitions), key=lambda partition: (partition.merchant_key, partition))
+    stale, current = [], []
+    for partition in wanted:
+        expected = stage.fingerprint(merchants.get(partition.merchant_key, ""))
+        (current if stored.get(partition) == expected and not refresh else stale).append(partition)
+    labels_total = sum(counts.get(partition, 0) for partition in wanted)
+    done = labels_done = 0
+
+    def advance(results: list[PartitionResult]) -> Iterator[PartitionResult]:
+        nonlocal done, labels_done
+        for result in results:
+            done += 1
+            labels_done += result.labels
+            yield result
+        if on_progress:
+            on_progress(Progress(stage.asset, done, len(wanted), labels_done, labels_total))
+
+    for chunk in _chunks(current, counts, 20 * labels_per_chunk):
+        prints = {partition: stored[partition] for partition in chunk.partitions}
+        yield from advance(
+            warehouse.read(
+                lambda con, chunk=chunk, prints=prints: _results(
+                    con, stage, chunk, prints, changed=False, seconds=0.0
+                )
+            )
+        )
+    for chunk in _chunks(stale, counts, labels_per_chunk):
+        began = time.monotonic()
+        rows = compute(chunk)
+        prints = {
+            partition: stage.fingerprint(rows.fingerprints.get(partition.merchant_key, ""))
+            for partition in chunk.partitions
+        }
+
+        def commit(
+            con: duckdb.DuckDBPyConnection,
+            chunk: Chunk = chunk,
+            rows: ChunkRows = rows,
+            prints: dict[PartitionKey, str] = prints,
+            began: float = began,
+        ) -> list[PartitionResult]:
+            rows.write(con)
+            _store_fingerprints(con, stage.asset, chunk, prints, rows.incomplete, run_id)
+            seconds = (time.monotonic() - began) / len(chunk.partitions)
+            return _results(con, stage, chunk, prints, changed=True, seconds=seconds)
+
+        yield from advance(warehouse.write(commit))
+
+
+def _chunks(
+    partitions: Sequence[PartitionKey], counts: dict[PartitionKey, int], limit: int
+) -> Iterator[Chunk]:
+    """Group partitions, ordered by merchant, into chunks of whole merchants."""
+    members: list[PartitionKey] = []
+    size = 0
+    for _, group in groupby(partitions, key=lambda partition: partition.merchant_key):
+        of_merchant = list(group)
+        labels = sum(counts.get(partition, 0) for partition in of_merchant)
+        if members and size + labels > limit:
+            yield Chunk(tuple(members), {member: counts.get(member, 0) for member in members})
+            members, size = [], 0
+        members.extend(of_merchant)
+        size += labels
+    if members:
+        yield Chunk(tuple(members), {member: counts.get(member, 0) for member in members})
+
+
+def _store_fingerprints(
+    con: duckdb.DuckDBPyConnection,
+    asset: str,
+    chunk: Chunk,
+    fingerprints: dict[PartitionKey, str],
+    incomplete: frozenset[PartitionKey],
+    run_id: str,
+) -> None:
+    held = [
+        partition
+        for partition in chunk.partitions
+        if chunk.labels[partition] and partition not in incomplete
+    ]
+    state = partition_table(held)
+    state = state.append_column(
+        "fingerprint", pa.array([fingerprints[partition] for partition in held], pa.string())
+    ).append_column(
+        "labels", pa.array([chunk.labels[partition] for partition in held], pa.int64())
+    )
+    con.register("chunk", chunk.table())
+    con.register("state", state)
+    con.execute(
+        "DELETE FROM partition_state WHERE asset = $1 AND (label_type, merchant_key) IN "
+        "(SELECT (label_type, merchant_key) FROM chunk)",
+        [asset],
+    )
+    con.execute(
+        "INSERT INTO partition_state BY NAME "
+        "SELECT $1 AS asset, *, $2 AS run_id, now() AS computed_at FROM state",
+        [asset, run_id],
+    )
+
+
+def _results(
+    con: duckdb.DuckDBPyConnection,
+    stage: Stage,
+    chunk: Chunk,
+    fingerprints: dict[PartitionKey, str],
+    *,
+    changed: bool,
+    seconds: float,
+) -> list[PartitionResult]:
+    con.register("chunk", chunk.table())
+    outcomes: dict[PartitionKey, dict[str, int]] = {}
+    for label_type, merchant, outcome, n in con.execute(stage.outcomes).fetchall():
+        outcomes.setdefault(PartitionKey(label_type, merchant), {})[outcome] = n
+    worst: dict[PartitionKey, list[dict[str, Any]]] = {}
+    if stage.worst is not None:
+        for row in con.execute(stage.worst.format(limit=_WORST)).to_arrow_table().to_pylist():
+            key = PartitionKey(row.pop("label_type"), row.pop("merchant_key"))
+            worst.setdefault(key, []).append(row)
+    return [
+        PartitionResult(
+            partition,
+            chunk.labels[partition],
+            changed,
+            fingerprints[partition],
+            outcomes.get(partition, {}),
+            tuple(worst.get(partition, ())),
+            seconds=seconds,
+        )
+        for partition in chunk.partitions
+    ]
