@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from functools import cache, cached_property
 
+from harmonizer_assets.core import outliers, similarity
 from harmonizer_assets.core.alarms import update_merchant_alarms
 from harmonizer_assets.core.documents import DOCUMENT_VERSION
 from harmonizer_assets.core.embedding import Embedder, make_embedder
@@ -46,6 +47,15 @@ SELECT
     (SELECT count(*) FROM label_partitions) AS partitions,
     (SELECT count(DISTINCT merchant_key) FROM labels) AS merchants,
     (SELECT count(*) FROM merchant_alarms) AS merchant_alarms
+"""
+
+_UNINDEXED = """
+SELECT count(*) AS n
+FROM (SELECT DISTINCT image_id, receipt_id, line_id, word_id FROM labels) l
+SEMI JOIN words w USING (image_id, receipt_id, line_id, word_id)
+LEFT JOIN word_documents d USING (image_id, receipt_id, line_id, word_id)
+LEFT JOIN document_metadata m USING (document_id)
+WHERE m.document_id IS NULL
 """
 
 
@@ -103,6 +113,16 @@ class Harmonizer:
         """The partitions that hold labels, optionally only some label types or merchant keys."""
         return self._selected(self.warehouse.read(label_counts), label_types, merchants)
 
+    def emptied_partitions(self) -> list[PartitionKey]:
+        """The partitions that have lost all their labels but still hold rows."""
+        held, stored = self.warehouse.read(
+            lambda con: (
+                label_counts(con),
+                [stored_fingerprints(con, asset) for asset in (similarity.ASSET, outliers.ASSET)],
+            )
+        )
+        return sorted({key for assets in stored for key in assets if key not in held})
+
     def _selected(
         self,
         partitions: Sequence[PartitionKey] | dict[PartitionKey, int],
@@ -141,7 +161,6 @@ class Harmonizer:
                 {stage.asset: stored_fingerprints(con, stage.asset) for stage in stages},
             )
         )
-        emptied = {key for held in stored.values() for key in held if key not in counts}
         stale = [
             partition
             for partition in counts
@@ -152,7 +171,7 @@ class Harmonizer:
                 for stage in stages
             )
         ]
-        return self._selected([*stale, *emptied], label_types, merchants)
+        return self._selected([*stale, *self.emptied_partitions()], label_types, merchants)
 
     def _stages(self, judge: JudgeName) -> tuple[Stage, Stage, Stage]:
         made = make_judge(judge, self.settings.judge, self.taxonomy, self.warehouse)
@@ -234,6 +253,30 @@ class Harmonizer:
             refresh=refresh,
             on_progress=on_progress,
         )
+
+    def unscored_partitions(self) -> list[PartitionKey]:
+        """The partitions whose labels or settings have changed since they were scored."""
+        counts, prints, stored = self.warehouse.read(
+            lambda con: (
+                label_counts(con),
+                merchant_fingerprints(con),
+                stored_fingerprints(con, similarity.ASSET),
+            )
+        )
+        return self._selected(
+            [
+                key
+                for key in counts
+                if stored.get(key) != self._scoring.fingerprint(prints[key.merchant_key])
+            ],
+            None,
+            None,
+        )
+
+    def unindexed_words(self) -> int:
+        """How many labelled words that have arrived are not in the vector index."""
+        row = self.warehouse.query(_UNINDEXED).to_pylist()[0]
+        return int(row["n"])
 
     def update_alarms(self) -> int:
         """Find receipts whose merchant name is suspect; how many there are."""

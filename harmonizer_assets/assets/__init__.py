@@ -1,0 +1,1 @@
+"""Dagster assets: thin wrappers that say what depends on what."""

@@ -1,0 +1,99 @@
+"""Assets of arriving data: words, labels and the rows that had to be set aside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dagster import AssetExecutionContext, AssetSpec, MaterializeResult, multi_asset
+
+from harmonizer_assets import columns
+from harmonizer_assets.partitions import add_merchants
+from harmonizer_assets.progress import LogProgress
+from harmonizer_assets.resources import HarmonizerResource
+
+OWNERS = ["team:label-quality"]
+GROUP = "ingest"
+
+
+@multi_asset(
+    specs=[
+        AssetSpec(
+            "words",
+            description="Words of receipts as OCR read them, with their boxes.",
+            group_name=GROUP,
+            owners=OWNERS,
+            kinds={"duckdb"},
+            code_version="1",
+            metadata={"dagster/column_schema": columns.WORDS},
+        ),
+        AssetSpec(
+            "labels",
+            description="Labels on words, with status and merchant; later batches win.",
+            group_name=GROUP,
+            owners=OWNERS,
+            kinds={"duckdb"},
+            code_version="1",
+            metadata={"dagster/column_schema": columns.LABELS},
+        ),
+        AssetSpec(
+            "quarantine",
+            description="Rows and files that could not be used, each with file, row and reason.",
+            group_name=GROUP,
+            owners=OWNERS,
+            kinds={"duckdb"},
+            code_version="1",
+            metadata={"dagster/column_schema": columns.QUARANTINE},
+        ),
+    ],
+    name="ingest_batches",
+)
+def ingest_batches(
+    context: AssetExecutionContext, harmonizer: HarmonizerResource
+) -> Iterator[MaterializeResult]:
+    """Ingest the batches of the inbox and add the merchants that they bring as partitions."""
+    opened = harmonizer.open()
+    report = opened.ingest_pending(LogProgress(context.log))
+    partitions = opened.partitions()
+    new = add_merchants(context.instance, {key.merchant_key for key in partitions})
+    for batch in report.batches:
+        context.log.info(
+            f"{batch.source}: "
+            + (
+                "ingested before, nothing to do"
+                if batch.unchanged
+                else f"{batch.labels_inserted} new and {batch.labels_updated} changed labels, "
+                f"{batch.words_inserted} new and {batch.words_updated} changed words, "
+                f"{batch.quarantined} rows quarantined"
+            )
+        )
+    for source, error in report.failed:
+        context.log.error(f"{source} could not be read and was set aside: {error}")
+    counts = opened.counts()
+    batches = {"batches": len(report.batches), "batches_set_aside": len(report.failed)}
+    for table in ("words", "labels"):
+        yield MaterializeResult(
+            table,
+            metadata={
+                **batches,
+                "read": report.total(f"{table}_read"),
+                "inserted": report.total(f"{table}_inserted"),
+                "updated": report.total(f"{table}_updated"),
+                **(
+                    {
+                        "dagster/row_count": counts.labels,
+                        "partitions_with_labels": len(partitions),
+                        "new_merchants": len(new),
+                    }
+                    if table == "labels"
+                    else {}
+                ),
+            },
+        )
+    yield MaterializeResult(
+        "quarantine",
+        metadata={
+            **batches,
+            "quarantined": report.total("quarantined"),
+            "dagster/row_count": counts.quarantined,
+        },
+    )

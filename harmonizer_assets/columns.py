@@ -1,0 +1,101 @@
+"""Column schemas of the tables, shown in the UI."""
+
+from __future__ import annotations
+
+from dagster import TableColumn, TableSchema
+
+_KEY = [
+    TableColumn("image_id", "string", description="The image that holds the receipt"),
+    TableColumn("receipt_id", "int", description="The receipt within the image"),
+    TableColumn("line_id", "int", description="The line within the receipt, as OCR read it"),
+    TableColumn("word_id", "int", description="The word within the line"),
+]
+_LABEL_KEY = [*_KEY, TableColumn("label", "string", description="The label on the word")]
+_PARTITION = [
+    TableColumn("label_type", "string", description="First half of the partition key"),
+    TableColumn("merchant_key", "string", description="Second half of the partition key"),
+]
+
+WORDS = TableSchema(
+    [
+        *_KEY,
+        TableColumn("text", "string", description="The word as OCR read it"),
+        TableColumn("x", "float", description="Left edge, 0..1 of the image"),
+        TableColumn("y", "float", description="Upper edge, 0..1 of the image, 0 at the top"),
+        TableColumn("width", "float", description="0..1 of the image"),
+        TableColumn("height", "float", description="0..1 of the image"),
+    ]
+)
+LABELS = TableSchema(
+    [
+        *_LABEL_KEY,
+        TableColumn(
+            "validation_status", "string", description="VALID, INVALID, PENDING, NEEDS_REVIEW, NONE"
+        ),
+        TableColumn("merchant_name", "string", description="Display name, as it arrived"),
+        TableColumn("merchant_key", "string", description="Stable slug of the merchant name"),
+    ]
+)
+QUARANTINE = TableSchema(
+    [
+        TableColumn("file", "string", description="The file that held the row"),
+        TableColumn("row_number", "int", description="Row (Parquet) or line (CSV, NDJSON)"),
+        TableColumn("reason", "string", description="Why it was set aside"),
+        TableColumn("row", "json", description="The row as it arrived"),
+    ]
+)
+SIMILARITY_MATCHES = TableSchema(
+    [
+        *_LABEL_KEY,
+        *_PARTITION,
+        TableColumn("n_matches", "int", description="Same type, same merchant, similar enough"),
+        TableColumn("best_similarity", "float", description="Highest of the same type, 0..1"),
+        TableColumn("mean_similarity", "float", description="Mean over the matches, 0..1"),
+        TableColumn("outlier_score", "float", description="0..1, higher is more suspicious"),
+        TableColumn("triage", "string", description="valid, outlier or ambiguous"),
+        TableColumn("competing_label", "string", description="The most probable other type"),
+    ]
+)
+LLM_VERDICTS = TableSchema(
+    [
+        TableColumn("verdict_key", "string", description="Hash of all that decides the answer"),
+        TableColumn("model", "string", description="The model that answered"),
+        TableColumn("prompt_version", "string", description="The prompt it answered"),
+        *_PARTITION,
+        TableColumn("word_text", "string", description="The word that was asked about"),
+        TableColumn("is_outlier", "bool", description="The verdict"),
+        TableColumn("suggested_label", "string", description="The right type, if it is one"),
+        TableColumn("confidence", "float", description="0..1, as the model gave it"),
+        TableColumn("reasoning", "string", description="Why, for outliers"),
+        TableColumn("prompt_tokens", "int", description="Tokens of the question"),
+        TableColumn("completion_tokens", "int", description="Tokens of the answer"),
+        TableColumn("cost_usd", "float", description="Null where the price is not known"),
+        TableColumn("created_at", "timestamp", description="When the answer came"),
+    ]
+)
+OUTLIERS = TableSchema(
+    [
+        *_LABEL_KEY,
+        *_PARTITION,
+        TableColumn("merchant_name", "string", description="Display name"),
+        TableColumn("word_text", "string", description="The word as OCR read it"),
+        TableColumn("outlier_score", "float", description="0..1, higher is more suspicious"),
+        TableColumn(
+            "decided_by", "string", description="similarity, cache, llm, offline_judge, unresolved"
+        ),
+        TableColumn("is_outlier", "bool", description="Null where it is unresolved"),
+        TableColumn("suggested_label", "string", description="The label type proposed instead"),
+        TableColumn("confidence", "float", description="0..1"),
+        TableColumn("reasoning", "string", description="Why"),
+    ]
+)
+MERCHANT_ALARMS = TableSchema(
+    [
+        TableColumn("image_id", "string", description="The image that holds the receipt"),
+        TableColumn("receipt_id", "int", description="The receipt within the image"),
+        TableColumn("merchant_key", "string", description="The suspect merchant"),
+        TableColumn("share", "float", description="Labels that disagree with that merchant"),
+        TableColumn("suggested_merchant_key", "string", description="Whose labels they look like"),
+        TableColumn("reasoning", "string", description="Why"),
+    ]
+)

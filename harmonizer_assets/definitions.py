@@ -1,0 +1,42 @@
+"""The Dagster code location."""
+
+from __future__ import annotations
+
+import os
+
+from dagster import Definitions, in_process_executor
+
+from harmonizer_assets.assets.embeddings import word_embeddings
+from harmonizer_assets.assets.harmonize import (
+    llm_verdicts,
+    merchant_alarms,
+    outliers,
+    similarity_matches,
+)
+from harmonizer_assets.assets.ingest import ingest_batches
+from harmonizer_assets.checks import CHECKS
+from harmonizer_assets.instance import EVENT_BATCH_SIZE
+from harmonizer_assets.jobs import check_job, harmonize_job, ingest_job
+from harmonizer_assets.resources import HarmonizerResource, PartitionSelection
+
+# Also for runs that the web UI launches: without it every partition's event is a transaction.
+os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", EVENT_BATCH_SIZE)
+
+defs = Definitions(
+    assets=[
+        ingest_batches,
+        word_embeddings,
+        similarity_matches,
+        llm_verdicts,
+        outliers,
+        merchant_alarms,
+    ],
+    asset_checks=CHECKS,
+    jobs=[ingest_job, harmonize_job, check_job],
+    resources={
+        "harmonizer": HarmonizerResource(),
+        "selection": PartitionSelection(),
+    },
+    # Steps share the vector index, which one process at a time may use.
+    executor=in_process_executor,
+)

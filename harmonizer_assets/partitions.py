@@ -1,0 +1,50 @@
+"""Dagster partitions: label type (from the taxonomy) x merchant (grows as labels arrive)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from dagster import (
+    DagsterInstance,
+    DynamicPartitionsDefinition,
+    MultiPartitionKey,
+    MultiPartitionsDefinition,
+    StaticPartitionsDefinition,
+)
+
+from harmonizer_assets.core.home import Home
+from harmonizer_assets.core.partitions import PartitionKey
+from harmonizer_assets.core.taxonomy import Taxonomy
+
+LABEL_TYPE = "label_type"
+MERCHANT = "merchant"
+
+merchants = DynamicPartitionsDefinition(name="merchants")
+label_type_by_merchant = MultiPartitionsDefinition(
+    {
+        LABEL_TYPE: StaticPartitionsDefinition(list(Taxonomy.of_home(Home.resolve()).names)),
+        MERCHANT: merchants,
+    }
+)
+
+
+def to_dagster(partition: PartitionKey) -> MultiPartitionKey:
+    """The Dagster key of a partition."""
+    return MultiPartitionKey(
+        {LABEL_TYPE: partition.label_type, MERCHANT: partition.merchant_key}
+    )
+
+
+def from_dagster(key: str) -> PartitionKey:
+    """The partition that a Dagster key names; neither part holds a `|`."""
+    label_type, _, merchant_key = key.partition("|")
+    return PartitionKey(label_type, merchant_key)
+
+
+def add_merchants(instance: DagsterInstance, merchant_keys: Iterable[str]) -> list[str]:
+    """Add the merchants that the instance does not know yet; which those are."""
+    known = set(instance.get_dynamic_partitions(str(merchants.name)))
+    new = sorted(set(merchant_keys) - known)
+    if new:
+        instance.add_dynamic_partitions(str(merchants.name), new)
+    return new

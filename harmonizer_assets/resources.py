@@ -1,0 +1,45 @@
+"""Dagster resources."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from dagster import ConfigurableResource
+
+from harmonizer_assets.core.harmonizer import Harmonizer
+from harmonizer_assets.core.home import Home
+from harmonizer_assets.core.partitions import PartitionKey
+
+
+class HarmonizerResource(ConfigurableResource):
+    """Opens the harmonizer of a home."""
+
+    home: str = ""
+    """The home folder; empty means HARMONIZER_HOME, else ./harmonizer_home."""
+
+    def open(self) -> Harmonizer:
+        """Open the harmonizer."""
+        return Harmonizer(Home.resolve(self.home or None))
+
+
+class PartitionSelection(ConfigurableResource):
+    """Which partitions a `harmonize_partitions` run is to bring up to date, and how."""
+
+    label_types: list[str] | None = None
+    """Only these label types; null means all."""
+    merchants: list[str] | None = None
+    """Only these merchant keys; null means all."""
+    judge: Literal["offline", "openai"] = "offline"
+    """Who decides what similarity leaves open."""
+    refresh: bool = False
+    """Compute partitions again although their labels have not changed."""
+
+    def stale(self, harmonizer: Harmonizer) -> list[PartitionKey]:
+        """The selected partitions that are not up to date."""
+        return harmonizer.stale_partitions(
+            self.judge, self.label_types, self.merchants, refresh=self.refresh
+        )
+
+    def all(self, harmonizer: Harmonizer) -> list[PartitionKey]:
+        """All selected partitions that hold labels."""
+        return harmonizer.partitions(self.label_types, self.merchants)
