@@ -1,7 +1,5 @@
 """Asset checks: is what the tables say complete and consistent?"""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from dagster import AssetCheckResult, AssetCheckSeverity, AssetChecksDefinition, asset_check

@@ -1,7 +1,5 @@
 """Jobs: ingest what has arrived, harmonize what it touched, check the result."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from dagster import (
@@ -43,10 +41,10 @@ check_job = define_asset_job(
 @op(description="Score the labels of the partitions that are not up to date.")
 def score(
     context: OpExecutionContext, harmonizer: HarmonizerResource, selection: PartitionSelection
-) -> None:
+) -> dict[str, int]:
     """Bring `similarity_matches` up to date."""
     opened = harmonizer.open()
-    _run_stage(
+    return _run_stage(
         context,
         opened,
         selection,
@@ -63,10 +61,10 @@ def score(
 @op(ins={"scored": In(Nothing)}, description="Judge the labels that similarity leaves open.")
 def judge(
     context: OpExecutionContext, harmonizer: HarmonizerResource, selection: PartitionSelection
-) -> None:
+) -> dict[str, int]:
     """Bring `llm_verdicts` up to date."""
     opened = harmonizer.open()
-    _run_stage(
+    return _run_stage(
         context,
         opened,
         selection,
@@ -84,10 +82,10 @@ def judge(
 @op(ins={"judged": In(Nothing)}, description="Write the outliers, each with its reason.")
 def publish(
     context: OpExecutionContext, harmonizer: HarmonizerResource, selection: PartitionSelection
-) -> None:
+) -> dict[str, int]:
     """Bring `outliers` up to date."""
     opened = harmonizer.open()
-    _run_stage(
+    return _run_stage(
         context,
         opened,
         selection,
@@ -130,21 +128,23 @@ def _run_stage(
     selection: PartitionSelection,
     asset: str,
     compute: Callable[[Sequence[PartitionKey]], Iterable[PartitionResult]],
-) -> None:
+) -> dict[str, int]:
     """Compute stale partitions; report them, and those that a killed run did not report."""
     shown = materialized_partitions(context.instance, asset)
     wanted = set(selection.stale(harmonizer))
     wanted.update(
         partition for partition in selection.all(harmonizer) if to_dagster(partition) not in shown
     )
-    computed = 0
+    computed = rows = 0
 
     def worth_reporting() -> Iterator[PartitionResult]:
-        nonlocal computed
+        nonlocal computed, rows
         for result in compute(sorted(wanted)):
             computed += result.changed
+            rows += result.labels if result.changed else 0
             if result.changed or to_dagster(result.partition) not in shown:
                 yield result
 
     reported = report_materializations(context, asset, worth_reporting())
     context.log.info(f"{asset}: {computed} partitions computed, {reported} reported")
+    return {"computed": computed, "rows": rows}

@@ -115,7 +115,7 @@ def _event(context: OpExecutionContext, asset: str, result: PartitionResult) -> 
     return DagsterEvent(
         event_type_value=DagsterEventType.ASSET_MATERIALIZATION.value,
         job_name=context.job_name,
-        step_key=context.op_handle.to_string(),
+        step_key=str(context.op_handle),
         event_specific_data=StepMaterializationData(materialization, []),
     )
 

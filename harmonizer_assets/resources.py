@@ -1,7 +1,5 @@
 """Dagster resources."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from dagster import ConfigurableResource

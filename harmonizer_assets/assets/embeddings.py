@@ -1,7 +1,5 @@
 """The vector index as an asset."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 
 from dagster import AssetExecutionContext, MaterializeResult, asset

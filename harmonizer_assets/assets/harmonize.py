@@ -1,7 +1,5 @@
 """The partitioned assets: similarity, verdicts and outliers of label type x merchant."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 

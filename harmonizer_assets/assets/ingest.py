@@ -1,7 +1,5 @@
 """Assets of arriving data: words, labels and the rows that had to be set aside."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from dagster import AssetExecutionContext, AssetSpec, MaterializeResult, multi_asset

@@ -278,6 +278,21 @@ class Harmonizer:
         row = self.warehouse.query(_UNINDEXED).to_pylist()[0]
         return int(row["n"])
 
+    def check_judge(self, judge: JudgeName) -> None:
+        """See that a judge can be made.
+
+        Raises:
+            ConfigurationError: it needs a key that the environment does not hold.
+        """
+        make_judge(judge, self.settings.judge, self.taxonomy, self.warehouse)
+
+    def decided_by(self) -> dict[str, int]:
+        """How many labels each way of deciding has decided."""
+        rows = self.warehouse.query(
+            "SELECT decided_by, count(*) AS n FROM label_decisions GROUP BY ALL ORDER BY ALL"
+        ).to_pylist()
+        return {row["decided_by"]: row["n"] for row in rows}
+
     def update_alarms(self) -> int:
         """Find receipts whose merchant name is suspect; how many there are."""
         return update_merchant_alarms(self.warehouse)

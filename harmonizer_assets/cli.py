@@ -1,0 +1,299 @@
+"""The command line: `harmonizer`."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import socket
+import sys
+import warnings
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from harmonizer_assets import __version__
+from harmonizer_assets.core.errors import HarmonizerError, InputError
+from harmonizer_assets.core.home import Home
+
+if TYPE_CHECKING:
+    from harmonizer_assets.core.harmonizer import Harmonizer
+    from harmonizer_assets.runs import PipelineOutcome
+
+# Dagster, Chroma and scikit-learn take seconds to import: commands import them when they need them.
+
+F = TypeVar("F", bound=Callable[..., None])
+_FILE = click.Path(path_type=Path)
+
+
+def _home_option(command: F) -> F:
+    """Let `--home` stand after the command's name as well as before it."""
+
+    @click.option("--home", type=_FILE, help="Home folder [default: ./harmonizer_home].")
+    @click.pass_context
+    @wraps(command)
+    def with_home(context: click.Context, home: Path | None, **options: Any) -> None:
+        chosen = home or context.find_root().params.get("home")
+        command(home=Home.resolve(chosen), **options)
+
+    return with_home  # type: ignore[return-value]
+
+
+class _Group(click.Group):
+    """Turns the project's own errors into one line and an exit code."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except HarmonizerError as error:
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("Interrupted; what is finished is kept, run again to continue.", err=True)
+            sys.exit(130)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--home", type=_FILE, help="Home folder [default: ./harmonizer_home].")
+@click.version_option(__version__, prog_name="harmonizer")
+def main(home: Path | None) -> None:
+    """Find wrong labels on the words of receipts, say why, and propose the right ones."""
+
+
+@main.command()
+@click.option("--words", type=_FILE, help="Words: Parquet, CSV or NDJSON.")
+@click.option("--labels", type=_FILE, help="Labels: Parquet, CSV or NDJSON.")
+@click.option(
+    "--judge",
+    type=click.Choice(["offline", "openai"]),
+    help="Who decides what similarity leaves open [default: offline].",
+)
+@click.option("--label-type", "label_types", multiple=True, help="Only this label type.")
+@click.option("--merchant", "merchants", multiple=True, help="Only this merchant: name or key.")
+@click.option("--taxonomy", type=_FILE, help="Label types of this home, as YAML.")
+@click.option("--batch-time", type=click.DateTime(), help="Time of the batch, UTC [default: now].")
+@click.option("--refresh", is_flag=True, help="Compute partitions again though nothing changed.")
+@click.option("--verbose", is_flag=True, help="Show Dagster's log.")
+@_home_option
+def run(
+    *,
+    home: Home,
+    words: Path | None,
+    labels: Path | None,
+    judge: str | None,
+    label_types: tuple[str, ...],
+    merchants: tuple[str, ...],
+    taxonomy: Path | None,
+    batch_time: dt.datetime | None,
+    refresh: bool,
+    verbose: bool,
+) -> None:
+    """Ingest words and labels, then bring every partition that they touch up to date.
+
+    Without files, the batches that wait in the home's inbox are ingested.
+    """
+    harmonizer = _open(home, taxonomy, judge)
+    chosen = judge or harmonizer.settings.judge.judge
+    _submit(home, words, labels, batch_time)
+    outcome = _run(
+        harmonizer,
+        chosen,
+        label_types=list(label_types) or None,
+        merchants=list(merchants) or None,
+        refresh=refresh,
+        verbose=verbose,
+    )
+    _show_outcome(harmonizer, outcome)
+
+
+@main.command()
+@click.option("--labels", "n_labels", type=click.IntRange(200, 1_000_000), default=5_000,
+              show_default=True, help="How many labels to make, about.")
+@click.option("--merchants", type=click.IntRange(1), help="How many merchants [default: by size].")
+@click.option("--seed", type=int, default=7, show_default=True, help="Seed of the generator.")
+@click.option("--verbose", is_flag=True, help="Show Dagster's log.")
+@_home_option
+def demo(*, home: Home, n_labels: int, merchants: int | None, seed: int, verbose: bool) -> None:
+    """Make sample receipts with known errors, find them, and say how well that went.
+
+    Needs no key and no network.
+    """
+    from harmonizer_assets.core.evaluation import evaluate
+    from harmonizer_assets.core.sample_data import SampleSpec, write_samples
+
+    harmonizer = _open(home, None, "offline")
+    folder = home.root / "demo"
+    folder.mkdir(parents=True, exist_ok=True)
+    samples = write_samples(SampleSpec(labels=n_labels, merchants=merchants, seed=seed), folder)
+    click.echo(
+        f"{samples.n_labels:,} labels on {samples.n_words:,} words, {samples.n_errors:,} of them "
+        f"wrong on purpose (seed {seed}): {folder}"
+    )
+    _submit(home, samples.words, samples.labels, None)
+    outcome = _run(harmonizer, "offline", verbose=verbose)
+    _show_outcome(harmonizer, outcome)
+    click.echo("\nAgainst the known errors (offline judge, no language model):\n")
+    click.echo(evaluate(harmonizer.warehouse, samples.truth).to_text())
+    _show_worst(harmonizer)
+    shown = click.format_filename(home.root)
+    click.echo(
+        f"\nTables   {home.snapshot}\n"
+        f"Export   harmonizer --home {shown} export outliers --out outliers.csv\n"
+        f"Web UI   harmonizer --home {shown} ui"
+    )
+
+
+@main.command()
+@click.option("--truth", type=_FILE, required=True, help="Label key, is_error, true_label.")
+@click.option("--json", "json_file", type=_FILE, help="Also write the figures as JSON.")
+@_home_option
+def evaluate(*, home: Home, truth: Path, json_file: Path | None) -> None:
+    """Compare what was found with what is known to be wrong."""
+    from harmonizer_assets.core.evaluation import evaluate as compare
+    from harmonizer_assets.core.warehouse import Warehouse
+
+    _require_home(home)
+    evaluation = compare(Warehouse(home), truth)
+    if json_file is not None:
+        try:
+            json_file.write_text(json.dumps(evaluation.to_dict(), indent=2) + "\n")
+        except OSError as error:
+            raise InputError(f"{json_file}: cannot be written ({error.strerror})") from error
+    click.echo(evaluation.to_text())
+
+
+@main.command()
+@click.argument("table")
+@click.option("--out", type=_FILE, required=True, help="File: .parquet, .csv or .ndjson.")
+@_home_option
+def export(*, home: Home, table: str, out: Path) -> None:
+    """Write TABLE to a file; its suffix names the format."""
+    from harmonizer_assets.core.warehouse import Warehouse
+
+    _require_home(home)
+    rows = Warehouse(home).export(table, out)
+    click.echo(f"{rows:,} rows of {table} written to {out}")
+
+
+@main.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True)
+@_home_option
+def ui(*, home: Home, port: int) -> None:
+    """Serve Dagster's web UI and daemon, on the loopback interface only."""
+    from harmonizer_assets.instance import prepare_instance
+
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise InputError(f"port {port} is taken: choose another with --port") from None
+    prepare_instance(home)
+    click.echo(f"http://127.0.0.1:{port} (stop with Ctrl-C)")
+    sys.stdout.flush()
+    command = [sys.executable, "-m", "dagster", "dev", "-m", "harmonizer_assets.definitions"]
+    os.execv(sys.executable, [*command, "-h", "127.0.0.1", "-p", str(port)])
+
+
+def _open(home: Home, taxonomy: Path | None, judge: str | None) -> Harmonizer:
+    """Open the harmonizer, having checked all that can be checked before any work."""
+    from harmonizer_assets.core.harmonizer import Harmonizer
+    from harmonizer_assets.core.taxonomy import Taxonomy
+
+    home.ensure()
+    if taxonomy is not None:
+        Taxonomy.load(taxonomy)
+        if taxonomy.resolve() != home.taxonomy.resolve():
+            home.taxonomy.write_bytes(taxonomy.read_bytes())
+    # Dagster's definitions read the taxonomy of the home that the environment names.
+    os.environ["HARMONIZER_HOME"] = str(home.root)
+    harmonizer = Harmonizer(home)
+    harmonizer.check_judge(judge or harmonizer.settings.judge.judge)
+    return harmonizer
+
+
+def _require_home(home: Home) -> None:
+    if not home.database.exists():
+        raise InputError(f"{home.root} holds no tables yet: run `harmonizer run` first")
+
+
+def _submit(
+    home: Home, words: Path | None, labels: Path | None, time: dt.datetime | None
+) -> None:
+    from harmonizer_assets.core.ingest import submit_batch
+
+    if words is not None or labels is not None:
+        utc = None if time is None else time.replace(tzinfo=dt.UTC)
+        submit_batch(home, words, labels, time=utc)
+
+
+def _run(harmonizer: Harmonizer, judge: str, *, verbose: bool, **options: Any) -> PipelineOutcome:
+    warnings.simplefilter("ignore")
+    from harmonizer_assets.runs import run_pipeline
+    from harmonizer_assets.terminal import terminal_progress
+
+    with terminal_progress():
+        return run_pipeline(
+            harmonizer, judge=judge, log_level="INFO" if verbose else "CRITICAL", **options
+        )
+
+
+def _show_outcome(harmonizer: Harmonizer, outcome: PipelineOutcome) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    counts = outcome.counts
+    decided = harmonizer.decided_by()
+    table = Table(show_header=False, box=None, pad_edge=False)
+    rows: list[tuple[str, str]] = [
+        ("labels", f"{counts.labels:,} in {counts.partitions:,} partitions of "
+                   f"{counts.merchants:,} merchants"),
+        ("valid", f"{counts.valid:,}"),
+        ("outliers", f"{counts.outliers:,}"),
+        ("unresolved", f"{counts.unresolved:,}"),
+        ("decided by", ", ".join(f"{name} {count:,}" for name, count in decided.items())),
+        ("merchant alarms", f"{counts.merchant_alarms:,}"),
+        ("quarantined", f"{outcome.quarantined:,} rows by this run, {counts.quarantined:,} in all"),
+        ("changed", f"{outcome.words_changed:,} words, {outcome.labels_changed:,} labels"),
+        ("embedded", f"{outcome.embedded:,} documents"),
+        ("computed", ", ".join(
+            f"{asset} {count:,} partitions"
+            for asset, count in outcome.partitions_computed.items()
+        )),
+    ]
+    for name, value in rows:
+        table.add_row(name, value)
+    Console(soft_wrap=True).print(table)
+    if outcome.unchanged:
+        click.echo("Nothing had changed: 0 embeddings computed, 0 rows changed.")
+    for name, severity in outcome.failed_checks:
+        click.echo(f"Check {name} did not pass ({severity.lower()}).", err=True)
+
+
+def _show_worst(harmonizer: Harmonizer) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    worst = harmonizer.warehouse.query(
+        "SELECT word_text, label, suggested_label, outlier_score, merchant_name FROM outliers "
+        "WHERE is_outlier ORDER BY outlier_score DESC, image_id, line_id, word_id LIMIT 10"
+    ).to_pylist()
+    table = Table("word", "label", "suggested", "score", "merchant", title="Most suspicious")
+    for row in worst:
+        # Text, not markup: words of receipts may hold square brackets.
+        table.add_row(
+            Text(row["word_text"] or ""),
+            row["label"],
+            row["suggested_label"] or "",
+            f"{row['outlier_score']:.3f}",
+            Text((row["merchant_name"] or "unknown")[:40]),
+        )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""Runs of the whole pipeline through Dagster, in this process."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import psutil
+from dagster import DagsterInstance, DagsterRunStatus, ExecuteInProcessResult, RunsFilter
+
+from harmonizer_assets.core.errors import HarmonizerError, InputError
+from harmonizer_assets.core.harmonizer import Harmonizer
+from harmonizer_assets.core.results import Counts
+from harmonizer_assets.definitions import defs
+from harmonizer_assets.instance import open_instance
+from harmonizer_assets.jobs import check_job, harmonize_job, ingest_job
+
+_PID_TAG: Final = "harmonizer/pid"
+_STARTED_TAG: Final = "harmonizer/process_started"
+
+
+@dataclass(frozen=True)
+class PipelineOutcome:
+    """What a run of the pipeline did.
+
+    Attributes:
+        words_changed: words inserted or updated.
+        labels_changed: labels inserted or updated.
+        quarantined: rows set aside by this run.
+        embedded: documents embedded.
+        partitions_computed: partitions whose rows were written, per asset.
+        rows_computed: labels in those partitions, per asset.
+        failed_checks: name and severity of the asset checks that did not pass.
+        counts: the home's totals afterwards.
+    """
+
+    words_changed: int
+    labels_changed: int
+    quarantined: int
+    embedded: int
+    partitions_computed: Mapping[str, int]
+    rows_computed: Mapping[str, int]
+    failed_checks: Sequence[tuple[str, str]]
+    counts: Counts
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether nothing had to be done."""
+        return not (
+            self.words_changed
+            or self.labels_changed
+            or self.embedded
+            or any(self.partitions_computed.values())
+        )
+
+
+def run_pipeline(
+    harmonizer: Harmonizer,
+    *,
+    judge: str,
+    label_types: Sequence[str] | None = None,
+    merchants: Sequence[str] | None = None,
+    refresh: bool = False,
+    log_level: str = "ERROR",
+) -> PipelineOutcome:
+    """Ingest the inbox, harmonize what is not up to date, check the result.
+
+    Three Dagster runs in this process, on the home's own instance, so that all of it shows in the
+    web UI. A run that was killed continues where it stopped.
+
+    Args:
+        harmonizer: of the home.
+        judge: who decides ambiguous labels.
+        label_types: only these; None means all.
+        merchants: only these, as keys or display names; None means all.
+        refresh: compute partitions again although their labels have not changed.
+        log_level: of Dagster's console log.
+
+    Raises:
+        HarmonizerError: a step failed; the message says why.
+        InputError: a label type or merchant does not exist.
+    """
+    _check_label_types(harmonizer, label_types)
+    with open_instance(harmonizer.home) as instance:
+        fail_abandoned_runs(instance)
+        ingested = _execute(instance, ingest_job.name, {}, log_level)
+        selection = {
+            "label_types": None if label_types is None else list(label_types),
+            "merchants": _merchant_keys(harmonizer, merchants),
+            "judge": judge,
+            "refresh": refresh,
+        }
+        resources = {"selection": {"config": selection}}
+        harmonized = _execute(instance, harmonize_job.name, resources, log_level)
+        checked = _execute(instance, check_job.name, {}, log_level)
+    metadata = _metadata_by_asset(ingested)
+    totals = {
+        asset: harmonized.output_for_node(node)
+        for asset, node in (
+            ("similarity_matches", "score"),
+            ("llm_verdicts", "judge"),
+            ("outliers", "publish"),
+        )
+    }
+    return PipelineOutcome(
+        words_changed=metadata["words"]["inserted"] + metadata["words"]["updated"],
+        labels_changed=metadata["labels"]["inserted"] + metadata["labels"]["updated"],
+        quarantined=metadata["quarantine"]["quarantined"],
+        embedded=metadata["word_embeddings"]["embedded"],
+        partitions_computed={asset: total["computed"] for asset, total in totals.items()},
+        rows_computed={asset: total["rows"] for asset, total in totals.items()},
+        failed_checks=[
+            (evaluation.check_name, evaluation.severity.value)
+            for evaluation in checked.get_asset_check_evaluations()
+            if not evaluation.passed
+        ],
+        counts=harmonizer.counts(),
+    )
+
+
+def fail_abandoned_runs(instance: DagsterInstance) -> list[str]:
+    """Mark runs as failed whose process is gone; the ids of those runs.
+
+    A killed process cannot say so itself, and the UI would show its run as running for ever.
+    """
+    unfinished = [
+        DagsterRunStatus.NOT_STARTED,
+        DagsterRunStatus.STARTING,
+        DagsterRunStatus.STARTED,
+        DagsterRunStatus.CANCELING,
+    ]
+    abandoned = []
+    for run in instance.get_runs(RunsFilter(statuses=unfinished)):
+        if _PID_TAG in run.tags and not _is_alive(
+            int(run.tags[_PID_TAG]), run.tags.get(_STARTED_TAG, "")
+        ):
+            instance.report_run_failed(run, "The process that executed this run was killed.")
+            abandoned.append(run.run_id)
+    return abandoned
+
+
+def _is_alive(pid: int, started: str) -> bool:
+    try:
+        return started == _process_started(pid)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _process_started(pid: int) -> str:
+    return f"{psutil.Process(pid).create_time():.2f}"
+
+
+def _execute(
+    instance: DagsterInstance, name: str, resources: Mapping[str, Any], log_level: str
+) -> ExecuteInProcessResult:
+    try:
+        return defs.resolve_job_def(name).execute_in_process(
+            instance=instance,
+            run_config={
+                "resources": dict(resources),
+                "loggers": {"console": {"config": {"log_level": log_level}}},
+            },
+            tags={_PID_TAG: str(os.getpid()), _STARTED_TAG: _process_started(os.getpid())},
+        )
+    except HarmonizerError:
+        raise
+    except Exception as error:
+        raise HarmonizerError(
+            f"the run {name} failed: {type(error).__name__}: {error}; its log is in the web UI "
+            "(harmonizer ui), what was finished is kept"
+        ) from error
+
+
+def _metadata_by_asset(result: ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
+    return {
+        event.asset_key.to_user_string(): {
+            name: value.value for name, value in event.materialization.metadata.items()
+        }
+        for event in result.get_asset_materialization_events()
+        if event.asset_key is not None
+    }
+
+
+def _check_label_types(harmonizer: Harmonizer, label_types: Sequence[str] | None) -> None:
+    known = harmonizer.taxonomy.names
+    for name in label_types or ():
+        if name not in known:
+            raise InputError(f"no label type {name!r}{_hint(name, known)}")
+
+
+def _merchant_keys(
+    harmonizer: Harmonizer, merchants: Sequence[str] | None
+) -> list[str] | None:
+    """Turn keys and display names into keys."""
+    if merchants is None:
+        return None
+    rows = harmonizer.warehouse.query(
+        "SELECT DISTINCT merchant_key, merchant_name FROM labels"
+    ).to_pylist()
+    keys = {row["merchant_key"]: row["merchant_key"] for row in rows}
+    keys.update({row["merchant_name"]: row["merchant_key"] for row in rows if row["merchant_name"]})
+    for name in merchants:
+        if name not in keys:
+            raise InputError(f"no merchant {name!r} holds labels{_hint(name, list(keys))}")
+    return sorted({keys[name] for name in merchants})
+
+
+def _hint(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    return f"; did you mean {' or '.join(repr(match) for match in near)}?" if near else ""
