@@ -1,0 +1,1 @@
+"""Tests, which read as specifications."""

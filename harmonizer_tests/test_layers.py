@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import harmonizer_assets
+
+PACKAGE = Path(harmonizer_assets.__file__).parent
+
+
+def imported_modules(path: Path) -> set[str]:
+    modules = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            modules.update(name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            modules.add(node.module or "")
+    return modules
+
+
+def test_core_imports_neither_dagster_nor_the_layer_above_it():
+    for path in (PACKAGE / "core").rglob("*.py"):
+        for module in imported_modules(path):
+            assert module.partition(".")[0] != "dagster", path
+            if module.startswith("harmonizer_assets"):
+                assert module.startswith("harmonizer_assets.core"), path
+
+
+def test_core_can_be_used_where_dagster_is_not_imported():
+    code = (
+        "import sys, harmonizer_assets.core.harmonizer; "
+        "sys.exit(any(name.split('.')[0] == 'dagster' for name in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_only_the_warehouse_opens_the_database():
+    openers = {
+        path.name
+        for path in PACKAGE.rglob("*.py")
+        if "duckdb.connect(" in path.read_text(encoding="utf-8")
+    }
+    # Ingest opens a private scratch database, never the home's.
+    assert openers == {"warehouse.py", "ingest.py"}
+
+
+def test_help_does_not_wait_for_dagster():
+    code = (
+        "import sys; from click.testing import CliRunner; from harmonizer_assets.cli import main; "
+        "assert CliRunner().invoke(main, ['--help']).exit_code == 0; "
+        "sys.exit('dagster' in sys.modules or 'chromadb' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
