@@ -12,16 +12,21 @@ MIN_LABELS: Final = 5
 """A receipt with fewer labels raises no alarm."""
 MIN_RECEIPTS: Final = 3
 """A merchant with fewer receipts is too thin to disagree with."""
-MIN_SHARE: Final = 0.8
-"""Share of a receipt's labels that must disagree with its merchant."""
+MIN_SHARE: Final = 0.4
+"""Share of a receipt's labels that must disagree: words that are alike everywhere do neither."""
+NEARLY_ALL: Final = 0.9
+"""Share of the labels which take a side that must disagree."""
+MIN_CONCENTRATION: Final = 0.5
+"""Share of the disagreeing labels that must look like one and the same other merchant's."""
 MARGIN: Final = 0.02
 """How much more similar, in cosine, a label of another merchant must be."""
 
 # A label disagrees when a label of another merchant is more similar to it than any label on the
-# other receipts of its own merchant.
+# other receipts of its own merchant, and agrees when it is the other way round.
 _ALARMS = """
 WITH disagreeing AS (
-    SELECT s.*, corpus_similarity > own_similarity + $margin AS disagrees
+    SELECT s.*, corpus_similarity > own_similarity + $margin AS disagrees,
+        own_similarity > corpus_similarity + $margin AS agrees
     FROM similarity_matches s WHERE s.label_probability > 0
 ),
 sizes AS (
@@ -36,6 +41,8 @@ suspects AS (
     GROUP BY ALL
     HAVING count(*) >= $min_labels
         AND count(*) FILTER (WHERE disagrees) >= $min_share * count(*)
+        AND count(*) FILTER (WHERE disagrees)
+            >= $nearly_all * count(*) FILTER (WHERE disagrees OR agrees)
 ),
 names AS (
     SELECT merchant_key, min(merchant_name) AS merchant_name FROM labels GROUP BY ALL
@@ -59,11 +66,12 @@ SELECT s.image_id, s.receipt_id, s.merchant_key, own.merchant_name, s.n_labels::
     k.suggested_merchant_key, other.merchant_name AS suggested_merchant_name,
     format('{} of {} labels are more like another merchant''s than like those on this merchant''s '
         || 'other receipts', s.n_disagree, s.n_labels)
-    || coalesce(format('; {} of them like {}', k.votes, other.merchant_name), '') AS reasoning
+    || format('; {} of them like those of {}', k.votes, other.merchant_name) AS reasoning
 FROM suspects s
 JOIN names own USING (merchant_key)
-LEFT JOIN lookalikes k USING (image_id, receipt_id, merchant_key)
-LEFT JOIN names other ON other.merchant_key = k.suggested_merchant_key
+JOIN lookalikes k USING (image_id, receipt_id, merchant_key)
+JOIN names other ON other.merchant_key = k.suggested_merchant_key
+WHERE k.votes >= $min_concentration * s.n_disagree
 ORDER BY s.merchant_key, s.image_id, s.receipt_id
 """
 
@@ -79,6 +87,8 @@ def update_merchant_alarms(warehouse: Warehouse) -> int:
         "min_receipts": MIN_RECEIPTS,
         "min_labels": MIN_LABELS,
         "min_share": MIN_SHARE,
+        "nearly_all": NEARLY_ALL,
+        "min_concentration": MIN_CONCENTRATION,
     }
     found, stored = warehouse.read(
         lambda con: (
