@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+import filelock
 from dagster import DagsterInstance
 
 from harmonizer_assets.core.home import Home
@@ -60,4 +61,7 @@ def open_instance(home: Home) -> Iterator[DagsterInstance]:
     """Open the instance of a home; runs in it show in the web UI."""
     prepare_instance(home)
     with DagsterInstance.from_config(str(home.dagster)) as instance:
+        # Dagster's SQLite storages do not expect two processes to make their tables at once.
+        with filelock.FileLock(home.locks / "dagster.lock"):
+            _ = instance.run_storage, instance.event_log_storage, instance.schedule_storage
         yield instance
