@@ -21,6 +21,7 @@ from harmonizer_assets.core.home import Home
 
 if TYPE_CHECKING:
     from harmonizer_assets.core.harmonizer import Harmonizer
+    from harmonizer_assets.core.settings import JudgeName
     from harmonizer_assets.runs import PipelineOutcome
 
 # Dagster, Chroma and scikit-learn take seconds to import: commands import them when they need them.
@@ -33,10 +34,9 @@ def _home_option(command: F) -> F:
     """Let `--home` stand after the command's name as well as before it."""
 
     @click.option("--home", type=_FILE, help="Home folder [default: ./harmonizer_home].")
-    @click.pass_context
     @wraps(command)
-    def with_home(context: click.Context, home: Path | None, **options: Any) -> None:
-        chosen = home or context.find_root().params.get("home")
+    def with_home(home: Path | None, **options: Any) -> None:
+        chosen = home or click.get_current_context().find_root().params.get("home")
         command(home=Home.resolve(chosen), **options)
 
     return with_home  # type: ignore[return-value]
@@ -83,7 +83,7 @@ def run(
     home: Home,
     words: Path | None,
     labels: Path | None,
-    judge: str | None,
+    judge: JudgeName | None,
     label_types: tuple[str, ...],
     merchants: tuple[str, ...],
     taxonomy: Path | None,
@@ -110,8 +110,14 @@ def run(
 
 
 @main.command()
-@click.option("--labels", "n_labels", type=click.IntRange(200, 1_000_000), default=5_000,
-              show_default=True, help="How many labels to make, about.")
+@click.option(
+    "--labels",
+    "n_labels",
+    type=click.IntRange(200, 1_000_000),
+    default=5_000,
+    show_default=True,
+    help="How many labels to make, about.",
+)
 @click.option("--merchants", type=click.IntRange(1), help="How many merchants [default: by size].")
 @click.option("--seed", type=int, default=7, show_default=True, help="Seed of the generator.")
 @click.option("--verbose", is_flag=True, help="Show Dagster's log.")
@@ -198,7 +204,7 @@ def ui(*, home: Home, port: int) -> None:
     os.execv(sys.executable, [*command, "-h", "127.0.0.1", "-p", str(port)])
 
 
-def _open(home: Home, taxonomy: Path | None, judge: str | None) -> Harmonizer:
+def _open(home: Home, taxonomy: Path | None, judge: JudgeName | None) -> Harmonizer:
     """Open the harmonizer, having checked all that can be checked before any work."""
     from harmonizer_assets.core.harmonizer import Harmonizer
     from harmonizer_assets.core.taxonomy import Taxonomy
@@ -220,9 +226,7 @@ def _require_home(home: Home) -> None:
         raise InputError(f"{home.root} holds no tables yet: run `harmonizer run` first")
 
 
-def _submit(
-    home: Home, words: Path | None, labels: Path | None, time: dt.datetime | None
-) -> None:
+def _submit(home: Home, words: Path | None, labels: Path | None, time: dt.datetime | None) -> None:
     from harmonizer_assets.core.ingest import submit_batch
 
     if words is not None or labels is not None:
@@ -230,7 +234,9 @@ def _submit(
         submit_batch(home, words, labels, time=utc)
 
 
-def _run(harmonizer: Harmonizer, judge: str, *, verbose: bool, **options: Any) -> PipelineOutcome:
+def _run(
+    harmonizer: Harmonizer, judge: JudgeName, *, verbose: bool, **options: Any
+) -> PipelineOutcome:
     warnings.simplefilter("ignore")
     from harmonizer_assets.runs import run_pipeline
     from harmonizer_assets.terminal import terminal_progress
@@ -249,8 +255,11 @@ def _show_outcome(harmonizer: Harmonizer, outcome: PipelineOutcome) -> None:
     decided = harmonizer.decided_by()
     table = Table(show_header=False, box=None, pad_edge=False)
     rows: list[tuple[str, str]] = [
-        ("labels", f"{counts.labels:,} in {counts.partitions:,} partitions of "
-                   f"{counts.merchants:,} merchants"),
+        (
+            "labels",
+            f"{counts.labels:,} in {counts.partitions:,} partitions of "
+            f"{counts.merchants:,} merchants",
+        ),
         ("valid", f"{counts.valid:,}"),
         ("outliers", f"{counts.outliers:,}"),
         ("unresolved", f"{counts.unresolved:,}"),
@@ -259,10 +268,13 @@ def _show_outcome(harmonizer: Harmonizer, outcome: PipelineOutcome) -> None:
         ("quarantined", f"{outcome.quarantined:,} rows by this run, {counts.quarantined:,} in all"),
         ("changed", f"{outcome.words_changed:,} words, {outcome.labels_changed:,} labels"),
         ("embedded", f"{outcome.embedded:,} documents"),
-        ("computed", ", ".join(
-            f"{asset} {count:,} partitions"
-            for asset, count in outcome.partitions_computed.items()
-        )),
+        (
+            "computed",
+            ", ".join(
+                f"{asset} {count:,} partitions"
+                for asset, count in outcome.partitions_computed.items()
+            ),
+        ),
     ]
     for name, value in rows:
         table.add_row(name, value)

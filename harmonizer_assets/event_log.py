@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from dagster import DagsterEventType
 from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster._serdes import ConfigurableClassData
-from typing_extensions import Self
+from sqlalchemy import CursorResult
 
 
 class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
@@ -41,9 +41,7 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
         with self.run_connection(events[0].run_id) as connection:
             connection.execute(insert, rows)
         with self.index_transaction() as connection:
-            ids = [
-                connection.execute(insert.values(**row)).inserted_primary_key[0] for row in rows
-            ]
+            ids = [_inserted_id(connection.execute(insert.values(**row))) for row in rows]
             self._store_asset_event_tags(connection, events, ids)
             latest = {
                 event.get_dagster_event().asset_key: (event, event_id)
@@ -51,6 +49,12 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
             }
             for event, event_id in latest.values():
                 self._store_asset_event(connection, event, event_id)
+
+
+def _inserted_id(result: CursorResult) -> int:
+    key = result.inserted_primary_key
+    assert key is not None
+    return int(key[0])
 
 
 def _is_materialization(event: EventLogEntry) -> bool:

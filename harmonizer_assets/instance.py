@@ -37,6 +37,8 @@ concurrency:
     max_concurrent_runs: 4
 telemetry:
   enabled: false
+nux:
+  enabled: false
 """
 
 

@@ -191,9 +191,7 @@ def _check_label_types(harmonizer: Harmonizer, label_types: Sequence[str] | None
             raise InputError(f"no label type {name!r}{_hint(name, known)}")
 
 
-def _merchant_keys(
-    harmonizer: Harmonizer, merchants: Sequence[str] | None
-) -> list[str] | None:
+def _merchant_keys(harmonizer: Harmonizer, merchants: Sequence[str] | None) -> list[str] | None:
     """Turn keys and display names into keys."""
     if merchants is None:
         return None
