@@ -87,6 +87,12 @@ def test_merchants_have_a_long_tail_and_odd_names(samples):
     assert None in receipts
 
 
+def test_there_are_as_many_merchants_as_asked_for(tmp_path):
+    files = write_samples(SampleSpec(labels=6_000, merchants=80), tmp_path)
+    names = set(pq.read_table(files.labels)["merchant_name"].to_pylist())
+    assert len(names - {None}) == 80
+
+
 def test_amounts_add_up():
     rng = random.Random(3)
     for index in range(50):

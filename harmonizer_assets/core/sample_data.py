@@ -46,7 +46,8 @@ class SampleSpec:
 
     Attributes:
         labels: about how many labels.
-        merchants: how many merchants; None means one for every 150 labels.
+        merchants: how many merchants, at the most one for every 50 labels; None means one for
+            every 150.
         error_rate: share of labels that are wrong.
         valid_share: share of the right labels whose status is VALID.
         ocr_noise: share of words with one misread character.
@@ -165,19 +166,20 @@ Rows = list[tuple[Any, ...]]
 
 
 def _receipts(spec: SampleSpec) -> Iterator[tuple[Rows, Rows, Rows]]:
-    """Rows of words, labels and truth, receipt by receipt, merchant by merchant."""
+    """Rows of words, labels and truth: first one receipt of every merchant, then the others."""
     sizes = _merchant_sizes(spec)
-    number = 0
-    for index, size in enumerate(sizes):
-        # A generator of its own per merchant: one merchant's receipts do not depend on the others.
-        rng = random.Random(f"{spec.seed}/{index}")
-        merchant = make_merchant(rng, index)
-        for _ in range(size):
-            two_on_one_image = number % 10 == 9
-            image = f"sample-{number - two_on_one_image:07d}"
-            receipt = make_receipt(rng, merchant)
-            yield _scan(rng, receipt, merchant, spec, image, 2 if two_on_one_image else 1)
-            number += 1
+    # A generator of its own per merchant: one merchant's receipts do not depend on the others.
+    rngs = [random.Random(f"{spec.seed}/{index}") for index in range(len(sizes))]
+    merchants = [make_merchant(rng, index) for index, rng in enumerate(rngs)]
+    order = [*range(len(sizes))]
+    order += [index for index, size in enumerate(sizes) for _ in range(size - 1)]
+    for number, index in enumerate(order):
+        two_on_one_image = number % 10 == 9
+        image = f"sample-{number - two_on_one_image:07d}"
+        receipt = make_receipt(rngs[index], merchants[index])
+        yield _scan(
+            rngs[index], receipt, merchants[index], spec, image, 2 if two_on_one_image else 1
+        )
 
 
 def _merchant_sizes(spec: SampleSpec) -> list[int]:
@@ -205,7 +207,7 @@ def make_merchant(rng: random.Random, index: int) -> Merchant:
     )
     if index < len(lexicon.ODD_NAMES):
         name = lexicon.ODD_NAMES[index]
-    elif index % 3 == 0:
+    else:
         name = f"{name} {rng.choice(lexicon.CITIES)} {index}"
     street = (
         f"{rng.randint(1, 199)} {rng.choice(lexicon.STREETS)} {rng.choice(lexicon.STREET_KINDS)}"
