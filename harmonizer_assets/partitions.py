@@ -30,9 +30,7 @@ label_type_by_merchant = MultiPartitionsDefinition(
 
 def to_dagster(partition: PartitionKey) -> MultiPartitionKey:
     """The Dagster key of a partition."""
-    return MultiPartitionKey(
-        {LABEL_TYPE: partition.label_type, MERCHANT: partition.merchant_key}
-    )
+    return MultiPartitionKey({LABEL_TYPE: partition.label_type, MERCHANT: partition.merchant_key})
 
 
 def from_dagster(key: str) -> PartitionKey:

@@ -46,9 +46,7 @@ class _BarProgress:
 
     def __call__(self, progress: Progress) -> None:
         if progress.stage not in self._tasks:
-            self._tasks[progress.stage] = self._bars.add_task(
-                progress.stage, total=None, detail=""
-            )
+            self._tasks[progress.stage] = self._bars.add_task(progress.stage, total=None, detail="")
         total = progress.labels_total or progress.partitions_total
         done = progress.labels_done if progress.labels_total else progress.partitions_done
         self._bars.update(
