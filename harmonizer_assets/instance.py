@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+import filelock
 from dagster import DagsterInstance
 from dagster._core.instance.ref import InstanceRef
 
@@ -85,9 +86,14 @@ def open_instance(home: Home) -> Iterator[DagsterInstance]:
     """
     prepare_instance(home)
     try:
-        instance = DagsterInstance.from_ref(
-            InstanceRef.from_dir(str(home.dagster), overrides={"compute_logs": _NO_COMPUTE_LOGS})
-        )
+        # Dagster's SQLite storages do not expect two processes to make their tables at once.
+        with filelock.FileLock(home.locks / "dagster.lock"):
+            instance = DagsterInstance.from_ref(
+                InstanceRef.from_dir(
+                    str(home.dagster), overrides={"compute_logs": _NO_COMPUTE_LOGS}
+                )
+            )
+            _ = instance.run_storage, instance.event_log_storage, instance.schedule_storage
     except Exception as error:
         raise ConfigurationError(
             f"{home.dagster / 'dagster.yaml'}: Dagster cannot use it: {error}"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from sklearn.feature_extraction.text import HashingVectorizer
 
 from harmonizer_assets.core.documents import COLUMN_BINS, PLACE_BINS, UNKNOWN_PLACE
 from harmonizer_assets.core.errors import ConfigurationError, HarmonizerError
@@ -52,6 +52,9 @@ class _TextBlock:
     _FEATURES = 2**14
 
     def __init__(self, dimensions: int, seed: int, *, analyzer: str, ngrams: tuple[int, int]):
+        # Importing scikit-learn takes longer than a run that has nothing to embed.
+        from sklearn.feature_extraction.text import HashingVectorizer
+
         self._hash = HashingVectorizer(
             analyzer=analyzer, ngram_range=ngrams, n_features=self._FEATURES, alternate_sign=False
         )
@@ -96,11 +99,18 @@ class LocalEmbedder:
     _WEIGHTS = {"mask": 2.0, "left": 0.7, "row": 0.7, "right": 0.3, "place": 1.0}
     dimensions: Final = _MASK + _LEFT + _ROW + _RIGHT + _PLACE
 
-    def __init__(self) -> None:
-        self._mask = _TextBlock(self._MASK, 1, analyzer="char_wb", ngrams=(1, 4))
-        self._left = _TextBlock(self._LEFT, 2, analyzer="char_wb", ngrams=(1, 3))
-        self._right = _TextBlock(self._RIGHT, 3, analyzer="char_wb", ngrams=(1, 3))
-        self._row = _TextBlock(self._ROW, 4, analyzer="word", ngrams=(1, 1))
+    @cached_property
+    def _text_blocks(self) -> dict[str, tuple[str, _TextBlock]]:
+        """Per block the column that it embeds."""
+        return {
+            "mask": ("mask", _TextBlock(self._MASK, 1, analyzer="char_wb", ngrams=(1, 4))),
+            "left": ("left_context", _TextBlock(self._LEFT, 2, analyzer="char_wb", ngrams=(1, 3))),
+            "row": ("row_context", _TextBlock(self._ROW, 4, analyzer="word", ngrams=(1, 1))),
+            "right": (
+                "right_context",
+                _TextBlock(self._RIGHT, 3, analyzer="char_wb", ngrams=(1, 3)),
+            ),
+        }
 
     def embed(self, documents: pa.Table) -> Vectors:
         """Embed documents; see `Embedder.embed`."""
@@ -119,12 +129,9 @@ class LocalEmbedder:
             ]
         )
         blocks = {
-            "mask": self._mask(documents["mask"]),
-            "left": self._left(documents["left_context"]),
-            "row": self._row(documents["row_context"]),
-            "right": self._right(documents["right_context"]),
-            "place": _unit_rows(place),
+            name: block(documents[column]) for name, (column, block) in self._text_blocks.items()
         }
+        blocks["place"] = _unit_rows(place)
         return _unit_rows(
             np.hstack([np.float32(self._WEIGHTS[name] ** 0.5) * blocks[name] for name in blocks])
         )

@@ -100,7 +100,7 @@ class QuestionJudging:
         self._warehouse = warehouse
         self._judge = judge
         self._run_id = run_id
-        self._reads_context = not isinstance(judge, OfflineJudge)
+        self._asks_model = not isinstance(judge, OfflineJudge)
 
     def judge(self, chunk: Chunk) -> ChunkRows:
         """Judge the chunk's ambiguous labels.
@@ -118,8 +118,8 @@ class QuestionJudging:
         rows = _judgement_rows(verdicts, merchants)
         usage = [
             (partition, judged.usage.get(partition, Usage()), skipped.get(partition, 0))
-            for partition in ((key.label_type, key.merchant_key) for key in chunk.partitions)
-            if judged.usage
+            for partition in chunk.partitions
+            if self._asks_model
         ]
 
         def write(con: duckdb.DuckDBPyConnection) -> None:
@@ -144,7 +144,7 @@ class QuestionJudging:
         con.register("chunk", chunk.table())
         lines: dict[tuple[str, int, int], str] = {}
         examples: dict[tuple[str, str], tuple[str, ...]] = {}
-        if self._reads_context:
+        if self._asks_model:
             lines = {(i, r, n): text for i, r, n, text in con.execute(_LINES).fetchall()}
             examples = {(m, t): tuple(texts) for m, t, texts in con.execute(_EXAMPLES).fetchall()}
         unread, questions = [], []
@@ -250,19 +250,18 @@ def _write_dead_letters(
 def _write_usage(
     con: duckdb.DuckDBPyConnection,
     run_id: str,
-    usage: Sequence[tuple[tuple[str, str], Usage, int]],
+    usage: Sequence[tuple[PartitionKey, Usage, int]],
 ) -> None:
     if not usage:
         return
     rows: list[dict[str, Any]] = [
         {
             "run_id": run_id,
-            "label_type": label_type,
-            "merchant_key": merchant,
+            **partition._asdict(),
             "skipped_by_similarity": skipped,
             **vars(used),
         }
-        for (label_type, merchant), used, skipped in usage
+        for partition, used, skipped in usage
     ]
     con.register("used", pa.Table.from_pylist(rows))
     con.execute("INSERT INTO llm_usage BY NAME SELECT * FROM used")

@@ -1,0 +1,176 @@
+"""How fast the pipeline is without a language model, and where the time goes.
+
+Each size runs in a process and a home of its own, through Dagster like `harmonizer run`:
+
+    python benchmarks/pipeline.py --sizes 10000,100000,300000
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+LABELS_PER_MERCHANT = 100
+COLUMNS = (
+    "labels",
+    "merchants",
+    "partitions",
+    "documents",
+    "seconds",
+    "ms_per_label",
+    "peak_mb",
+    "second_run_seconds",
+)
+PARTS = ("ingest", "documents", "embedding", "index", "similarity", "duckdb", "dagster", "other")
+
+
+class Stopwatch:
+    """Adds up the time in named parts; a part inside another counts for itself only."""
+
+    def __init__(self) -> None:
+        self.seconds: Counter[str] = Counter()
+        self._running: list[list[Any]] = []
+
+    def measure(self, owner: Any, name: str, part: str) -> None:
+        """Measure a function or method from now on."""
+        function: Callable[..., Any] = getattr(owner, name)
+
+        @wraps(function)
+        def measured(*args: Any, **kwargs: Any) -> Any:
+            entry = [part, time.perf_counter(), 0.0]
+            self._running.append(entry)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._running.pop()
+                took = time.perf_counter() - entry[1]
+                self.seconds[part] += took - entry[2]
+                if self._running:
+                    self._running[-1][2] += took
+
+        setattr(owner, name, measured)
+
+
+def measure_size(labels: int, seed: int, home: Path) -> dict[str, Any]:
+    """Run one size in this process."""
+    os.environ["HARMONIZER_HOME"] = str(home)
+    from dagster import DagsterInstance
+
+    from harmonizer_assets import runs
+    from harmonizer_assets.core import documents, similarity
+    from harmonizer_assets.core.embedding import LocalEmbedder
+    from harmonizer_assets.core.harmonizer import Harmonizer
+    from harmonizer_assets.core.home import Home
+    from harmonizer_assets.core.ingest import Ingest, submit_batch
+    from harmonizer_assets.core.sample_data import SampleSpec, write_samples
+    from harmonizer_assets.core.vector_index import VectorIndex
+    from harmonizer_assets.core.warehouse import Warehouse
+
+    merchants = max(1, labels // LABELS_PER_MERCHANT)
+    folder = home.parent / "samples"
+    folder.mkdir()
+    samples = write_samples(SampleSpec(labels=labels, merchants=merchants, seed=seed), folder)
+
+    watch = Stopwatch()
+    from harmonizer_assets.core import indexing, vector_index
+
+    watch.measure(Ingest, "ingest", "ingest")
+    watch.measure(indexing, "build_documents", "documents")
+    watch.measure(LocalEmbedder, "embed", "embedding")
+    for name in ("add", "update_metadata", "vectors", "nearest", "count"):
+        watch.measure(vector_index.IndexSession, name, "index")
+    watch.measure(similarity, "gather_evidence", "similarity")
+    watch.measure(similarity.SimilarityScorer, "score", "similarity")
+    for name in ("_open", "_close", "publish_snapshot"):
+        watch.measure(Warehouse, name, "duckdb")
+    watch.measure(Warehouse, "_transaction", "duckdb")
+    for name in ("report_dagster_event", "handle_new_event", "add_dynamic_partitions"):
+        watch.measure(DagsterInstance, name, "dagster")
+    watch.measure(DagsterInstance, "get_materialized_partitions", "dagster")
+    assert documents and VectorIndex
+
+    opened = Home(home).ensure()
+    harmonizer = Harmonizer(opened)
+    began = time.perf_counter()
+    submit_batch(opened, samples.words, samples.labels)
+    outcome = runs.run_pipeline(harmonizer, judge="offline", log_level="CRITICAL")
+    seconds = time.perf_counter() - began
+    parts = dict(watch.seconds)
+    began = time.perf_counter()
+    submit_batch(opened, samples.words, samples.labels)
+    again = runs.run_pipeline(harmonizer, judge="offline", log_level="CRITICAL")
+    second_run = time.perf_counter() - began
+    assert again.unchanged, "the second run changed something"
+    counts = outcome.counts
+    assert counts.labels == counts.valid + counts.outliers + counts.unresolved
+    return {
+        "labels": counts.labels,
+        "merchants": counts.merchants,
+        "partitions": counts.partitions,
+        "documents": outcome.embedded,
+        "seconds": round(seconds, 1),
+        "ms_per_label": round(1000 * seconds / counts.labels, 3),
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "second_run_seconds": round(second_run, 1),
+        "parts": {
+            part: round(parts.get(part, seconds - sum(parts.values())), 1) for part in PARTS
+        },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--sizes", default="10000,100000,300000")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--home", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measure_size(options.one, options.seed, options.home)))
+        return
+    results = []
+    for size in (int(text) for text in options.sizes.split(",")):
+        folder = Path(tempfile.mkdtemp(prefix="harmonizer-bench-"))
+        try:
+            command = [sys.executable, __file__, "--one", str(size), "--seed", str(options.seed)]
+            done = subprocess.run(
+                [*command, "--home", str(folder / "home")],
+                stdout=subprocess.PIPE,
+                check=True,
+                text=True,
+            )
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        results.append(json.loads(done.stdout.splitlines()[-1]))
+        print(json.dumps(results[-1]), flush=True)
+    print("\n" + "".join(f"{name:>20}" for name in COLUMNS))
+    for result in results:
+        print("".join(f"{result[name]:>20,}" for name in COLUMNS))
+    print("\nseconds in each part\n" + " " * 10 + "".join(f"{part:>12}" for part in PARTS))
+    for result in results:
+        print(
+            f"{result['labels']:>10,}"
+            + "".join(f"{result['parts'][part]:>12,.1f}" for part in PARTS)
+        )
+    if len(results) > 1:
+        growth = results[-1]["ms_per_label"] / results[0]["ms_per_label"]
+        print(f"\ncost per label, largest against smallest: {growth:.2f}x")
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

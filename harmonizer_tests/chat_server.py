@@ -1,0 +1,119 @@
+"""A small OpenAI-compatible chat server on loopback; it follows a script of faults."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Answer = dict[str, Any]
+
+
+def verdict(item_id: str, *, is_outlier: bool, suggested: str | None = None) -> Answer:
+    return {
+        "id": item_id,
+        "is_outlier": is_outlier,
+        "suggested_label": suggested,
+        "confidence": 0.9 if is_outlier else None,
+        "reasoning": "because" if is_outlier else None,
+    }
+
+
+@dataclass
+class ChatServer:
+    """What the server was asked, and how it is to answer.
+
+    Attributes:
+        faults: taken one per request while there are any: an HTTP status, or a function that turns
+            the list of verdicts into the content of the answer.
+        decide: says of each item's text whether it is an outlier.
+    """
+
+    decide: Callable[[str], bool] = lambda text: False
+    faults: list[int | Callable[[list[Answer]], Any]] = field(default_factory=list)
+    error_code: str = "server_error"
+    headers: dict[str, str] = field(default_factory=dict)
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    authorizations: list[str] = field(default_factory=list)
+    delay: float = 0.0
+    url: str = ""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def questions(self) -> list[dict[str, Any]]:
+        return [json.loads(request["messages"][-1]["content"]) for request in self.requests]
+
+
+@contextmanager
+def chat_server() -> Iterator[ChatServer]:
+    state = ChatServer()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            with state.lock:
+                state.requests.append(body)
+                state.authorizations.append(self.headers.get("Authorization", ""))
+                fault = state.faults.pop(0) if state.faults else None
+            time.sleep(state.delay)
+            question = json.loads(body["messages"][-1]["content"])
+            verdicts = [
+                verdict(item["id"], is_outlier=state.decide(item["text"]), suggested="TIME")
+                if state.decide(item["text"])
+                else verdict(item["id"], is_outlier=False)
+                for item in question["items"]
+            ]
+            if isinstance(fault, int):
+                error = {"message": "sk-secret is bad", "code": state.error_code}
+                self._send(fault, {"error": error})
+                return
+            content = fault(verdicts) if fault else {"verdicts": verdicts}
+            self._send(
+                200,
+                {
+                    "id": "c",
+                    "object": "chat.completion",
+                    "created": 0,
+                    "model": body["model"],
+                    "choices": [
+                        {
+                            "index": 0,
+                            "finish_reason": "stop",
+                            "message": {
+                                "role": "assistant",
+                                "content": content
+                                if isinstance(content, str)
+                                else json.dumps(content),
+                            },
+                        }
+                    ],
+                    "usage": {"prompt_tokens": 100, "completion_tokens": 12, "total_tokens": 112},
+                },
+            )
+
+        def _send(self, status: int, body: dict[str, Any]) -> None:
+            payload = json.dumps(body).encode()
+            self.send_response(status)
+            for name, value in state.headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(payload)))
+            self.end_headers()
+            self.wfile.write(payload)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    state.url = f"http://127.0.0.1:{server.server_port}/v1"
+    try:
+        yield state
+    finally:
+        server.shutdown()
+        server.server_close()
