@@ -228,6 +228,9 @@ def ui(*, home: Home, port: int) -> None:
     prepare_instance(home)
     click.echo(f"http://127.0.0.1:{port} (stop with Ctrl-C)")
     sys.stdout.flush()
+    # A shell that starts this in the background has it ignore interrupts, and `dagster dev` stops
+    # its own processes with them.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     command = [sys.executable, "-m", "dagster", "dev", "-m", "harmonizer_assets.definitions"]
     os.execv(sys.executable, [*command, "-h", "127.0.0.1", "-p", str(port)])
 

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -275,3 +279,37 @@ def test_workspace_yaml_loads_the_code_location(home):
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "label_harmonizer" in result.stdout + result.stderr
+
+
+def test_the_ui_serves_the_graph_and_stops_when_asked_even_from_a_background_job(shop, home):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [*COMMAND, "--home", str(home.root), "ui", "--port", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=ROOT,
+        # What a shell does to its background jobs; this process has no threads that could mind.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # noqa: PLW1509
+    )
+    try:
+        query = json.dumps({"query": "{ assetNodes { id partitionStats { numMaterialized } } }"})
+        nodes = []
+        while process.poll() is None and not nodes:
+            with contextlib.suppress(OSError):
+                request = urllib.request.Request(
+                    f"http://127.0.0.1:{port}/graphql",
+                    query.encode(),
+                    {"content-type": "application/json"},
+                )
+                nodes = json.load(urllib.request.urlopen(request, timeout=30))["data"]["assetNodes"]
+            time.sleep(0.2)
+        shown = [node["partitionStats"] for node in nodes if node["partitionStats"]]
+        assert shown == [{"numMaterialized": len(shop.partitions())}] * len(PARTITIONED)
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=60)
+        finally:
+            process.kill()
