@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -40,8 +40,8 @@ class Stopwatch:
     """Adds up the time in named parts; a part inside another counts for itself only."""
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
-        self._running: list[list[Any]] = []
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self._inner: list[float] = []
 
     def measure(self, owner: Any, name: str, part: str) -> None:
         """Measure a function or method from now on."""
@@ -49,16 +49,15 @@ class Stopwatch:
 
         @wraps(function)
         def measured(*args: Any, **kwargs: Any) -> Any:
-            entry = [part, time.perf_counter(), 0.0]
-            self._running.append(entry)
+            began = time.perf_counter()
+            self._inner.append(0.0)
             try:
                 return function(*args, **kwargs)
             finally:
-                self._running.pop()
-                took = time.perf_counter() - entry[1]
-                self.seconds[part] += took - entry[2]
-                if self._running:
-                    self._running[-1][2] += took
+                took = time.perf_counter() - began
+                self.seconds[part] += took - self._inner.pop()
+                if self._inner:
+                    self._inner[-1] += took
 
         setattr(owner, name, measured)
 
@@ -69,13 +68,12 @@ def measure_size(labels: int, seed: int, home: Path) -> dict[str, Any]:
     from dagster import DagsterInstance
 
     from harmonizer_assets import runs
-    from harmonizer_assets.core import documents, similarity
+    from harmonizer_assets.core import indexing, similarity, vector_index
     from harmonizer_assets.core.embedding import LocalEmbedder
     from harmonizer_assets.core.harmonizer import Harmonizer
     from harmonizer_assets.core.home import Home
     from harmonizer_assets.core.ingest import Ingest, submit_batch
     from harmonizer_assets.core.sample_data import SampleSpec, write_samples
-    from harmonizer_assets.core.vector_index import VectorIndex
     from harmonizer_assets.core.warehouse import Warehouse
 
     merchants = max(1, labels // LABELS_PER_MERCHANT)
@@ -84,8 +82,6 @@ def measure_size(labels: int, seed: int, home: Path) -> dict[str, Any]:
     samples = write_samples(SampleSpec(labels=labels, merchants=merchants, seed=seed), folder)
 
     watch = Stopwatch()
-    from harmonizer_assets.core import indexing, vector_index
-
     watch.measure(Ingest, "ingest", "ingest")
     watch.measure(indexing, "build_documents", "documents")
     watch.measure(LocalEmbedder, "embed", "embedding")
@@ -99,7 +95,6 @@ def measure_size(labels: int, seed: int, home: Path) -> dict[str, Any]:
     for name in ("report_dagster_event", "handle_new_event", "add_dynamic_partitions"):
         watch.measure(DagsterInstance, name, "dagster")
     watch.measure(DagsterInstance, "get_materialized_partitions", "dagster")
-    assert documents and VectorIndex
 
     opened = Home(home).ensure()
     harmonizer = Harmonizer(opened)
@@ -124,9 +119,7 @@ def measure_size(labels: int, seed: int, home: Path) -> dict[str, Any]:
         "ms_per_label": round(1000 * seconds / counts.labels, 3),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "second_run_seconds": round(second_run, 1),
-        "parts": {
-            part: round(parts.get(part, seconds - sum(parts.values())), 1) for part in PARTS
-        },
+        "parts": {part: round(parts.get(part, seconds - sum(parts.values())), 1) for part in PARTS},
     }
 
 

@@ -22,6 +22,7 @@ from harmonizer_assets.core.home import Home
 
 if TYPE_CHECKING:
     from harmonizer_assets.core.harmonizer import Harmonizer
+    from harmonizer_assets.core.settings import JudgeName
     from harmonizer_assets.core.taxonomy import Taxonomy
     from harmonizer_assets.runs import PipelineOutcome
 
@@ -35,10 +36,9 @@ def _home_option(command: F) -> F:
     """Let `--home` stand after the command's name as well as before it."""
 
     @click.option("--home", type=_FILE, help="Home folder [default: ./harmonizer_home].")
-    @click.pass_context
     @wraps(command)
-    def with_home(context: click.Context, home: Path | None, **options: Any) -> None:
-        chosen = home or context.find_root().params.get("home")
+    def with_home(home: Path | None, **options: Any) -> None:
+        chosen = home or click.get_current_context().find_root().params.get("home")
         command(home=Home.resolve(chosen), **options)
 
     return with_home  # type: ignore[return-value]
@@ -101,7 +101,7 @@ def run(
     home: Home,
     words: Path | None,
     labels: Path | None,
-    judge: str | None,
+    judge: JudgeName | None,
     label_types: tuple[str, ...],
     merchants: tuple[str, ...],
     taxonomy: Path | None,
@@ -235,7 +235,7 @@ def ui(*, home: Home, port: int) -> None:
     os.execv(sys.executable, [*command, "-h", "127.0.0.1", "-p", str(port)])
 
 
-def _open(home: Home, taxonomy: Path | None, judge: str | None) -> Harmonizer:
+def _open(home: Home, taxonomy: Path | None, judge: JudgeName | None) -> Harmonizer:
     """Open the harmonizer, having checked all that can be checked before any work."""
     from harmonizer_assets.core.harmonizer import Harmonizer
     from harmonizer_assets.core.taxonomy import Taxonomy
@@ -294,7 +294,9 @@ def _submit(home: Home, words: Path | None, labels: Path | None, time: dt.dateti
         submit_batch(home, words, labels, time=utc)
 
 
-def _run(harmonizer: Harmonizer, judge: str, *, verbose: bool, **options: Any) -> PipelineOutcome:
+def _run(
+    harmonizer: Harmonizer, judge: JudgeName, *, verbose: bool, **options: Any
+) -> PipelineOutcome:
     warnings.simplefilter("ignore")
     from harmonizer_assets.runs import run_pipeline
     from harmonizer_assets.terminal import terminal_progress

@@ -100,9 +100,9 @@ class Receipts:
         )
 
 
-def shop_receipts(merchants: Sequence[str | None] = ("Alpha Mart", "Beta Cafe"), each: int = 4) -> (
-    Receipts
-):
+def shop_receipts(
+    merchants: Sequence[str | None] = ("Alpha Mart", "Beta Cafe"), each: int = 4
+) -> Receipts:
     """`each` receipts of every merchant, the last of each with its total labelled as a date."""
     receipts = Receipts()
     for number, merchant in enumerate(merchants):

@@ -103,9 +103,7 @@ def test_a_batch_is_stored_like_single_events(tmp_path, home, harmonizer, instan
     partition = PartitionKey("DATE", merchant_key("Alpha Mart"))
     for asset in PARTITIONED:
         assert shown(instance, asset) == set(harmonizer.partitions())
-        record = instance.fetch_materializations(
-            AssetKey(asset), limit=1_000
-        ).records
+        record = instance.fetch_materializations(AssetKey(asset), limit=1_000).records
         by_partition = {item.partition_key: item.asset_materialization for item in record}
         materialization = by_partition[to_dagster(partition)]
         assert materialization.tags["dagster/partition/label_type"] == "DATE"

@@ -286,6 +286,16 @@ def test_new_columns_pass_through_with_their_types(harmonizer, tmp_path):
     assert json.loads(exported[0]["tags"]) == ["a", "b"]
 
 
+def test_an_export_can_be_ingested_again_and_changes_nothing(harmonizer, tmp_path):
+    row = {**LABEL, "note": "kept"}
+    ingest_labels(harmonizer, write_csv(tmp_path / "l.csv", (*LABEL_COLUMNS, "note"), [row]))
+    before = table(harmonizer, "labels", "batch_id", "batch_time")
+    harmonizer.warehouse.export("labels", tmp_path / "again.csv")
+    report = ingest_labels(harmonizer, tmp_path / "again.csv")
+    assert (report.labels_inserted, report.labels_updated) == (0, 0)
+    assert table(harmonizer, "labels", "batch_id", "batch_time") == before
+
+
 texts = st.text(
     st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20
 ) | st.sampled_from(['a,"b"\nc', "🍕 ; \t|", "' OR 1=1 --", "\\", '"'])

@@ -155,7 +155,9 @@ def documents(*rows):
 
 
 def test_the_local_embedder_gives_unit_vectors_that_do_not_change_between_processes():
-    table = documents(("total", "^", "00.00", "total 00.00", 0, 6, 6, 0), ("", "", "", "", *[255] * 4))
+    table = documents(
+        ("total", "^", "00.00", "total 00.00", 0, 6, 6, 0), ("", "", "", "", *[255] * 4)
+    )
     vectors = LocalEmbedder().embed(table)
     assert vectors.shape == (2, LocalEmbedder.dimensions)
     assert np.linalg.norm(vectors[0]) == pytest.approx(1, abs=1e-5)

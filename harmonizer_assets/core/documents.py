@@ -116,9 +116,7 @@ def pending_receipts(con: duckdb.DuckDBPyConnection) -> int:
     return int(row[0]) if row else 0
 
 
-def build_documents(
-    con: duckdb.DuckDBPyConnection, receipts: int = RECEIPTS_PER_CHUNK
-) -> pa.Table:
+def build_documents(con: duckdb.DuckDBPyConnection, receipts: int = RECEIPTS_PER_CHUNK) -> pa.Table:
     """Build the documents of the labelled words of the next receipts that lack them.
 
     Returns:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -96,7 +96,7 @@ class LocalEmbedder:
     version: Final = "1"
     _MASK, _LEFT, _ROW, _RIGHT = 64, 48, 48, 32
     _PLACE = 3 * PLACE_BINS + COLUMN_BINS
-    _WEIGHTS = {"mask": 2.0, "left": 0.7, "row": 0.7, "right": 0.3, "place": 1.0}
+    _WEIGHTS: Final = {"mask": 2.0, "left": 0.7, "row": 0.7, "right": 0.3, "place": 1.0}
     dimensions: Final = _MASK + _LEFT + _ROW + _RIGHT + _PLACE
 
     @cached_property
@@ -198,10 +198,9 @@ class OpenAIEmbedder:
         return _unit_rows(vectors)
 
     @classmethod
-    def _render(cls, row: dict[str, object]) -> str:
-        place = row["y_bin"]
-        known = isinstance(place, int) and place < len(cls._PLACES)
-        where = f" in the {cls._PLACES[place]} eighth of the receipt" if known else ""  # type: ignore[index]
+    def _render(cls, row: dict[str, Any]) -> str:
+        known = row["y_bin"] < len(cls._PLACES)
+        where = f" in the {cls._PLACES[row['y_bin']]} eighth of the receipt" if known else ""
         return f"{row['mask'] or '-'} | on the row: {row['row_context']}{where}"
 
 

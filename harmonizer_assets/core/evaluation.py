@@ -139,7 +139,9 @@ def _read_truth(path: Path) -> pa.Table:
         except pa.ArrowInvalid as error:
             raise InputError(f"{path}: column {name}: {error}") from None
         if name != "true_label" and columns[name].null_count:
-            raise InputError(f"{path}: column {name}: {columns[name].null_count} rows have no value")
+            raise InputError(
+                f"{path}: column {name}: {columns[name].null_count} rows have no value"
+            )
     return pa.table(columns)
 
 

@@ -276,7 +276,7 @@ class _MerchantVotes:
             reference = np.sort(np.argsort(-votes.sum(axis=1), kind="stable")[:limit])
         in_reference = np.zeros(len(documents), dtype=bool)
         in_reference[reference] = True
-        others = (corpus.votes > 1e-6).any(axis=1)
+        others: npt.NDArray[np.bool_] = np.asarray((corpus.votes > 1e-6).any(axis=1))
         others[documents] = (corpus.votes[documents] - votes > 1e-4).any(axis=1)
         return cls(
             document,
@@ -342,9 +342,7 @@ def _block_evidence(
         n_matches=n_matches.round().astype(np.int64),
         valid_matches=valid_matches.round().astype(np.int64),
         best_similarity=_best_similarity(merchant, similarities, itself, row, kind, members),
-        mean_similarity=np.where(
-            n_matches > 0.5, similarity_sum / np.maximum(n_matches, 1.0), 0.0
-        ),
+        mean_similarity=np.where(n_matches > 0.5, similarity_sum / np.maximum(n_matches, 1.0), 0.0),
         merchant_for=merchant_votes[every, kind],
         merchant_against=merchant_votes.sum(axis=1) - merchant_votes[every, kind],
         corpus_for=corpus_votes[every, kind],

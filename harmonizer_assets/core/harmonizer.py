@@ -187,6 +187,7 @@ class Harmonizer:
         on_progress: ProgressFn | None = None,
     ) -> Iterator[PartitionResult]:
         """Compute `similarity_matches` of these partitions; yields each once it is committed."""
+
         @cache
         def scorer() -> SimilarityScorer:
             # Made on first use: a run without changes must not load the corpus.

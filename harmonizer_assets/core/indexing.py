@@ -68,9 +68,7 @@ class Indexing:
             embedded += new
             embed_seconds += seconds
             if on_progress:
-                on_progress(
-                    Progress(STAGE, 0, 0, start + chunk.num_rows, out_of_date.num_rows)
-                )
+                on_progress(Progress(STAGE, 0, 0, start + chunk.num_rows, out_of_date.num_rows))
         if rebuilt:
             with self._index.session() as session:
                 session.drop_other_collections()

@@ -43,6 +43,7 @@ LABELS: Final = TableLayout(
         "validation_status",
         "merchant_name",
     ),
+    derived=("merchant_key",),
 )
 STATUSES: Final = ("VALID", "INVALID", "PENDING", "NEEDS_REVIEW", "NONE")
 

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-import httpx
 import openai
 import pyarrow as pa
 
@@ -193,12 +192,14 @@ class OpenAIJudge:
             ]
         )
         self._warehouse.write(
-            lambda con: con.execute(
-                "INSERT INTO llm_verdicts BY NAME "
-                "SELECT * FROM rows ANTI JOIN llm_verdicts USING (verdict_key)"
+            lambda con: (
+                con.execute(
+                    "INSERT INTO llm_verdicts BY NAME "
+                    "SELECT * FROM rows ANTI JOIN llm_verdicts USING (verdict_key)"
+                )
+                if con.register("rows", rows)
+                else None
             )
-            if con.register("rows", rows)
-            else None
         )
 
     async def _ask_all(self, documents: Sequence[Mapping[str, Any]]) -> list[_Call]:
@@ -367,7 +368,7 @@ def _is_probability(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
-def _retry_after(headers: httpx.Headers) -> float:
+def _retry_after(headers: Mapping[str, str]) -> float:
     try:
         return min(_MAX_RETRY_AFTER_SECONDS, max(0.0, float(headers.get("retry-after", "0"))))
     except ValueError:

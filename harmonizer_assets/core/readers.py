@@ -29,11 +29,13 @@ class TableLayout:
         name: `words` or `labels`.
         required: columns that the file must have.
         optional: columns that are null where the file lacks them.
+        derived: columns of exports that are passed over, since they are computed anew.
     """
 
     name: str
     required: tuple[str, ...]
     optional: tuple[str, ...] = ()
+    derived: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -67,7 +69,7 @@ def check_file(path: Path, layout: TableLayout) -> None:
 def stage_rows(con: duckdb.DuckDBPyConnection, path: Path, layout: TableLayout) -> int:
     """Copy a file's rows as text into the table `raw_<layout name>` of a private database.
 
-    The table has `row_number` (1-based row of a Parquet file, 1-based line of the others), `problem`
+    The table has `row_number` (1-based row of a Parquet file, 1-based line of others), `problem`
     (why the row cannot be split into columns, else null), the layout's columns as text, `extra`
     (the other columns as a JSON object, else null) and `broken` (an unsplittable row as JSON).
 
@@ -155,7 +157,7 @@ def _column_names(path: Path) -> list[str]:
 
 def _csv_header(path: Path) -> list[str]:
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        header = next(_csv_reader(file), [])
+        header: list[str] = next(_csv_reader(file), [])
     if any(_is_damaged(name) for name in header):
         raise InputError(f"{path}: line 1: the header is not UTF-8: save the file as UTF-8")
     twice = sorted({name for name in header if header.count(name) > 1})
@@ -231,7 +233,7 @@ def _ndjson_records(path: Path) -> Iterator[_Record]:
 def _batches(records: Iterator[_Record], layout: TableLayout) -> Iterator[pa.Table]:
     names = ("row_number", "problem", *layout.columns, "extra", "broken")
     columns: dict[str, list[Any]] = {name: [] for name in names}
-    own = frozenset(layout.columns)
+    own = frozenset((*layout.columns, *layout.derived))
     for record in records:
         columns["row_number"].append(record.row_number)
         columns["problem"].append(record.problem)
@@ -265,7 +267,8 @@ def _stage_parquet(
 ) -> None:
     names = _column_names(path)
     own = [name for name in layout.columns if name in names]
-    extra = [name for name in names if name not in layout.columns and name != "file_row_number"]
+    passed_over = {*layout.columns, *layout.derived, "file_row_number"}
+    extra = [name for name in names if name not in passed_over]
     fields = ", ".join(f"{_quoted(name)} := {_quoted(name)}" for name in extra)
     extra_json = f"to_json(struct_pack({fields}))::VARCHAR" if extra else "NULL"
     columns = ", ".join(f"{_quoted(name)}::VARCHAR AS {_quoted(name)}" for name in own)

@@ -158,9 +158,7 @@ def write_samples(spec: SampleSpec, folder: Path) -> SampleFiles:
     finally:
         for writer in writers.values():
             writer.close()
-    return SampleFiles(
-        **files, n_words=counts["words"], n_labels=counts["labels"], n_errors=errors
-    )
+    return SampleFiles(**files, n_words=counts["words"], n_labels=counts["labels"], n_errors=errors)
 
 
 Rows = list[tuple[Any, ...]]
@@ -209,7 +207,9 @@ def make_merchant(rng: random.Random, index: int) -> Merchant:
         name = lexicon.ODD_NAMES[index]
     elif index % 3 == 0:
         name = f"{name} {rng.choice(lexicon.CITIES)} {index}"
-    street = f"{rng.randint(1, 199)} {rng.choice(lexicon.STREETS)} {rng.choice(lexicon.STREET_KINDS)}"
+    street = (
+        f"{rng.randint(1, 199)} {rng.choice(lexicon.STREETS)} {rng.choice(lexicon.STREET_KINDS)}"
+    )
     city = f"{rng.randint(10000, 99999)} {rng.choice(lexicon.CITIES)}"
     site = "".join(c for c in name.lower() if c.isascii() and c.isalnum()) or "shop"
     return Merchant(
@@ -313,14 +313,10 @@ def _add_totals(rng: random.Random, receipt: Receipt, merchant: Merchant, amount
             receipt.add(
                 Cell("Coupon", left), Cell(f"SAVE{rng.randint(10, 99)}", left + 0.2, "COUPON")
             )
-        receipt.add(
-            Cell("Discount", left), Cell(f"-{amount(receipt.discount)}", right, "DISCOUNT")
-        )
+        receipt.add(Cell("Discount", left), Cell(f"-{amount(receipt.discount)}", right, "DISCOUNT"))
     receipt.tax = round((receipt.subtotal - receipt.discount) * 0.06)
     receipt.total = receipt.subtotal - receipt.discount + receipt.tax
-    receipt.add(
-        Cell(merchant.captions["tax"], left), Cell(amount(receipt.tax), right, "TAX")
-    )
+    receipt.add(Cell(merchant.captions["tax"], left), Cell(amount(receipt.tax), right, "TAX"))
     receipt.add(
         Cell(merchant.captions["total"], left),
         Cell(amount(receipt.total, prefix=True), right, "GRAND_TOTAL"),

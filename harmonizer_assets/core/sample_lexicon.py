@@ -4,17 +4,46 @@ from __future__ import annotations
 
 from typing import Final
 
-NAME_FIRST: Final = (
-    "Amber Birch Cedar Copper Crown Delta Echo Fern Golden Harbor Ivory Juniper Kestrel Lantern "
-    "Maple North Olive Pearl Quartz River Silver Timber Umber Violet Willow Yellow Zephyr Blue "
-    "Stone Summit Velvet Wild"
-).split()
+NAME_FIRST: Final = [
+    "Amber",
+    "Birch",
+    "Cedar",
+    "Copper",
+    "Crown",
+    "Delta",
+    "Echo",
+    "Fern",
+    "Golden",
+    "Harbor",
+    "Ivory",
+    "Juniper",
+    "Kestrel",
+    "Lantern",
+    "Maple",
+    "North",
+    "Olive",
+    "Pearl",
+    "Quartz",
+    "River",
+    "Silver",
+    "Timber",
+    "Umber",
+    "Violet",
+    "Willow",
+    "Yellow",
+    "Zephyr",
+    "Blue",
+    "Stone",
+    "Summit",
+    "Velvet",
+    "Wild",
+]
 NAME_SECOND: Final = {
-    "supermarket": "Market Grocers Foods Mart Superstore".split(),
-    "restaurant": "Kitchen Bistro Diner Cafe Noodle House".split(),
-    "pharmacy": "Pharmacy Chemist Apothecary Health Care".split(),
-    "petrol": "Fuel Petroleum Station Energy Motors".split(),
-    "hardware": "Hardware Tools Builders Supply Trading".split(),
+    "supermarket": ["Market", "Grocers", "Foods", "Mart", "Superstore"],
+    "restaurant": ["Kitchen", "Bistro", "Diner", "Cafe", "Noodle", "House"],
+    "pharmacy": ["Pharmacy", "Chemist", "Apothecary", "Health", "Care"],
+    "petrol": ["Fuel", "Petroleum", "Station", "Energy", "Motors"],
+    "hardware": ["Hardware", "Tools", "Builders", "Supply", "Trading"],
 }
 NAME_LAST: Final = ("", "", "Ltd", "Sdn Bhd", "Inc", "& Sons", "Co")
 ODD_NAMES: Final = (
@@ -25,33 +54,106 @@ ODD_NAMES: Final = (
     "Pizza 🍕 Planet",
     'The "Good" Shop',
 )
-STREETS: Final = (
-    "Orchard Market Mill Station Church Park Garden Bridge Hill Lake Temple Palm Cedar King Queen"
-).split()
-STREET_KINDS: Final = "Street Road Avenue Lane Jalan Drive".split()
-CITIES: Final = "Ashford Brookvale Clearwater Dunmore Eastwick Fairhaven Glenwood Hillcrest".split()
+STREETS: Final = [
+    "Orchard",
+    "Market",
+    "Mill",
+    "Station",
+    "Church",
+    "Park",
+    "Garden",
+    "Bridge",
+    "Hill",
+    "Lake",
+    "Temple",
+    "Palm",
+    "Cedar",
+    "King",
+    "Queen",
+]
+STREET_KINDS: Final = ["Street", "Road", "Avenue", "Lane", "Jalan", "Drive"]
+CITIES: Final = [
+    "Ashford",
+    "Brookvale",
+    "Clearwater",
+    "Dunmore",
+    "Eastwick",
+    "Fairhaven",
+    "Glenwood",
+    "Hillcrest",
+]
 ITEMS: Final = {
-    "supermarket": (
-        "Whole Milk 1L|White Bread|Brown Rice 5kg|Free Range Eggs|Bananas|Tomato Paste|Olive Oil|"
-        "Cheddar Cheese|Chicken Breast|Orange Juice|Instant Noodle|Dish Soap|Toilet Paper 10R|"
-        "Green Tea|Potato Chips|Butter Unsalted|Sugar 1kg|Apple Fuji"
-    ).split("|"),
-    "restaurant": (
-        "Chicken Rice|Beef Noodle Soup|Iced Lemon Tea|Fish Fillet Set|Fried Egg|Garden Salad|"
-        "Latte Large|Espresso|Chocolate Cake|Mineral Water|Lamb Chop|Prawn Curry|Garlic Bread"
-    ).split("|"),
-    "pharmacy": (
-        "Paracetamol 500mg|Vitamin C 1000|Cough Syrup|Bandage Roll|Hand Sanitizer|Face Mask 50s|"
-        "Eye Drops|Sunscreen SPF50|Antacid Tablets|Toothpaste Mint"
-    ).split("|"),
-    "petrol": (
-        "Unleaded 95|Diesel Euro5|Engine Oil 4L|Car Wash Basic|Air Freshener|Coolant 1L|"
-        "Wiper Blade|Snack Bar"
-    ).split("|"),
-    "hardware": (
-        "Wood Screw 4x30|Paint Brush 2in|Masking Tape|PVC Pipe 20mm|LED Bulb 9W|Hammer Steel|"
-        "Cement 25kg|Sandpaper P120|Door Hinge|Cable Tie 100s|Wall Plug|Silicone Sealant"
-    ).split("|"),
+    "supermarket": [
+        "Whole Milk 1L",
+        "White Bread",
+        "Brown Rice 5kg",
+        "Free Range Eggs",
+        "Bananas",
+        "Tomato Paste",
+        "Olive Oil",
+        "Cheddar Cheese",
+        "Chicken Breast",
+        "Orange Juice",
+        "Instant Noodle",
+        "Dish Soap",
+        "Toilet Paper 10R",
+        "Green Tea",
+        "Potato Chips",
+        "Butter Unsalted",
+        "Sugar 1kg",
+        "Apple Fuji",
+    ],
+    "restaurant": [
+        "Chicken Rice",
+        "Beef Noodle Soup",
+        "Iced Lemon Tea",
+        "Fish Fillet Set",
+        "Fried Egg",
+        "Garden Salad",
+        "Latte Large",
+        "Espresso",
+        "Chocolate Cake",
+        "Mineral Water",
+        "Lamb Chop",
+        "Prawn Curry",
+        "Garlic Bread",
+    ],
+    "pharmacy": [
+        "Paracetamol 500mg",
+        "Vitamin C 1000",
+        "Cough Syrup",
+        "Bandage Roll",
+        "Hand Sanitizer",
+        "Face Mask 50s",
+        "Eye Drops",
+        "Sunscreen SPF50",
+        "Antacid Tablets",
+        "Toothpaste Mint",
+    ],
+    "petrol": [
+        "Unleaded 95",
+        "Diesel Euro5",
+        "Engine Oil 4L",
+        "Car Wash Basic",
+        "Air Freshener",
+        "Coolant 1L",
+        "Wiper Blade",
+        "Snack Bar",
+    ],
+    "hardware": [
+        "Wood Screw 4x30",
+        "Paint Brush 2in",
+        "Masking Tape",
+        "PVC Pipe 20mm",
+        "LED Bulb 9W",
+        "Hammer Steel",
+        "Cement 25kg",
+        "Sandpaper P120",
+        "Door Hinge",
+        "Cable Tie 100s",
+        "Wall Plug",
+        "Silicone Sealant",
+    ],
 }
 TOTAL_CAPTIONS: Final = ("TOTAL", "GRAND TOTAL", "AMOUNT DUE", "TOTAL SALES", "NET TOTAL")
 SUBTOTAL_CAPTIONS: Final = ("SUBTOTAL", "SUB TOTAL", "SUB-TOTAL", "AMOUNT")

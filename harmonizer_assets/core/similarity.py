@@ -115,8 +115,13 @@ class SimilarityScorer:
             document = self._corpus.rows(ids)
         search, vectors, distinct = self._prepare_search(document)
         parts = [
-            self._score_merchant(labels.slice(first, length), document[first : first + length],
-                                 search, vectors, distinct)
+            self._score_merchant(
+                labels.slice(first, length),
+                document[first : first + length],
+                search,
+                vectors,
+                distinct,
+            )
             for first, length in _runs(labels["merchant_key"])
         ]
         rows = pa.concat_tables(parts) if parts else partition_table([])
@@ -139,9 +144,7 @@ class SimilarityScorer:
         ).to_arrow_table()
         return labels, merchant_fingerprints(con, chunk.merchants)
 
-    def _prepare_search(
-        self, document: Ints
-    ) -> tuple[CorpusSearch, npt.NDArray[np.float32], Ints]:
+    def _prepare_search(self, document: Ints) -> tuple[CorpusSearch, npt.NDArray[np.float32], Ints]:
         """The search for a chunk, and the vectors of its distinct documents (corpus rows)."""
         distinct = np.unique(document[document >= 0])
         if self._vectors is not None:
@@ -189,7 +192,9 @@ class SimilarityScorer:
                 search,
                 self._settings,
             )
-            of_known = [status for status, is_known in zip(statuses, known, strict=True) if is_known]
+            of_known = [
+                status for status, is_known in zip(statuses, known, strict=True) if is_known
+            ]
             scores = score_labels(evidence, of_known, self._settings)
             for name, values in self._columns(evidence, scores).items():
                 columns[name][known] = values
@@ -204,7 +209,7 @@ class SimilarityScorer:
 
     def _columns(self, evidence: Evidence, scores: Scores) -> dict[str, npt.NDArray[Any]]:
         names = np.array(self._label_types, dtype=object)
-        nearest = evidence.corpus_nearest
+        nearest, ids = evidence.corpus_nearest, self._corpus.document_ids
         return {
             "n_matches": evidence.n_matches,
             "best_similarity": _rounded(evidence.best_similarity),
@@ -221,8 +226,8 @@ class SimilarityScorer:
             "corpus_against": _rounded(evidence.corpus_against),
             "own_similarity": _rounded(evidence.own_similarity),
             "corpus_similarity": _rounded(evidence.corpus_similarity),
-            "nearest_document": np.where(
-                nearest >= 0, self._corpus.document_ids[nearest].astype(object), None
+            "nearest_document": np.array(
+                [ids[row] if row >= 0 else None for row in nearest.tolist()], dtype=object
             ),
         }
 
@@ -261,6 +266,4 @@ def _runs(keys: pa.ChunkedArray) -> Iterator[tuple[int, int]]:
     encoded = keys.combine_chunks().dictionary_encode().indices.to_numpy()
     if len(encoded):
         starts = np.flatnonzero(np.diff(encoded, prepend=-1))
-        yield from zip(
-            starts.tolist(), np.diff(starts, append=len(encoded)).tolist(), strict=True
-        )
+        yield from zip(starts.tolist(), np.diff(starts, append=len(encoded)).tolist(), strict=True)

@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any, Final
 
@@ -19,6 +20,8 @@ from harmonizer_assets.core.warehouse import Warehouse
 
 LABELS_PER_CHUNK: Final = 10_000
 _WORST: Final = 3
+_UNCHANGED_PER_READ: Final = 20
+"""Chunks of unchanged partitions reported from one read: nothing is computed for them."""
 
 # A partition depends on all labels of its merchant: the other types are evidence too.
 _MERCHANT_FINGERPRINTS = """
@@ -150,7 +153,8 @@ def run_stage(
         )
     )
     wanted = sorted(set(partitions), key=lambda partition: (partition.merchant_key, partition))
-    stale, current = [], []
+    stale: list[PartitionKey] = []
+    current: list[PartitionKey] = []
     for partition in wanted:
         expected = stage.fingerprint(merchants.get(partition.merchant_key, ""))
         (current if stored.get(partition) == expected and not refresh else stale).append(partition)
@@ -166,15 +170,10 @@ def run_stage(
         if on_progress:
             on_progress(Progress(stage.asset, done, len(wanted), labels_done, labels_total))
 
-    for chunk in _chunks(current, counts, 20 * labels_per_chunk):
+    for chunk in _chunks(current, counts, _UNCHANGED_PER_READ * labels_per_chunk):
         prints = {partition: stored[partition] for partition in chunk.partitions}
-        yield from advance(
-            warehouse.read(
-                lambda con, chunk=chunk, prints=prints: _results(
-                    con, stage, chunk, prints, changed=False, seconds=0.0
-                )
-            )
-        )
+        unchanged = partial(_results, stage=stage, chunk=chunk, fingerprints=prints)
+        yield from advance(warehouse.read(unchanged))
     for chunk in _chunks(stale, counts, labels_per_chunk):
         began = time.monotonic()
         rows = compute(chunk)
@@ -232,9 +231,7 @@ def _store_fingerprints(
     state = partition_table(held)
     state = state.append_column(
         "fingerprint", pa.array([fingerprints[partition] for partition in held], pa.string())
-    ).append_column(
-        "labels", pa.array([chunk.labels[partition] for partition in held], pa.int64())
-    )
+    ).append_column("labels", pa.array([chunk.labels[partition] for partition in held], pa.int64()))
     con.register("chunk", chunk.table())
     con.register("state", state)
     con.execute(
@@ -255,8 +252,8 @@ def _results(
     chunk: Chunk,
     fingerprints: dict[PartitionKey, str],
     *,
-    changed: bool,
-    seconds: float,
+    changed: bool = False,
+    seconds: float = 0.0,
 ) -> list[PartitionResult]:
     con.register("chunk", chunk.table())
     outcomes: dict[PartitionKey, dict[str, int]] = {}

@@ -9,13 +9,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import chromadb
 import chromadb.config
 import filelock
 import numpy as np
 import numpy.typing as npt
+from chromadb.api.collection_configuration import CreateHNSWConfiguration
 from chromadb.api.models.Collection import Collection
 
 from harmonizer_assets.core.embedding import Embedder, Vectors
@@ -26,7 +27,7 @@ LOCK_WAIT_SECONDS: Final = 30.0
 WRITE_BATCH: Final = 5_000
 QUERY_BATCH: Final = 1_000
 
-_HNSW: Final = {
+_HNSW: Final[CreateHNSWConfiguration] = {
     "space": "cosine",
     "ef_construction": 100,
     "ef_search": 100,
@@ -76,9 +77,13 @@ class VectorIndex:
         """
         with self._locked():
             try:
-                client = chromadb.PersistentClient(
-                    path=str(self._folder),
-                    settings=chromadb.config.Settings(anonymized_telemetry=False),
+                # The declared type of the client lacks `close`.
+                client = cast(
+                    Any,
+                    chromadb.PersistentClient(
+                        path=str(self._folder),
+                        settings=chromadb.config.Settings(anonymized_telemetry=False),
+                    ),
                 )
             except Exception as error:
                 raise StoreError(
@@ -225,8 +230,7 @@ class IndexSession:
         others = [
             collection.name
             for collection in self._client.list_collections()
-            if collection.name != self._collection.name
-            and collection.name.startswith("documents-")
+            if collection.name != self._collection.name and collection.name.startswith("documents-")
         ]
         for name in others:
             self._client.delete_collection(name)

@@ -227,10 +227,11 @@ def _write_dead_letters(
     )
     con.execute(
         """
-        DELETE FROM dead_letters WHERE stage = $1 AND (image_id, receipt_id, line_id, word_id, label)
-            IN (SELECT (l.image_id, l.receipt_id, l.line_id, l.word_id, l.label)
-                FROM labels l JOIN chunk c ON l.label = c.label_type
-                    AND l.merchant_key = c.merchant_key)
+        DELETE FROM dead_letters WHERE stage = $1
+            AND (image_id, receipt_id, line_id, word_id, label) IN (
+                SELECT (l.image_id, l.receipt_id, l.line_id, l.word_id, l.label)
+                FROM labels l
+                JOIN chunk c ON l.label = c.label_type AND l.merchant_key = c.merchant_key)
         """,
         [ASSET],
     )
