@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import signal
 import socket
 import sys
 import warnings
@@ -16,12 +17,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from harmonizer_assets import __version__
-from harmonizer_assets.core.errors import HarmonizerError, InputError
+from harmonizer_assets.core.errors import HarmonizerError, InputError, StoreError
 from harmonizer_assets.core.home import Home
 
 if TYPE_CHECKING:
     from harmonizer_assets.core.harmonizer import Harmonizer
     from harmonizer_assets.core.settings import JudgeName
+    from harmonizer_assets.core.taxonomy import Taxonomy
     from harmonizer_assets.runs import PipelineOutcome
 
 # Dagster, Chroma and scikit-learn take seconds to import: commands import them when they need them.
@@ -43,17 +45,33 @@ def _home_option(command: F) -> F:
 
 
 class _Group(click.Group):
-    """Turns the project's own errors into one line and an exit code."""
+    """Turns errors into one line and an exit code."""
 
     def invoke(self, context: click.Context) -> Any:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             return super().invoke(context)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
         except HarmonizerError as error:
             click.echo(f"Error: {error}", err=True)
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
             click.echo("Interrupted; what is finished is kept, run again to continue.", err=True)
             sys.exit(130)
+        except BrokenPipeError:
+            # Whoever read our output has gone; the interpreter's own last flush must not fail too.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except Exception as error:
+            if "--verbose" in sys.argv:
+                raise
+            click.echo(
+                f"Error: unexpected {type(error).__name__}: {error} (--verbose shows where; what "
+                "is finished is kept)",
+                err=True,
+            )
+            sys.exit(1)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -95,8 +113,13 @@ def run(
 
     Without files, the batches that wait in the home's inbox are ingested.
     """
+    from harmonizer_assets.selection import check_label_types
+
     harmonizer = _open(home, taxonomy, judge)
     chosen = judge or harmonizer.settings.judge.judge
+    # What can be seen to be wrong with the options comes out before anything is ingested; a
+    # merchant may only come with the files.
+    check_label_types(harmonizer, label_types)
     _submit(home, words, labels, batch_time)
     outcome = _run(
         harmonizer,
@@ -107,6 +130,10 @@ def run(
         verbose=verbose,
     )
     _show_outcome(harmonizer, outcome)
+    if outcome.set_aside:
+        raise InputError(
+            "; ".join(f"{source} was set aside: {error}" for source, error in outcome.set_aside)
+        )
 
 
 @main.command()
@@ -131,7 +158,8 @@ def demo(*, home: Home, n_labels: int, merchants: int | None, seed: int, verbose
     from harmonizer_assets.core.sample_data import SampleSpec, write_samples
 
     harmonizer = _open(home, None, "offline")
-    folder = home.root / "demo"
+    folder = home.root / "demo" / f"{n_labels}-labels-{merchants or 'some'}-merchants-seed-{seed}"
+    _refuse_mixing(harmonizer, folder)
     folder.mkdir(parents=True, exist_ok=True)
     samples = write_samples(SampleSpec(labels=n_labels, merchants=merchants, seed=seed), folder)
     click.echo(
@@ -200,6 +228,9 @@ def ui(*, home: Home, port: int) -> None:
     prepare_instance(home)
     click.echo(f"http://127.0.0.1:{port} (stop with Ctrl-C)")
     sys.stdout.flush()
+    # A shell that starts this in the background has it ignore interrupts, and `dagster dev` stops
+    # its own processes with them.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     command = [sys.executable, "-m", "dagster", "dev", "-m", "harmonizer_assets.definitions"]
     os.execv(sys.executable, [*command, "-h", "127.0.0.1", "-p", str(port)])
 
@@ -211,14 +242,43 @@ def _open(home: Home, taxonomy: Path | None, judge: JudgeName | None) -> Harmoni
 
     home.ensure()
     if taxonomy is not None:
-        Taxonomy.load(taxonomy)
-        if taxonomy.resolve() != home.taxonomy.resolve():
-            home.taxonomy.write_bytes(taxonomy.read_bytes())
+        _keep_taxonomy(home, taxonomy, Taxonomy.load(taxonomy))
     # Dagster's definitions read the taxonomy of the home that the environment names.
     os.environ["HARMONIZER_HOME"] = str(home.root)
     harmonizer = Harmonizer(home)
     harmonizer.check_judge(judge or harmonizer.settings.judge.judge)
     return harmonizer
+
+
+def _keep_taxonomy(home: Home, path: Path, taxonomy: Taxonomy) -> None:
+    """Make a taxonomy file the home's."""
+    from harmonizer_assets.core.warehouse import Warehouse
+
+    present = Warehouse(home).query("SELECT DISTINCT label FROM labels")["label"].to_pylist()
+    missing = sorted({*present} - {*taxonomy.names})
+    if missing:
+        raise InputError(
+            f"{path}: {home.root} holds labels of types that are not in it: {', '.join(missing)}; "
+            "add them, or give another --home"
+        )
+    if path.resolve() == home.taxonomy.resolve():
+        return
+    partial = home.taxonomy.with_name(f".{home.taxonomy.name}.{os.getpid()}")
+    try:
+        partial.write_bytes(path.read_bytes())
+        partial.replace(home.taxonomy)
+    except OSError as error:
+        raise StoreError(f"{home.taxonomy}: cannot be written ({error.strerror})") from error
+
+
+def _refuse_mixing(harmonizer: Harmonizer, folder: Path) -> None:
+    """Keep the demo's sample apart from anybody's real labels, and from other samples."""
+    sources = harmonizer.warehouse.query("SELECT DISTINCT source FROM batches")["source"]
+    if any(str(folder) not in source for source in sources.to_pylist()):
+        raise InputError(
+            f"{harmonizer.home.root} holds other labels already: give the demo a home of its own "
+            "(harmonizer demo --home DIR)"
+        )
 
 
 def _require_home(home: Home) -> None:
@@ -298,13 +358,18 @@ def _show_worst(harmonizer: Harmonizer) -> None:
     for row in worst:
         # Text, not markup: words of receipts may hold square brackets.
         table.add_row(
-            Text(row["word_text"] or ""),
+            Text(_printable(row["word_text"])),
             row["label"],
             row["suggested_label"] or "",
             f"{row['outlier_score']:.3f}",
-            Text((row["merchant_name"] or "unknown")[:40]),
+            Text(_printable(row["merchant_name"] or "unknown")[:40]),
         )
     Console().print(table)
+
+
+def _printable(text: str | None) -> str:
+    """Text of receipts without control characters, which a terminal would obey."""
+    return "".join(character if character.isprintable() else "?" for character in text or "")
 
 
 if __name__ == "__main__":

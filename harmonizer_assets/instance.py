@@ -9,32 +9,35 @@ from typing import Final
 
 import filelock
 from dagster import DagsterInstance
+from dagster._core.instance.ref import InstanceRef
 
-from harmonizer_assets.core.home import Home
+from harmonizer_assets.core.errors import ConfigurationError, StoreError
+from harmonizer_assets.core.home import ENVIRONMENT_VARIABLE, Home
 
 EVENT_BATCH_SIZE: Final = "500"
+"""Events per transaction; Dagster's own default is one."""
 
+_NO_COMPUTE_LOGS: Final = {
+    "module": "dagster._core.storage.noop_compute_log_manager",
+    "class": "NoOpComputeLogManager",
+    "config": {},
+}
 _DAGSTER_YAML: Final = """\
-# Written once by the Harmonizer; edit as you like.
-# A server with many users wants PostgreSQL: see dagster-postgres.
+# Written by the Harmonizer when the home was made, and not changed afterwards: edit as you like.
+# Runs, schedules and sensors are kept in SQLite files beside this one. Several machines or many
+# users want PostgreSQL: replace event_log_storage by a `storage: postgres:` section.
 event_log_storage:
   module: harmonizer_assets.event_log
   class: BatchingSqliteEventLogStorage
   config:
-    base_dir: {base}/history/runs
-run_storage:
-  module: dagster._core.storage.runs
-  class: SqliteRunStorage
-  config:
-    base_dir: {base}/history
-schedule_storage:
-  module: dagster._core.storage.schedules
-  class: SqliteScheduleStorage
-  config:
-    base_dir: {base}/schedules
+    base_dir:
+      env: DAGSTER_HOME
 concurrency:
   runs:
-    max_concurrent_runs: 4
+    max_concurrent_runs: 2
+run_monitoring:
+  enabled: true
+  start_timeout_seconds: 300
 telemetry:
   enabled: false
 nux:
@@ -43,27 +46,57 @@ nux:
 
 
 def prepare_instance(home: Home) -> None:
-    """Write the instance's dagster.yaml and set the environment that Dagster reads.
+    """Make the instance's folder and dagster.yaml, and set the environment that Dagster reads.
 
     Raises:
         StoreError: the home cannot be written to.
     """
     home.ensure()
     config = home.dagster / "dagster.yaml"
-    if not config.exists():
-        config.write_text(_DAGSTER_YAML.format(base=home.dagster), encoding="utf-8")
-    os.environ["DAGSTER_HOME"] = str(home.dagster)
-    os.environ["HARMONIZER_HOME"] = str(home.root)
-    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", EVENT_BATCH_SIZE)
-    os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
+    try:
+        if not config.exists():
+            partial = config.with_name(f".{config.name}.{os.getpid()}")
+            partial.write_text(_DAGSTER_YAML, encoding="utf-8")
+            partial.replace(config)
+    except OSError as error:
+        raise StoreError(f"{config}: cannot be written ({error.strerror})") from error
+    os.environ.update(instance_environment(home))
+
+
+def instance_environment(home: Home) -> dict[str, str]:
+    """The environment variables that make Dagster use the home's instance."""
+    return {
+        "DAGSTER_HOME": str(home.dagster),
+        ENVIRONMENT_VARIABLE: str(home.root),
+        "DAGSTER_EVENT_BATCH_SIZE": os.environ.get("DAGSTER_EVENT_BATCH_SIZE", EVENT_BATCH_SIZE),
+        "DAGSTER_DISABLE_TELEMETRY": "1",
+    }
 
 
 @contextmanager
 def open_instance(home: Home) -> Iterator[DagsterInstance]:
-    """Open the instance of a home; runs in it show in the web UI."""
+    """Open the instance of a home for runs in this process; they show in the web UI.
+
+    What steps write to stdout and stderr is not captured: Dagster starts two processes per step
+    for that, and redirects the terminal meanwhile.
+
+    Raises:
+        StoreError: the home cannot be written to.
+        ConfigurationError: the home's dagster.yaml has been edited into something invalid.
+    """
     prepare_instance(home)
-    with DagsterInstance.from_config(str(home.dagster)) as instance:
+    try:
         # Dagster's SQLite storages do not expect two processes to make their tables at once.
         with filelock.FileLock(home.locks / "dagster.lock"):
+            instance = DagsterInstance.from_ref(
+                InstanceRef.from_dir(
+                    str(home.dagster), overrides={"compute_logs": _NO_COMPUTE_LOGS}
+                )
+            )
             _ = instance.run_storage, instance.event_log_storage, instance.schedule_storage
+    except Exception as error:
+        raise ConfigurationError(
+            f"{home.dagster / 'dagster.yaml'}: Dagster cannot use it: {error}"
+        ) from error
+    with instance:
         yield instance

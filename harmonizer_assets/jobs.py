@@ -18,8 +18,8 @@ from harmonizer_assets.core import outliers, similarity, verdicts
 from harmonizer_assets.core.harmonizer import Harmonizer
 from harmonizer_assets.core.partitions import PartitionKey
 from harmonizer_assets.core.results import PartitionResult
-from harmonizer_assets.materializations import materialized_partitions, report_materializations
-from harmonizer_assets.partitions import to_dagster
+from harmonizer_assets.core.stages import stored_fingerprints
+from harmonizer_assets.materializations import report_materializations, reported_versions
 from harmonizer_assets.progress import LogProgress
 from harmonizer_assets.resources import HarmonizerResource, PartitionSelection
 
@@ -71,7 +71,7 @@ def judge(
         verdicts.ASSET,
         lambda partitions: opened.judge_partitions(
             partitions,
-            judge=selection.judge,
+            judge=selection.judge_of(opened),
             run_id=context.run_id,
             refresh=selection.refresh,
             on_progress=LogProgress(context.log),
@@ -92,7 +92,7 @@ def publish(
         outliers.ASSET,
         lambda partitions: opened.publish_outliers(
             partitions,
-            judge=selection.judge,
+            judge=selection.judge_of(opened),
             run_id=context.run_id,
             refresh=selection.refresh,
             on_progress=LogProgress(context.log),
@@ -129,11 +129,17 @@ def _run_stage(
     asset: str,
     compute: Callable[[Sequence[PartitionKey]], Iterable[PartitionResult]],
 ) -> dict[str, int]:
-    """Compute stale partitions; report them, and those that a killed run did not report."""
-    shown = materialized_partitions(context.instance, asset)
+    """Compute the stale partitions and report those that the instance shows another version of.
+
+    The two differ after a run that was killed between the commit of its tables and its report.
+    """
+    shown = reported_versions(context.instance, asset)
+    stored = harmonizer.warehouse.read(lambda con: stored_fingerprints(con, asset))
     wanted = set(selection.stale(harmonizer))
     wanted.update(
-        partition for partition in selection.all(harmonizer) if to_dagster(partition) not in shown
+        partition
+        for partition in selection.all(harmonizer)
+        if partition in stored and shown.get(partition) != stored[partition]
     )
     computed = rows = 0
 
@@ -142,9 +148,11 @@ def _run_stage(
         for result in compute(sorted(wanted)):
             computed += result.changed
             rows += result.labels if result.changed else 0
-            if result.changed or to_dagster(result.partition) not in shown:
+            if result.changed or shown.get(result.partition) != result.fingerprint:
                 yield result
 
     reported = report_materializations(context, asset, worth_reporting())
     context.log.info(f"{asset}: {computed} partitions computed, {reported} reported")
-    return {"computed": computed, "rows": rows}
+    totals = {"computed": computed, "rows": rows}
+    context.add_output_metadata({**totals, "reported": reported})
+    return totals

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dagster import (
+    AssetExecutionContext,
     AssetKey,
     AssetMaterialization,
     DagsterEvent,
@@ -24,9 +25,15 @@ from dagster._core.events import (
     StepMaterializationData,
     generate_event_batch_id,
 )
+from dagster._core.execution.context.metadata_logging import (
+    AssetMetadataHandle,
+    OutputMetadataAccumulator,
+    OutputMetadataHandle,
+)
 
+from harmonizer_assets.core.partitions import PartitionKey
 from harmonizer_assets.core.results import PartitionResult
-from harmonizer_assets.partitions import to_dagster
+from harmonizer_assets.partitions import from_dagster, to_dagster
 
 _WORST_SCHEMA = TableSchema(
     [
@@ -81,24 +88,50 @@ def report_materializations(
 
     Dagster's own way for one run to materialize many partitions is a range, the cross product of
     its two ends. The partitions that new labels touch are scattered, so the step reports each
-    itself; the events go to the storage in batches.
+    itself; the events go to the storage in batches of DAGSTER_EVENT_BATCH_SIZE. When `results`
+    fails half way, the partitions that it did yield are reported all the same.
     """
     batch = generate_event_batch_id()
     pending: DagsterEvent | None = None
     count = 0
-    for result in results:
+    try:
+        for result in results:
+            if pending is not None:
+                _store(context, pending, DagsterEventBatchMetadata(batch, is_end=False))
+            pending = _event(context, asset, result)
+            count += 1
+    finally:
         if pending is not None:
-            _store(context, pending, DagsterEventBatchMetadata(batch, is_end=False))
-        pending = _event(context, asset, result)
-        count += 1
-    if pending is not None:
-        _store(context, pending, DagsterEventBatchMetadata(batch, is_end=True))
+            _store(context, pending, DagsterEventBatchMetadata(batch, is_end=True))
     return count
 
 
-def materialized_partitions(instance: DagsterInstance, asset: str) -> set[str]:
-    """The partition keys that the instance shows as materialized."""
-    return instance.get_materialized_partitions(AssetKey(asset))
+def add_partition_metadata(
+    context: AssetExecutionContext, metadata: Mapping[PartitionKey, Mapping[str, Any]]
+) -> None:
+    """Give each partition of a range its own metadata, for the events that Dagster makes of it.
+
+    `AssetExecutionContext.add_asset_metadata` looks through the whole range, and copies what was
+    added before, at every call: minutes for a range of some thousands.
+    """
+    step = context.get_step_execution_context()
+    added: dict[OutputMetadataHandle | AssetMetadataHandle, Mapping[str, Any]] = {
+        AssetMetadataHandle(
+            asset_key=context.asset_key, partition_key=to_dagster(partition)
+        ): content
+        for partition, content in metadata.items()
+    }
+    step._metadata_accumulator = OutputMetadataAccumulator(
+        per_output_metadata={**step._metadata_accumulator.per_output_metadata, **added}
+    )
+
+
+def reported_versions(instance: DagsterInstance, asset: str) -> dict[PartitionKey, str]:
+    """The data version that the instance shows for each materialized partition of an asset."""
+    tags = instance.event_log_storage.get_latest_tags_by_partition(
+        AssetKey(asset), DagsterEventType.ASSET_MATERIALIZATION, [DATA_VERSION_TAG]
+    )
+    return {from_dagster(key): found[DATA_VERSION_TAG] for key, found in tags.items()}
 
 
 def _event(context: OpExecutionContext, asset: str, result: PartitionResult) -> DagsterEvent:

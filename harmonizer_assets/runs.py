@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +9,15 @@ from typing import Any, Final
 
 import psutil
 from dagster import DagsterInstance, DagsterRunStatus, ExecuteInProcessResult, RunsFilter
+from dagster._core.utils import make_new_run_id
 
-from harmonizer_assets.core.errors import HarmonizerError, InputError
+from harmonizer_assets.core.errors import HarmonizerError
 from harmonizer_assets.core.harmonizer import Harmonizer
 from harmonizer_assets.core.results import Counts
 from harmonizer_assets.definitions import defs
 from harmonizer_assets.instance import open_instance
 from harmonizer_assets.jobs import check_job, harmonize_job, ingest_job
+from harmonizer_assets.selection import check_label_types, merchant_keys
 
 _PID_TAG: Final = "harmonizer/pid"
 _STARTED_TAG: Final = "harmonizer/process_started"
@@ -30,6 +31,7 @@ class PipelineOutcome:
         words_changed: words inserted or updated.
         labels_changed: labels inserted or updated.
         quarantined: rows set aside by this run.
+        set_aside: source and error of each batch that could not be read.
         embedded: documents embedded.
         partitions_computed: partitions whose rows were written, per asset.
         rows_computed: labels in those partitions, per asset.
@@ -40,6 +42,7 @@ class PipelineOutcome:
     words_changed: int
     labels_changed: int
     quarantined: int
+    set_aside: Sequence[tuple[str, str]]
     embedded: int
     partitions_computed: Mapping[str, int]
     rows_computed: Mapping[str, int]
@@ -81,15 +84,16 @@ def run_pipeline(
 
     Raises:
         HarmonizerError: a step failed; the message says why.
+        KeyboardInterrupt: the Dagster run that was interrupted is marked as canceled.
         InputError: a label type or merchant does not exist.
     """
-    _check_label_types(harmonizer, label_types)
+    check_label_types(harmonizer, label_types or ())
     with open_instance(harmonizer.home) as instance:
         fail_abandoned_runs(instance)
         ingested = _execute(instance, ingest_job.name, {}, log_level)
         selection = {
             "label_types": None if label_types is None else list(label_types),
-            "merchants": _merchant_keys(harmonizer, merchants),
+            "merchants": None if merchants is None else merchant_keys(harmonizer, merchants),
             "judge": judge,
             "refresh": refresh,
         }
@@ -109,6 +113,9 @@ def run_pipeline(
         words_changed=metadata["words"]["inserted"] + metadata["words"]["updated"],
         labels_changed=metadata["labels"]["inserted"] + metadata["labels"]["updated"],
         quarantined=metadata["quarantine"]["quarantined"],
+        set_aside=[
+            (batch["source"], batch["error"]) for batch in metadata["quarantine"]["set_aside"]
+        ],
         embedded=metadata["word_embeddings"]["embedded"],
         partitions_computed={asset: total["computed"] for asset, total in totals.items()},
         rows_computed={asset: total["rows"] for asset, total in totals.items()},
@@ -156,9 +163,11 @@ def _process_started(pid: int) -> str:
 def _execute(
     instance: DagsterInstance, name: str, resources: Mapping[str, Any], log_level: str
 ) -> ExecuteInProcessResult:
+    run_id = make_new_run_id()
     try:
         return defs.resolve_job_def(name).execute_in_process(
             instance=instance,
+            run_id=run_id,
             run_config={
                 "resources": dict(resources),
                 "loggers": {"console": {"config": {"log_level": log_level}}},
@@ -166,6 +175,12 @@ def _execute(
             tags={_PID_TAG: str(os.getpid()), _STARTED_TAG: _process_started(os.getpid())},
         )
     except HarmonizerError:
+        raise
+    except KeyboardInterrupt:
+        # Dagster takes an interrupt that it was not asked for as a failure.
+        run = instance.get_run_by_id(run_id)
+        if run is not None:
+            instance.report_run_canceled(run, "Interrupted from the command line.")
         raise
     except Exception as error:
         raise HarmonizerError(
@@ -182,30 +197,3 @@ def _metadata_by_asset(result: ExecuteInProcessResult) -> dict[str, dict[str, An
         for event in result.get_asset_materialization_events()
         if event.asset_key is not None
     }
-
-
-def _check_label_types(harmonizer: Harmonizer, label_types: Sequence[str] | None) -> None:
-    known = harmonizer.taxonomy.names
-    for name in label_types or ():
-        if name not in known:
-            raise InputError(f"no label type {name!r}{_hint(name, known)}")
-
-
-def _merchant_keys(harmonizer: Harmonizer, merchants: Sequence[str] | None) -> list[str] | None:
-    """Turn keys and display names into keys."""
-    if merchants is None:
-        return None
-    rows = harmonizer.warehouse.query(
-        "SELECT DISTINCT merchant_key, merchant_name FROM labels"
-    ).to_pylist()
-    keys = {row["merchant_key"]: row["merchant_key"] for row in rows}
-    keys.update({row["merchant_name"]: row["merchant_key"] for row in rows if row["merchant_name"]})
-    for name in merchants:
-        if name not in keys:
-            raise InputError(f"no merchant {name!r} holds labels{_hint(name, list(keys))}")
-    return sorted({keys[name] for name in merchants})
-
-
-def _hint(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    return f"; did you mean {' or '.join(repr(match) for match in near)}?" if near else ""

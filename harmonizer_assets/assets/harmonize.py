@@ -1,6 +1,7 @@
 """The partitioned assets: similarity, verdicts and outliers of label type x merchant."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from dagster import (
@@ -18,10 +19,10 @@ from harmonizer_assets.core.openai_judge import PROMPT_VERSION
 from harmonizer_assets.core.partitions import PartitionKey
 from harmonizer_assets.core.results import PartitionResult
 from harmonizer_assets.core.scoring import SCORER_VERSION
-from harmonizer_assets.materializations import partition_metadata
-from harmonizer_assets.partitions import from_dagster, label_type_by_merchant, to_dagster
+from harmonizer_assets.materializations import add_partition_metadata, partition_metadata
+from harmonizer_assets.partitions import from_dagster, label_type_by_merchant
 from harmonizer_assets.progress import LogProgress
-from harmonizer_assets.resources import HarmonizerResource
+from harmonizer_assets.resources import HarmonizerResource, named_judge
 
 GROUP = "harmonize"
 
@@ -36,8 +37,8 @@ class RefreshConfig(Config):
 class JudgeConfig(RefreshConfig):
     """How partitions are judged."""
 
-    judge: Literal["offline", "openai"] = "offline"
-    """Who decides what similarity leaves open."""
+    judge: Literal["settings", "offline", "openai"] = "settings"
+    """Who decides what similarity leaves open: one of the judges, or as the settings say."""
 
 
 @asset(
@@ -89,7 +90,7 @@ def llm_verdicts(
         opened,
         lambda partitions: opened.judge_partitions(
             partitions,
-            judge=config.judge,
+            judge=named_judge(config.judge, opened),
             run_id=context.run_id,
             refresh=config.refresh,
             on_progress=LogProgress(context.log),
@@ -118,7 +119,7 @@ def outliers(
         opened,
         lambda partitions: opened.publish_outliers(
             partitions,
-            judge=config.judge,
+            judge=named_judge(config.judge, opened),
             run_id=context.run_id,
             refresh=config.refresh,
             on_progress=LogProgress(context.log),
@@ -145,24 +146,25 @@ def _materialize(
     harmonizer: Harmonizer,
     compute: Callable[[Sequence[PartitionKey]], Iterable[PartitionResult]],
 ) -> MaterializeResult:
-    """Compute the partitions of a run (one, or a range) that hold labels."""
+    """Compute those partitions of a run (one, or a range) that hold labels.
+
+    A range is a cross product, so it also names partitions without labels; they say so.
+    """
     requested = [from_dagster(key) for key in context.partition_keys]
     held = {*harmonizer.partitions(), *harmonizer.emptied_partitions()}
-    totals: dict[str, Any] = {}
-    changed = 0
+    metadata: dict[PartitionKey, Mapping[str, Any]] = {
+        partition: {"labels": 0} for partition in requested
+    }
+    totals: Counter[str] = Counter()
+    computed = 0
     for result in compute([partition for partition in requested if partition in held]):
-        context.add_asset_metadata(
-            partition_metadata(result), partition_key=to_dagster(result.partition)
-        )
-        changed += result.changed
-        for outcome, count in result.counts.items():
-            totals[outcome] = totals.get(outcome, 0) + count
-    for partition in requested:
-        if partition not in held:
-            context.add_asset_metadata({"labels": 0}, partition_key=to_dagster(partition))
+        metadata[result.partition] = partition_metadata(result)
+        totals.update(result.counts)
+        computed += result.changed
+    add_partition_metadata(context, metadata)
     context.log.info(
         f"{len(requested)} partitions requested, "
-        f"{sum(partition in held for partition in requested)} hold labels, {changed} computed: "
+        f"{sum(partition in held for partition in requested)} hold labels, {computed} computed: "
         + ", ".join(f"{count} {outcome}" for outcome, count in sorted(totals.items()))
     )
     return MaterializeResult()

@@ -92,6 +92,7 @@ def ingest_batches(
         metadata={
             **batches,
             "quarantined": report.total("quarantined"),
+            "set_aside": [{"source": source, "error": error} for source, error in report.failed],
             "dagster/row_count": counts.quarantined,
         },
     )
