@@ -187,7 +187,7 @@ def _merchant_sizes(spec: SampleSpec) -> list[int]:
     merchants = spec.merchants or max(3, spec.labels // 150)
     receipts = max(merchants, -(-spec.labels // (LABELS_PER_RECEIPT - 8)))
     rng = random.Random(f"{spec.seed}/sizes")
-    weights = [rng.paretovariate(1.2) for _ in range(merchants)]
+    weights = [rng.paretovariate(1.0) for _ in range(merchants)]
     spare = receipts - merchants
     total = sum(weights)
     return [1 + round(spare * weight / total) for weight in weights]
