@@ -1,6 +1,6 @@
 """Jobs: ingest what has arrived, harmonize what it touched, check the result."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 
 from dagster import (
     AssetMaterialization,
@@ -14,9 +14,7 @@ from dagster import (
     op,
 )
 
-from harmonizer_assets.core import outliers, similarity, verdicts
-from harmonizer_assets.core.harmonizer import Harmonizer
-from harmonizer_assets.core.partitions import PartitionKey
+from harmonizer_assets.core.harmonizer import AssetName, Harmonizer
 from harmonizer_assets.core.results import PartitionResult
 from harmonizer_assets.core.stages import stored_fingerprints
 from harmonizer_assets.materializations import report_materializations, reported_versions
@@ -43,19 +41,7 @@ def score(
     context: OpExecutionContext, harmonizer: HarmonizerResource, selection: PartitionSelection
 ) -> dict[str, int]:
     """Bring `similarity_matches` up to date."""
-    opened = harmonizer.open()
-    return _run_stage(
-        context,
-        opened,
-        selection,
-        similarity.ASSET,
-        lambda partitions: opened.score_partitions(
-            partitions,
-            run_id=context.run_id,
-            refresh=selection.refresh,
-            on_progress=LogProgress(context.log),
-        ),
-    )
+    return _run_stage(context, harmonizer.open(), selection, "similarity_matches")
 
 
 @op(ins={"scored": In(Nothing)}, description="Judge the labels that similarity leaves open.")
@@ -63,20 +49,7 @@ def judge(
     context: OpExecutionContext, harmonizer: HarmonizerResource, selection: PartitionSelection
 ) -> dict[str, int]:
     """Bring `llm_verdicts` up to date."""
-    opened = harmonizer.open()
-    return _run_stage(
-        context,
-        opened,
-        selection,
-        verdicts.ASSET,
-        lambda partitions: opened.judge_partitions(
-            partitions,
-            judge=selection.judge_of(opened),
-            run_id=context.run_id,
-            refresh=selection.refresh,
-            on_progress=LogProgress(context.log),
-        ),
-    )
+    return _run_stage(context, harmonizer.open(), selection, "llm_verdicts")
 
 
 @op(ins={"judged": In(Nothing)}, description="Write the outliers, each with its reason.")
@@ -84,20 +57,7 @@ def publish(
     context: OpExecutionContext, harmonizer: HarmonizerResource, selection: PartitionSelection
 ) -> dict[str, int]:
     """Bring `outliers` up to date."""
-    opened = harmonizer.open()
-    return _run_stage(
-        context,
-        opened,
-        selection,
-        outliers.ASSET,
-        lambda partitions: opened.publish_outliers(
-            partitions,
-            judge=selection.judge_of(opened),
-            run_id=context.run_id,
-            refresh=selection.refresh,
-            on_progress=LogProgress(context.log),
-        ),
-    )
+    return _run_stage(context, harmonizer.open(), selection, "outliers")
 
 
 @op(ins={"published": In(Nothing)}, description="Find receipts that disagree with their merchant.")
@@ -126,8 +86,7 @@ def _run_stage(
     context: OpExecutionContext,
     harmonizer: Harmonizer,
     selection: PartitionSelection,
-    asset: str,
-    compute: Callable[[Sequence[PartitionKey]], Iterable[PartitionResult]],
+    asset: AssetName,
 ) -> dict[str, int]:
     """Compute the stale partitions and report those that the instance shows another version of.
 
@@ -145,7 +104,14 @@ def _run_stage(
 
     def worth_reporting() -> Iterator[PartitionResult]:
         nonlocal computed, rows
-        for result in compute(sorted(wanted)):
+        for result in harmonizer.materialize(
+            asset,
+            sorted(wanted),
+            judge=selection.judge_of(harmonizer),
+            run_id=context.run_id,
+            refresh=selection.refresh,
+            on_progress=LogProgress(context.log),
+        ):
             computed += result.changed
             rows += result.labels if result.changed else 0
             if result.changed or shown.get(result.partition) != result.fingerprint:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,7 +12,7 @@ import psutil
 from dagster import DagsterInstance, DagsterRunStatus, ExecuteInProcessResult, RunsFilter
 from dagster._core.utils import make_new_run_id
 
-from harmonizer_assets.core.errors import HarmonizerError
+from harmonizer_assets.core.errors import HarmonizerError, StoreError
 from harmonizer_assets.core.harmonizer import Harmonizer
 from harmonizer_assets.core.results import Counts
 from harmonizer_assets.definitions import defs
@@ -21,6 +22,8 @@ from harmonizer_assets.selection import check_label_types, merchant_keys
 
 _PID_TAG: Final = "harmonizer/pid"
 _STARTED_TAG: Final = "harmonizer/process_started"
+_FULL_DISK_BYTES: Final = 4 * 1024 * 1024
+"""With less room than this, whatever failed did so for want of it."""
 
 
 @dataclass(frozen=True)
@@ -183,9 +186,15 @@ def _execute(
             instance.report_run_canceled(run, "Interrupted from the command line.")
         raise
     except Exception as error:
+        if shutil.disk_usage(instance.root_directory).free < _FULL_DISK_BYTES:
+            raise StoreError(
+                f"the disk that holds {instance.root_directory} is full: make room and run again, "
+                "what is finished is kept"
+            ) from error
+        first = next(iter(str(error).splitlines()), "")
         raise HarmonizerError(
-            f"the run {name} failed: {type(error).__name__}: {error}; its log is in the web UI "
-            "(harmonizer ui), what was finished is kept"
+            f"the run {name} failed: {type(error).__name__}: {first}; its log is in the web UI "
+            "(harmonizer ui), what is finished is kept"
         ) from error
 
 

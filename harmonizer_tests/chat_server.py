@@ -1,7 +1,8 @@
-"""A small OpenAI-compatible chat server on loopback; it follows a script of faults."""
+"""A small OpenAI-compatible server on loopback: chat by a script of faults, and embeddings."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import time
@@ -48,6 +49,23 @@ class ChatServer:
         return [json.loads(request["messages"][-1]["content"]) for request in self.requests]
 
 
+def _embeddings(body: dict[str, Any]) -> dict[str, Any]:
+    """Vectors that depend on nothing but the text."""
+    data = [
+        {
+            "object": "embedding",
+            "index": index,
+            "embedding": [
+                1.0 + hashlib.sha256(f"{n}{text}".encode()).digest()[0]
+                for n in range(body["dimensions"])
+            ],
+        }
+        for index, text in enumerate(body["input"])
+    ]
+    usage = {"prompt_tokens": 1, "total_tokens": 1}
+    return {"object": "list", "model": body["model"], "data": data, "usage": usage}
+
+
 @contextmanager
 def chat_server() -> Iterator[ChatServer]:
     state = ChatServer()
@@ -60,6 +78,9 @@ def chat_server() -> Iterator[ChatServer]:
                 state.authorizations.append(self.headers.get("Authorization", ""))
                 fault = state.faults.pop(0) if state.faults else None
             time.sleep(state.delay)
+            if self.path.endswith("/embeddings"):
+                self._send(fault or 200, _embeddings(body))
+                return
             question = json.loads(body["messages"][-1]["content"])
             verdicts = [
                 verdict(item["id"], is_outlier=state.decide(item["text"]), suggested="TIME")

@@ -1,7 +1,7 @@
 """The partitioned assets: similarity, verdicts and outliers of label type x merchant."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from dagster import (
@@ -14,10 +14,9 @@ from dagster import (
 
 from harmonizer_assets import columns
 from harmonizer_assets.assets.ingest import OWNERS
-from harmonizer_assets.core.harmonizer import Harmonizer
+from harmonizer_assets.core.harmonizer import AssetName
 from harmonizer_assets.core.openai_judge import PROMPT_VERSION
 from harmonizer_assets.core.partitions import PartitionKey
-from harmonizer_assets.core.results import PartitionResult
 from harmonizer_assets.core.scoring import SCORER_VERSION
 from harmonizer_assets.materializations import add_partition_metadata, partition_metadata
 from harmonizer_assets.partitions import from_dagster, label_type_by_merchant
@@ -56,17 +55,7 @@ def similarity_matches(
     context: AssetExecutionContext, config: RefreshConfig, harmonizer: HarmonizerResource
 ) -> MaterializeResult:
     """Score the labels of the requested partitions."""
-    opened = harmonizer.open()
-    return _materialize(
-        context,
-        opened,
-        lambda partitions: opened.score_partitions(
-            partitions,
-            run_id=context.run_id,
-            refresh=config.refresh,
-            on_progress=LogProgress(context.log),
-        ),
-    )
+    return _materialize(context, config, harmonizer, "similarity_matches")
 
 
 @asset(
@@ -84,18 +73,7 @@ def llm_verdicts(
     context: AssetExecutionContext, config: JudgeConfig, harmonizer: HarmonizerResource
 ) -> MaterializeResult:
     """Judge the ambiguous labels of the requested partitions."""
-    opened = harmonizer.open()
-    return _materialize(
-        context,
-        opened,
-        lambda partitions: opened.judge_partitions(
-            partitions,
-            judge=named_judge(config.judge, opened),
-            run_id=context.run_id,
-            refresh=config.refresh,
-            on_progress=LogProgress(context.log),
-        ),
-    )
+    return _materialize(context, config, harmonizer, "llm_verdicts")
 
 
 @asset(
@@ -113,18 +91,7 @@ def outliers(
     context: AssetExecutionContext, config: JudgeConfig, harmonizer: HarmonizerResource
 ) -> MaterializeResult:
     """Write the outlier rows of the requested partitions."""
-    opened = harmonizer.open()
-    return _materialize(
-        context,
-        opened,
-        lambda partitions: opened.publish_outliers(
-            partitions,
-            judge=named_judge(config.judge, opened),
-            run_id=context.run_id,
-            refresh=config.refresh,
-            on_progress=LogProgress(context.log),
-        ),
-    )
+    return _materialize(context, config, harmonizer, "outliers")
 
 
 @asset(
@@ -143,13 +110,16 @@ def merchant_alarms(harmonizer: HarmonizerResource) -> MaterializeResult:
 
 def _materialize(
     context: AssetExecutionContext,
-    harmonizer: Harmonizer,
-    compute: Callable[[Sequence[PartitionKey]], Iterable[PartitionResult]],
+    config: RefreshConfig,
+    resource: HarmonizerResource,
+    asset_name: AssetName,
 ) -> MaterializeResult:
     """Compute those partitions of a run (one, or a range) that hold labels.
 
     A range is a cross product, so it also names partitions without labels; they say so.
     """
+    harmonizer = resource.open()
+    judge = config.judge if isinstance(config, JudgeConfig) else "settings"
     requested = [from_dagster(key) for key in context.partition_keys]
     held = {*harmonizer.partitions(), *harmonizer.emptied_partitions()}
     metadata: dict[PartitionKey, Mapping[str, Any]] = {
@@ -157,7 +127,14 @@ def _materialize(
     }
     totals: Counter[str] = Counter()
     computed = 0
-    for result in compute([partition for partition in requested if partition in held]):
+    for result in harmonizer.materialize(
+        asset_name,
+        [partition for partition in requested if partition in held],
+        judge=named_judge(judge, harmonizer),
+        run_id=context.run_id,
+        refresh=config.refresh,
+        on_progress=LogProgress(context.log),
+    ):
         metadata[result.partition] = partition_metadata(result)
         totals.update(result.counts)
         computed += result.changed

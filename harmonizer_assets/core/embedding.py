@@ -184,10 +184,11 @@ class OpenAIEmbedder:
                     model=self._model, input=batch, dimensions=self.dimensions
                 )
             except self._errors as error:
+                # Not chained: what an endpoint says about a key may quote it.
                 raise HarmonizerError(
                     f"embedding failed after {start} of {len(texts)} documents: "
                     f"{type(error).__name__}; run again to continue"
-                ) from error
+                ) from None
             for item in answer.data:
                 if len(item.embedding) != self.dimensions:
                     raise HarmonizerError(

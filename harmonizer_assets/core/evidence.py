@@ -147,22 +147,31 @@ class ExactSearch:
         return np.where(found > -1.0, rows, -1), found
 
 
-class PrefetchedSearch:
-    """Answers from neighbours that Chroma's index has found for a chunk of documents."""
+class IndexSearch:
+    """Answers from the neighbours that Chroma's index has found; a document is asked about once."""
 
-    def __init__(self, documents: Ints, rows: Ints, similarities: npt.NDArray[np.float32]) -> None:
-        """Keep the neighbours of `documents` (shape (m,), sorted; the others shape (m, k))."""
-        self._documents = documents
-        self._rows = rows
-        self._similarities = similarities
+    def __init__(self, documents: int, k: int) -> None:
+        """Know nothing yet of a corpus of so many documents with k neighbours each."""
+        self._rows = np.full((documents, k), -1, dtype=np.int32)
+        self._similarities = np.full((documents, k), -1.0, dtype=np.float32)
+        self._known = np.zeros(documents, dtype=bool)
+
+    def unknown(self, documents: Ints) -> Ints:
+        """Those of these corpus rows whose neighbours have not been learned."""
+        return documents[~self._known[documents]]
+
+    def learn(self, documents: Ints, rows: Ints, similarities: npt.NDArray[np.float32]) -> None:
+        """Keep the neighbours of m documents: corpus rows and similarities, each (m, k)."""
+        self._rows[documents] = rows
+        self._similarities[documents] = similarities
+        self._known[documents] = True
 
     def nearest(
         self, documents: Ints, eligible: npt.NDArray[np.bool_]
     ) -> tuple[Ints, npt.NDArray[np.float32]]:
         """Search; see `CorpusSearch.nearest`."""
-        at = np.searchsorted(self._documents, documents)
-        rows = self._rows[at]
-        return np.where((rows >= 0) & eligible[rows], rows, -1), self._similarities[at]
+        rows = self._rows[documents].astype(np.int64)
+        return np.where((rows >= 0) & eligible[rows], rows, -1), self._similarities[documents]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from functools import cache, cached_property
+from typing import Any, Final, Literal
 
 from harmonizer_assets.core import outliers, similarity
 from harmonizer_assets.core.alarms import update_merchant_alarms
@@ -32,8 +33,12 @@ from harmonizer_assets.core.vector_index import VectorIndex
 from harmonizer_assets.core.verdicts import QuestionJudging, make_judge, verdict_stage
 from harmonizer_assets.core.warehouse import Warehouse
 
-_ASKED_LABELS_PER_CHUNK = 1_000
+AssetName = Literal["similarity_matches", "llm_verdicts", "outliers"]
+
+_ASKED_LABELS_PER_CHUNK: Final = 1_000
 """A judge that is paid per call commits more often, for progress and for resuming."""
+_SELECTED_LABELS_PER_CHUNK: Final = 100_000
+"""Stages that do little but join tables take fewer, larger steps: each reads the tables once."""
 
 _COUNTS = """
 SELECT
@@ -112,6 +117,30 @@ class Harmonizer:
     ) -> list[PartitionKey]:
         """The partitions that hold labels, optionally only some label types or merchant keys."""
         return self._selected(self.warehouse.read(label_counts), label_types, merchants)
+
+    def materialize(
+        self,
+        asset: AssetName,
+        partitions: Sequence[PartitionKey],
+        *,
+        judge: JudgeName,
+        run_id: str = "",
+        refresh: bool = False,
+        on_progress: ProgressFn | None = None,
+    ) -> Iterator[PartitionResult]:
+        """Compute one partitioned asset; see `score_partitions` and those after it."""
+        options: dict[str, Any] = {
+            "run_id": run_id,
+            "refresh": refresh,
+            "on_progress": on_progress,
+        }
+        match asset:
+            case "similarity_matches":
+                return self.score_partitions(partitions, **options)
+            case "llm_verdicts":
+                return self.judge_partitions(partitions, judge=judge, **options)
+            case "outliers":
+                return self.publish_outliers(partitions, judge=judge, **options)
 
     def emptied_partitions(self) -> list[PartitionKey]:
         """The partitions that have lost all their labels but still hold rows."""
@@ -222,7 +251,6 @@ class Harmonizer:
         """
         made = make_judge(judge, self.settings.judge, self.taxonomy, self.warehouse)
         judging = QuestionJudging(self.warehouse, made, run_id)
-        chunking = {} if judge == "offline" else {"labels_per_chunk": _ASKED_LABELS_PER_CHUNK}
         yield from run_stage(
             self.warehouse,
             verdict_stage(self._scoring, made),
@@ -231,7 +259,9 @@ class Harmonizer:
             run_id=run_id,
             refresh=refresh,
             on_progress=on_progress,
-            **chunking,
+            labels_per_chunk=(
+                _SELECTED_LABELS_PER_CHUNK if judge == "offline" else _ASKED_LABELS_PER_CHUNK
+            ),
         )
 
     def publish_outliers(
@@ -253,6 +283,7 @@ class Harmonizer:
             run_id=run_id,
             refresh=refresh,
             on_progress=on_progress,
+            labels_per_chunk=_SELECTED_LABELS_PER_CHUNK,
         )
 
     def unscored_partitions(self) -> list[PartitionKey]:

@@ -12,12 +12,11 @@ import pyarrow as pa
 
 from harmonizer_assets.core.evidence import (
     Corpus,
-    CorpusSearch,
     Evidence,
     ExactSearch,
+    IndexSearch,
     Ints,
     MerchantLabels,
-    PrefetchedSearch,
     gather_evidence,
     status_votes,
 )
@@ -99,10 +98,13 @@ class SimilarityScorer:
     def _load_corpus(self) -> None:
         counts = self._warehouse.query(_CORPUS_COUNTS)
         self._corpus = Corpus.from_counts(counts, self._label_types)
-        self._vectors = None
-        if len(self._corpus.document_ids) <= self._settings.exact_search_limit:
+        n, k = len(self._corpus.document_ids), self._settings.neighbours
+        self._vectors: npt.NDArray[np.float32] | None = None
+        self._search: ExactSearch | IndexSearch = IndexSearch(n, k)
+        if n <= self._settings.exact_search_limit:
             with self._index.session() as session:
                 self._vectors = session.vectors(self._corpus.document_ids.tolist())
+            self._search = ExactSearch(self._vectors, k)
 
     def score(self, chunk: Chunk) -> ChunkRows:
         """Score all labels of the chunk's merchants and keep those of its partitions."""
@@ -113,14 +115,11 @@ class SimilarityScorer:
             # Another run has added documents since the corpus was read.
             self._load_corpus()
             document = self._corpus.rows(ids)
-        search, vectors, distinct = self._prepare_search(document)
+        distinct = np.unique(document[document >= 0])
+        vectors = self._fetch(distinct)
         parts = [
             self._score_merchant(
-                labels.slice(first, length),
-                document[first : first + length],
-                search,
-                vectors,
-                distinct,
+                labels.slice(first, length), document[first : first + length], vectors, distinct
             )
             for first, length in _runs(labels["merchant_key"])
         ]
@@ -144,29 +143,25 @@ class SimilarityScorer:
         ).to_arrow_table()
         return labels, merchant_fingerprints(con, chunk.merchants)
 
-    def _prepare_search(self, document: Ints) -> tuple[CorpusSearch, npt.NDArray[np.float32], Ints]:
-        """The search for a chunk, and the vectors of its distinct documents (corpus rows)."""
-        distinct = np.unique(document[document >= 0])
+    def _fetch(self, documents: Ints) -> npt.NDArray[np.float32]:
+        """The vectors of these corpus rows; has the search know their neighbours."""
         if self._vectors is not None:
-            return (
-                ExactSearch(self._vectors, self._settings.neighbours),
-                self._vectors[distinct],
-                distinct,
-            )
+            return self._vectors[documents]
+        ids = self._corpus.document_ids
         with self._index.session() as session:
-            vectors = session.vectors(self._corpus.document_ids[distinct].tolist())
-            found = session.nearest(vectors, self._settings.neighbours)
-        return (
-            PrefetchedSearch(distinct, self._corpus.rows(found.ids), found.similarities),
-            vectors,
-            distinct,
-        )
+            vectors = session.vectors(ids[documents].tolist())
+            if isinstance(self._search, IndexSearch):
+                asked = self._search.unknown(documents)
+                found = session.nearest(
+                    vectors[np.searchsorted(documents, asked)], self._settings.neighbours
+                )
+                self._search.learn(asked, self._corpus.rows(found.ids), found.similarities)
+        return vectors
 
     def _score_merchant(
         self,
         labels: pa.Table,
         document: Ints,
-        search: CorpusSearch,
         vectors: npt.NDArray[np.float32],
         distinct: Ints,
     ) -> pa.Table:
@@ -189,7 +184,7 @@ class SimilarityScorer:
                 documents,
                 vectors[np.searchsorted(distinct, documents)],
                 self._corpus,
-                search,
+                self._search,
                 self._settings,
             )
             of_known = [

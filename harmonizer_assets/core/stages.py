@@ -18,9 +18,9 @@ from harmonizer_assets.core.progress import Progress, ProgressFn
 from harmonizer_assets.core.results import PartitionResult
 from harmonizer_assets.core.warehouse import Warehouse
 
-LABELS_PER_CHUNK: Final = 10_000
+LABELS_PER_CHUNK: Final = 20_000
 _WORST: Final = 3
-_UNCHANGED_PER_READ: Final = 20
+_UNCHANGED_PER_READ: Final = 10
 """Chunks of unchanged partitions reported from one read: nothing is computed for them."""
 
 # A partition depends on all labels of its merchant: the other types are evidence too.
