@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+import duckdb
 import openai
 import pyarrow as pa
 
@@ -191,16 +192,15 @@ class OpenAIJudge:
                 for key, (question, answer) in bought.items()
             ]
         )
-        self._warehouse.write(
-            lambda con: (
-                con.execute(
-                    "INSERT INTO llm_verdicts BY NAME "
-                    "SELECT * FROM rows ANTI JOIN llm_verdicts USING (verdict_key)"
-                )
-                if con.register("rows", rows)
-                else None
+
+        def insert(con: duckdb.DuckDBPyConnection) -> None:
+            con.register("rows", rows)
+            con.execute(
+                "INSERT INTO llm_verdicts BY NAME "
+                "SELECT * FROM rows ANTI JOIN llm_verdicts USING (verdict_key)"
             )
-        )
+
+        self._warehouse.write(insert)
 
     async def _ask_all(self, documents: Sequence[Mapping[str, Any]]) -> list[_Call]:
         # Retries have one owner, `_ask`; the client itself must not retry.

@@ -58,15 +58,14 @@ GROUP BY ALL
 
 _EXAMPLES_PER_TYPE: Final = 5
 _EXAMPLES = f"""
-SELECT l.merchant_key, l.label, list(w.text ORDER BY count DESC, w.text)[:{_EXAMPLES_PER_TYPE}]
-FROM (
-    SELECT l.merchant_key, l.label, w.text, count(*) AS count
+WITH texts AS (
+    SELECT l.merchant_key, l.label, w.text, count(*) AS uses
     FROM labels l JOIN words w USING (image_id, receipt_id, line_id, word_id)
-    WHERE l.validation_status = 'VALID'
-        AND l.merchant_key IN (SELECT merchant_key FROM chunk)
+    WHERE l.validation_status = 'VALID' AND l.merchant_key IN (SELECT merchant_key FROM chunk)
     GROUP BY ALL
-) AS l, (SELECT l.text) AS w
-GROUP BY l.merchant_key, l.label
+)
+SELECT merchant_key, label, list(text ORDER BY uses DESC, text)[:{_EXAMPLES_PER_TYPE}]
+FROM texts GROUP BY merchant_key, label
 """
 
 _SKIPPED = """
