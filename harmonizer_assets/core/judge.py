@@ -109,11 +109,11 @@ class OfflineJudge:
     is thin or balanced, the label stays unresolved.
     """
 
-    _VERSION: Final = "1"
+    _VERSION: Final = "2"
     _MIN_SUPPORT: Final = 0.05
     """One VALID label at cosine similarity 0.70."""
     _VALID_UP_TO: Final = 0.45
-    _OUTLIER_FROM: Final = 0.60
+    _OUTLIER_FROM: Final = 0.70
 
     @property
     def identity(self) -> str:
