@@ -15,7 +15,7 @@ from dagster import (
 from harmonizer_assets import columns
 from harmonizer_assets.assets.ingest import OWNERS
 from harmonizer_assets.core.harmonizer import AssetName
-from harmonizer_assets.core.openai_judge import PROMPT_VERSION
+from harmonizer_assets.core.llm.wire import PROMPT_VERSION
 from harmonizer_assets.core.partitions import PartitionKey
 from harmonizer_assets.core.scoring import SCORER_VERSION
 from harmonizer_assets.materializations import add_partition_metadata, partition_metadata

@@ -15,6 +15,8 @@ import pyarrow as pa
 DOCUMENT_VERSION: Final = "1"
 PLACE_BINS: Final = 8
 COLUMN_BINS: Final = 4
+ROW_START: Final = "^"
+ROW_END: Final = "$"
 UNKNOWN_PLACE: Final = 255
 """Bin of a word that has no position."""
 
@@ -76,10 +78,10 @@ placed AS (
         row_number() OVER in_row AS position,
         count(*) OVER (PARTITION BY image_id, receipt_id, row_number) AS row_words,
         max(row_number) OVER (PARTITION BY image_id, receipt_id) AS row_count,
-        coalesce(lag(mask, 2) OVER in_row || ' ', '') || coalesce(lag(mask) OVER in_row, '^')
-            AS left_words,
-        coalesce(lead(mask) OVER in_row, '$') || coalesce(' ' || lead(mask, 2) OVER in_row, '')
-            AS right_words
+        coalesce(lag(mask, 2) OVER in_row || ' ', '')
+            || coalesce(lag(mask) OVER in_row, '{ROW_START}') AS left_words,
+        coalesce(lead(mask) OVER in_row, '{ROW_END}')
+            || coalesce(' ' || lead(mask, 2) OVER in_row, '') AS right_words
     FROM rowed
     WINDOW in_row AS (
         PARTITION BY image_id, receipt_id, row_number ORDER BY x_center, line_id, word_id)

@@ -188,6 +188,7 @@ class Evidence:
         corpus_for: votes for the type in other merchants.
         corpus_against: the same for all other types together.
         label_probability: smoothed probability of the type, given the word.
+        type_probability: shape (n, t), of every label type.
         competing_type: column of the most probable other type.
         competing_probability: its probability.
         own_similarity: highest similarity to any label on another receipt of the merchant, else 0.
@@ -204,6 +205,7 @@ class Evidence:
     corpus_for: Floats
     corpus_against: Floats
     label_probability: Floats
+    type_probability: Floats
     competing_type: Ints
     competing_probability: Floats
     own_similarity: Floats
@@ -357,6 +359,7 @@ def _block_evidence(
         corpus_for=corpus_votes[every, kind],
         corpus_against=corpus_votes.sum(axis=1) - corpus_votes[every, kind],
         label_probability=near[every, kind],
+        type_probability=near,
         competing_type=competing_type,
         competing_probability=near[every, competing_type],
         own_similarity=_own_similarity(merchant, similarities, row, labels.receipt[members]),

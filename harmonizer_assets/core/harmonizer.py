@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from functools import cache, cached_property
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
+from functools import cache, cached_property, partial
 from typing import Any, Final, Literal
 
 from harmonizer_assets.core import outliers, similarity
+from harmonizer_assets.core.aio import iterate
 from harmonizer_assets.core.alarms import update_merchant_alarms
 from harmonizer_assets.core.documents import DOCUMENT_VERSION
 from harmonizer_assets.core.embedding import Embedder, make_embedder
 from harmonizer_assets.core.home import Home
 from harmonizer_assets.core.indexing import Indexing
 from harmonizer_assets.core.ingest import Ingest, IngestReport
+from harmonizer_assets.core.judge import OfflineJudge
+from harmonizer_assets.core.llm.endpoint import require_key
+from harmonizer_assets.core.llm.judging import LLMJudge
+from harmonizer_assets.core.llm.scheduler import RunTotals
 from harmonizer_assets.core.outliers import OutlierPublishing, outlier_stage
 from harmonizer_assets.core.partitions import PartitionKey
 from harmonizer_assets.core.progress import ProgressFn
@@ -22,7 +29,11 @@ from harmonizer_assets.core.results import Counts, IndexReport, PartitionResult
 from harmonizer_assets.core.settings import JudgeName, Settings
 from harmonizer_assets.core.similarity import SimilarityScorer, similarity_stage
 from harmonizer_assets.core.stages import (
+    Chunk,
+    ChunkRows,
     Stage,
+    StageRun,
+    chunk_by_chunk,
     label_counts,
     merchant_fingerprints,
     run_stage,
@@ -30,13 +41,11 @@ from harmonizer_assets.core.stages import (
 )
 from harmonizer_assets.core.taxonomy import Taxonomy
 from harmonizer_assets.core.vector_index import VectorIndex
-from harmonizer_assets.core.verdicts import QuestionJudging, make_judge, verdict_stage
+from harmonizer_assets.core.verdicts import OfflineJudging, verdict_stage
 from harmonizer_assets.core.warehouse import Warehouse
 
 AssetName = Literal["similarity_matches", "llm_verdicts", "outliers"]
 
-_ASKED_LABELS_PER_CHUNK: Final = 1_000
-"""A judge that is paid per call commits more often, for progress and for resuming."""
 _SELECTED_LABELS_PER_CHUNK: Final = 100_000
 """Stages that do little but join tables take fewer, larger steps: each reads the tables once."""
 
@@ -85,6 +94,7 @@ class Harmonizer:
         self.settings = settings or Settings.load(home.settings_file)
         self.taxonomy = Taxonomy.of_home(home)
         self.warehouse = Warehouse(home)
+        self.llm_totals = RunTotals()
 
     @cached_property
     def _embedder(self) -> Embedder:
@@ -203,9 +213,13 @@ class Harmonizer:
         return self._selected([*stale, *self.emptied_partitions()], label_types, merchants)
 
     def _stages(self, judge: JudgeName) -> tuple[Stage, Stage, Stage]:
-        made = make_judge(judge, self.settings.judge, self.taxonomy, self.warehouse)
-        verdicts = verdict_stage(self._scoring, made)
+        identity = OfflineJudge().identity if judge == "offline" else self.llm_judge().identity
+        verdicts = verdict_stage(self._scoring, identity)
         return self._scoring, verdicts, outlier_stage(verdicts)
+
+    def llm_judge(self) -> LLMJudge:
+        """The language-model judge with the home's settings; it sends nothing by itself."""
+        return LLMJudge(self.home, self.settings.judge, self.taxonomy, self.warehouse)
 
     def score_partitions(
         self,
@@ -228,7 +242,7 @@ class Harmonizer:
             self.warehouse,
             self._scoring,
             partitions,
-            lambda chunk: scorer().score(chunk),
+            chunk_by_chunk(lambda chunk: scorer().score(chunk)),
             run_id=run_id,
             refresh=refresh,
             on_progress=on_progress,
@@ -249,20 +263,63 @@ class Harmonizer:
             ConfigurationError: the judge needs a key that the environment does not hold.
             JudgeError: the judge can answer nothing; what it answered before is kept.
         """
-        made = make_judge(judge, self.settings.judge, self.taxonomy, self.warehouse)
-        judging = QuestionJudging(self.warehouse, made, run_id)
+        options: dict[str, Any] = {
+            "run_id": run_id,
+            "refresh": refresh,
+            "on_progress": on_progress,
+        }
+        stage = self._stages(judge)[1]
+        if judge == "offline":
+            offline = OfflineJudging(self.warehouse, OfflineJudge())
+            yield from run_stage(
+                self.warehouse,
+                stage,
+                partitions,
+                chunk_by_chunk(offline.judge),
+                labels_per_chunk=_SELECTED_LABELS_PER_CHUNK,
+                **options,
+            )
+            return
+        require_key()
+        llm = self.llm_judge()
+        self.llm_totals = llm.totals
         yield from run_stage(
             self.warehouse,
-            verdict_stage(self._scoring, made),
+            stage,
             partitions,
-            judging.judge,
-            run_id=run_id,
-            refresh=refresh,
-            on_progress=on_progress,
-            labels_per_chunk=(
-                _SELECTED_LABELS_PER_CHUNK if judge == "offline" else _ASKED_LABELS_PER_CHUNK
-            ),
+            lambda chunks: iterate(lambda: llm.judge(chunks, run_id)),
+            **options,
         )
+
+    async def ask_partitions(
+        self,
+        partitions: Sequence[PartitionKey],
+        *,
+        run_id: str = "",
+        refresh: bool = False,
+        on_progress: ProgressFn | None = None,
+    ) -> AsyncGenerator[PartitionResult]:
+        """What `judge_partitions` does with the openai judge, for asynchronous callers."""
+        require_key()
+        llm = self.llm_judge()
+        self.llm_totals = llm.totals
+        run = await asyncio.to_thread(
+            partial(
+                StageRun,
+                self.warehouse,
+                self._stages("openai")[1],
+                partitions,
+                run_id=run_id,
+                refresh=refresh,
+                on_progress=on_progress,
+            )
+        )
+        for result in await asyncio.to_thread(lambda: list(run.unchanged())):
+            yield result
+        async with aclosing(llm.judge(run.chunks(), run_id)) as judged:
+            async for chunk, rows in judged:
+                for result in await asyncio.to_thread(partial(_committed, run, chunk, rows)):
+                    yield result
 
     def publish_outliers(
         self,
@@ -279,7 +336,7 @@ class Harmonizer:
             self.warehouse,
             self._stages(judge)[2],
             partitions,
-            publishing.publish,
+            chunk_by_chunk(publishing.publish),
             run_id=run_id,
             refresh=refresh,
             on_progress=on_progress,
@@ -316,7 +373,8 @@ class Harmonizer:
         Raises:
             ConfigurationError: it needs a key that the environment does not hold.
         """
-        make_judge(judge, self.settings.judge, self.taxonomy, self.warehouse)
+        if judge == "openai":
+            require_key()
 
     def decided_by(self) -> dict[str, int]:
         """How many labels each way of deciding has decided."""
@@ -332,3 +390,7 @@ class Harmonizer:
     def counts(self) -> Counts:
         """The home's totals."""
         return Counts(**self.warehouse.query(_COUNTS).to_pylist()[0])
+
+
+def _committed(run: StageRun, chunk: Chunk, rows: ChunkRows) -> list[PartitionResult]:
+    return list(run.commit(chunk, rows))

@@ -73,6 +73,11 @@ class Home:
         """The settings, where they are not the default ones."""
         return self.root / "harmonizer.toml"
 
+    @property
+    def prices(self) -> Path:
+        """Prices of models, where they differ from the packaged ones."""
+        return self.root / "prices.yaml"
+
     def ensure(self) -> Home:
         """Make the folders.
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Final, Literal, NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Final, Literal, NamedTuple
 
 DecidedBy = Literal["similarity", "cache", "llm", "offline_judge", "unresolved"]
 
@@ -24,7 +24,9 @@ class Question:
     """One ambiguous label and what is known about it.
 
     Attributes:
-        line: the words of the OCR line, in reading order.
+        left, right: up to two words beside the word on its row, digits masked.
+        height: of the word on the page, 0 at the top to 1.
+        alternatives: other label types and their probabilities, the most probable first.
         examples: texts that VALID labels of this type have in the merchant.
         competing_examples: texts that VALID labels of the competing type have there.
         support: kernel-weighted votes for or against, near and far; 1 is one VALID label on an
@@ -37,17 +39,23 @@ class Question:
     word_text: str
     outlier_score: float
     label_probability: float
-    competing_label: str
+    competing_label: str | None
     competing_probability: float
     support: float
-    line: str = ""
+    left: str = ""
+    right: str = ""
+    height: float | None = None
+    alternatives: Mapping[str, float] = field(default_factory=dict)
     examples: tuple[str, ...] = ()
     competing_examples: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A judge's decision on one label; `is_outlier` is None where it could not decide."""
+    """A judge's decision on one label; `is_outlier` is None where it could not decide.
+
+    `suggestion_confidence`, 0..1, says how well similar words support the suggested label.
+    """
 
     key: LabelKey
     is_outlier: bool | None
@@ -56,6 +64,7 @@ class Verdict:
     confidence: float | None = None
     reasoning: str | None = None
     verdict_key: str | None = None
+    suggestion_confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -74,32 +83,21 @@ class Usage:
     calls: int = 0
     words_asked: int = 0
     cache_hits: int = 0
+    skipped_by_similarity: int = 0
     prompt_tokens: int = 0
+    cached_tokens: int = 0
     completion_tokens: int = 0
+    cost_usd: float | None = 0.0
     retries: int = 0
     rate_limited: int = 0
     wall_seconds: float = 0.0
 
-
-@dataclass(frozen=True)
-class Judged:
-    """The outcome of a set of questions: each ends as a verdict, dead letters as unresolved too."""
-
-    verdicts: list[Verdict]
-    dead_letters: list[DeadLetter] = field(default_factory=list)
-    usage: dict[tuple[str, str], Usage] = field(default_factory=dict)
-    """Per label type and merchant key."""
-
-
-class Judge(Protocol):
-    """Decides questions."""
-
-    @property
-    def identity(self) -> str:
-        """Changes whenever the same question could get another answer."""
-
-    def decide(self, questions: Sequence[Question]) -> Judged:
-        """Decide questions; one verdict each, in their order."""
+    def add(self, more: Usage) -> None:
+        """Add to this what something else took; a cost that is not known makes the sum unknown."""
+        for part in fields(self):
+            ours, theirs = getattr(self, part.name), getattr(more, part.name)
+            unknown = ours is None or theirs is None
+            setattr(self, part.name, None if unknown else ours + theirs)
 
 
 class OfflineJudge:
@@ -117,12 +115,12 @@ class OfflineJudge:
 
     @property
     def identity(self) -> str:
-        """Name and version; see `Judge.identity`."""
+        """Changes whenever the same question could get another answer."""
         return f"offline_judge/{self._VERSION}"
 
-    def decide(self, questions: Sequence[Question]) -> Judged:
-        """Decide questions; see `Judge.decide`."""
-        return Judged([self._decide(question) for question in questions])
+    def decide(self, questions: Sequence[Question]) -> list[Verdict]:
+        """Decide questions; one verdict each, in their order."""
+        return [self._decide(question) for question in questions]
 
     def _decide(self, question: Question) -> Verdict:
         score = question.outlier_score
@@ -131,7 +129,7 @@ class OfflineJudge:
             f"{question.competing_probability:.2f}, {question.key.label} with "
             f"{question.label_probability:.2f}"
         )
-        if question.support < self._MIN_SUPPORT:
+        if question.competing_label is None or question.support < self._MIN_SUPPORT:
             return Verdict(
                 question.key,
                 None,

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from harmonizer_assets.core.evidence import Evidence, Floats
 from harmonizer_assets.core.settings import SimilaritySettings
 
-SCORER_VERSION: Final = "1"
+SCORER_VERSION: Final = "2"
 
 _STATUS_ODDS: Final = {
     # A validated label is rarely wrong and a rejected one rarely right, whatever else says so.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -13,6 +13,8 @@ from harmonizer_assets.core.errors import ConfigurationError
 ScorerName = Literal["evidence", "count_rule"]
 EmbedderName = Literal["local", "openai"]
 JudgeName = Literal["offline", "openai"]
+Profile = Literal["fast", "cheap"]
+CacheScope = Literal["context", "word"]
 
 
 class _Section(BaseModel):
@@ -58,11 +60,43 @@ class JudgeSettings(_Section):
     """Who decides what similarity leaves open."""
 
     judge: JudgeName = "offline"
-    concurrency: int = Field(default=8, ge=1, le=500)
-    """`openai` only: calls in flight."""
+    profile: Profile = "fast"
+    """`fast` takes the least time, `cheap` the fewest tokens."""
+    max_label_type_concurrency: int = Field(default=5, ge=1)
+    """Label types with calls in flight."""
+    max_merchant_concurrency: int = Field(default=10, ge=1)
+    """Merchants of one label type with calls in flight; small ones that share calls are one."""
+    max_word_concurrency: int = Field(default=20, ge=1)
+    """Calls in flight for one merchant and label type."""
+    llm_batch_size: int | None = Field(default=None, ge=1, le=50)
+    """Words per call; chosen from latency, limits and prices when it is not set."""
+    skip_high_confidence: bool = True
+    """Whether similarity alone decides the clear cases."""
+    max_requests_in_flight: int | None = Field(default=None, ge=1, le=2_000)
+    """Calls in flight in all; learned from the endpoint when it is not set."""
+    requests_per_minute: float | None = Field(default=None, gt=0)
+    """The endpoint's limit; learned from its headers when it is not set."""
+    tokens_per_minute: float | None = Field(default=None, gt=0)
+    """The endpoint's limit; learned from its headers when it is not set."""
     max_attempts: int = Field(default=5, ge=1, le=20)
-    """`openai` only: attempts per question, transport retries and re-asks together."""
+    """Attempts per question, transport retries and re-asks together."""
     timeout_seconds: float = Field(default=60.0, gt=0)
+    """The longest that a call may take; less where the answer is expected sooner."""
+    backoff_seconds: float = Field(default=0.5, ge=0)
+    """Base of the exponential pause before a retry."""
+    max_retry_after_seconds: float = Field(default=60.0, gt=0)
+    """When the endpoint asks to wait longer, the words are left to a later run."""
+    outage_patience_seconds: float = Field(default=300.0, gt=0)
+    """How long a run waits for an endpoint that has stopped answering."""
+    temperature: Annotated[float, Field(ge=0, le=2)] | Literal["default"] = 0.0
+    """Sent with each request; `default` sends none, which some models need."""
+    cache_scope: CacheScope = "context"
+    """`context`: an answer holds for the same word in the same context with the same evidence;
+    `word`: for the same word of the same merchant and label type."""
+    budget_usd: float | None = Field(default=None, ge=0)
+    """The most that one run may spend."""
+    budget_tokens: int | None = Field(default=None, ge=0)
+    """The most tokens that one run may use."""
 
 
 class CheckSettings(_Section):
@@ -78,6 +112,20 @@ class Settings(_Section):
     embedding: EmbeddingSettings = EmbeddingSettings()
     judge: JudgeSettings = JudgeSettings()
     checks: CheckSettings = CheckSettings()
+
+    def with_judge(self, **chosen: Any) -> Settings:
+        """These settings with some of the judge's replaced; those that are None stay.
+
+        Raises:
+            ConfigurationError: a value is out of range.
+        """
+        given = {name: value for name, value in chosen.items() if value is not None}
+        try:
+            judge = JudgeSettings.model_validate({**self.judge.model_dump(), **given})
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ConfigurationError(f"{first['loc'][0]}: {first['msg']}") from error
+        return self.model_copy(update={"judge": judge})
 
     @classmethod
     def load(cls, path: Path) -> Settings:

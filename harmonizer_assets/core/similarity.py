@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -66,13 +67,17 @@ WHERE l.merchant_key IN (SELECT unnest($merchants::VARCHAR[]))
 ORDER BY l.merchant_key, l.image_id, l.receipt_id, l.line_id, l.word_id, l.label
 """
 
+_ALTERNATIVES: Final = 4
+"""Label types per label that a judge's suggestion is compared with."""
 _UNKNOWN_SCORE: Final = 0.5
 """Score of a label whose word is not known: nothing speaks for or against it."""
 
 
 def similarity_stage(identity: str) -> Stage:
     """The stage; `identity` names taxonomy, documents, embedder and settings."""
-    return Stage(ASSET, f"{SCORER_VERSION}\n{identity}", _OUTCOMES, _WORST)
+    return Stage(
+        ASSET, f"{SCORER_VERSION}\n{identity}", _OUTCOMES, _WORST, ("llm_verdicts", "outliers")
+    )
 
 
 class SimilarityScorer:
@@ -215,6 +220,7 @@ class SimilarityScorer:
             "label_probability": _rounded(evidence.label_probability),
             "competing_label": names[evidence.competing_type],
             "competing_probability": _rounded(evidence.competing_probability),
+            "alternatives": _alternatives(evidence.type_probability, names),
             "merchant_for": _rounded(evidence.merchant_for),
             "merchant_against": _rounded(evidence.merchant_against),
             "corpus_for": _rounded(evidence.corpus_for),
@@ -248,7 +254,23 @@ def _unknown_columns(n: int) -> dict[str, npt.NDArray[Any]]:
     columns["competing_probability"] = np.zeros(n)
     columns["competing_label"] = np.full(n, None, dtype=object)
     columns["nearest_document"] = np.full(n, None, dtype=object)
+    columns["alternatives"] = np.full(n, None, dtype=object)
     return columns
+
+
+def _alternatives(
+    probability: npt.NDArray[np.float64], names: npt.NDArray[np.object_]
+) -> npt.NDArray[np.object_]:
+    """The most probable label types of each label, as JSON, the most probable first."""
+    order = np.argsort(-probability, axis=1, kind="stable")[:, :_ALTERNATIVES]
+    values = np.round(np.take_along_axis(probability, order, axis=1), 3).tolist()
+    return np.array(
+        [
+            json.dumps(dict(zip(row, chances, strict=True)))
+            for row, chances in zip(names[order].tolist(), values, strict=True)
+        ],
+        dtype=object,
+    )
 
 
 def _rounded(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -49,12 +50,14 @@ class Stage:
             `label_type`, `merchant_key`, `outcome`, `n`.
         worst: SQL that selects the most suspicious labels of `chunk`, at least with the columns
             `label_type` and `merchant_key`, most suspicious first within a partition; or None.
+        downstream: the stages whose rows depend on this one's.
     """
 
     asset: str
     identity: str
     outcomes: str
     worst: str | None = None
+    downstream: tuple[str, ...] = ()
 
     def fingerprint(self, merchant_fingerprint: str) -> str:
         """Combine the merchant's labels with the stage's identity."""
@@ -129,11 +132,114 @@ def label_counts(con: duckdb.DuckDBPyConnection) -> dict[PartitionKey, int]:
     return {PartitionKey(label_type, merchant): count for label_type, merchant, count in rows}
 
 
+ComputeChunks = Callable[[Iterable[Chunk]], Generator[tuple[Chunk, ChunkRows]]]
+"""Computes the rows of chunks. It may regroup their partitions, so that those that are ready come
+first, but returns each partition at most once; one that it leaves out stays as it was."""
+
+
+def chunk_by_chunk(compute: Callable[[Chunk], ChunkRows]) -> ComputeChunks:
+    """Compute one chunk after the other."""
+
+    def run(chunks: Iterable[Chunk]) -> Generator[tuple[Chunk, ChunkRows]]:
+        for chunk in chunks:
+            yield chunk, compute(chunk)
+
+    return run
+
+
+class StageRun:
+    """One run of a stage over partitions: which are up to date, and the commits of the others."""
+
+    def __init__(
+        self,
+        warehouse: Warehouse,
+        stage: Stage,
+        partitions: Iterable[PartitionKey],
+        *,
+        run_id: str,
+        refresh: bool,
+        on_progress: ProgressFn | None,
+        labels_per_chunk: int = LABELS_PER_CHUNK,
+    ) -> None:
+        """Compare the partitions' inputs with those that their rows were computed from."""
+        self._warehouse = warehouse
+        self._stage = stage
+        self._run_id = run_id
+        self._on_progress = on_progress
+        self._labels_per_chunk = labels_per_chunk
+        self._labels, merchants, self._stored = warehouse.read(
+            lambda con: (
+                label_counts(con),
+                merchant_fingerprints(con),
+                stored_fingerprints(con, stage.asset),
+            )
+        )
+        self._stale: list[PartitionKey] = []
+        self._current: list[PartitionKey] = []
+        wanted = sorted(set(partitions), key=lambda partition: (partition.merchant_key, partition))
+        for partition in wanted:
+            expected = stage.fingerprint(merchants.get(partition.merchant_key, ""))
+            is_current = self._stored.get(partition) == expected and not refresh
+            (self._current if is_current else self._stale).append(partition)
+        self._partitions = len(wanted)
+        self._labels_total = sum(self._labels.get(partition, 0) for partition in wanted)
+        self._done = self._labels_done = 0
+        self._last_commit = time.monotonic()
+
+    def chunks(self) -> Iterator[Chunk]:
+        """The partitions that have to be computed, in chunks of whole merchants."""
+        self._last_commit = time.monotonic()
+        yield from _chunks(self._stale, self._labels, self._labels_per_chunk)
+
+    def unchanged(self) -> Iterator[PartitionResult]:
+        """Report the partitions that are up to date."""
+        for chunk in _chunks(
+            self._current, self._labels, _UNCHANGED_PER_READ * self._labels_per_chunk
+        ):
+            prints = {partition: self._stored[partition] for partition in chunk.partitions}
+            read = partial(_results, stage=self._stage, chunk=chunk, fingerprints=prints)
+            yield from self._advance(self._warehouse.read(read))
+
+    def commit(self, chunk: Chunk, rows: ChunkRows) -> Iterator[PartitionResult]:
+        """Write a chunk's rows in one transaction together with its fingerprints."""
+        stage = self._stage
+        prints = {
+            partition: stage.fingerprint(rows.fingerprints.get(partition.merchant_key, ""))
+            for partition in chunk.partitions
+        }
+
+        def write(con: duckdb.DuckDBPyConnection) -> list[PartitionResult]:
+            rows.write(con)
+            _store_fingerprints(con, stage, chunk, prints, rows.incomplete, self._run_id)
+            seconds = (time.monotonic() - self._last_commit) / len(chunk.partitions)
+            return _results(con, stage, chunk, prints, changed=True, seconds=seconds)
+
+        results = self._warehouse.write(write)
+        self._last_commit = time.monotonic()
+        yield from self._advance(results)
+
+    def _advance(self, results: list[PartitionResult]) -> Iterator[PartitionResult]:
+        for result in results:
+            self._done += 1
+            self._labels_done += result.labels
+            yield result
+        if self._on_progress:
+            self._on_progress(
+                Progress(
+                    self._stage.asset,
+                    self._done,
+                    self._partitions,
+                    self._labels_done,
+                    self._labels_total,
+                )
+            )
+
+
 def run_stage(
     warehouse: Warehouse,
     stage: Stage,
     partitions: Sequence[PartitionKey],
-    compute: Callable[[Chunk], ChunkRows],
+    compute: ComputeChunks,
     *,
     run_id: str,
     refresh: bool,
@@ -145,56 +251,19 @@ def run_stage(
     Every chunk is written in one transaction together with its fingerprints, so a killed run
     resumes after its last finished chunk.
     """
-    counts, merchants, stored = warehouse.read(
-        lambda con: (
-            label_counts(con),
-            merchant_fingerprints(con),
-            stored_fingerprints(con, stage.asset),
-        )
+    run = StageRun(
+        warehouse,
+        stage,
+        partitions,
+        run_id=run_id,
+        refresh=refresh,
+        on_progress=on_progress,
+        labels_per_chunk=labels_per_chunk,
     )
-    wanted = sorted(set(partitions), key=lambda partition: (partition.merchant_key, partition))
-    stale: list[PartitionKey] = []
-    current: list[PartitionKey] = []
-    for partition in wanted:
-        expected = stage.fingerprint(merchants.get(partition.merchant_key, ""))
-        (current if stored.get(partition) == expected and not refresh else stale).append(partition)
-    labels_total = sum(counts.get(partition, 0) for partition in wanted)
-    done = labels_done = 0
-
-    def advance(results: list[PartitionResult]) -> Iterator[PartitionResult]:
-        nonlocal done, labels_done
-        for result in results:
-            done += 1
-            labels_done += result.labels
-            yield result
-        if on_progress:
-            on_progress(Progress(stage.asset, done, len(wanted), labels_done, labels_total))
-
-    for chunk in _chunks(current, counts, _UNCHANGED_PER_READ * labels_per_chunk):
-        prints = {partition: stored[partition] for partition in chunk.partitions}
-        unchanged = partial(_results, stage=stage, chunk=chunk, fingerprints=prints)
-        yield from advance(warehouse.read(unchanged))
-    for chunk in _chunks(stale, counts, labels_per_chunk):
-        began = time.monotonic()
-        rows = compute(chunk)
-        prints = {
-            partition: stage.fingerprint(rows.fingerprints.get(partition.merchant_key, ""))
-            for partition in chunk.partitions
-        }
-
-        def commit(
-            con: duckdb.DuckDBPyConnection,
-            chunk: Chunk = chunk,
-            rows: ChunkRows = rows,
-            prints: dict[PartitionKey, str] = prints,
-            began: float = began,
-        ) -> list[PartitionResult]:
-            rows.write(con)
-            _store_fingerprints(con, stage.asset, chunk, prints, rows.incomplete, run_id)
-            seconds = (time.monotonic() - began) / len(chunk.partitions)
-            return _results(con, stage, chunk, prints, changed=True, seconds=seconds)
-
-        yield from advance(warehouse.write(commit))
+    yield from run.unchanged()
+    with closing(compute(run.chunks())) as computed:
+        for chunk, rows in computed:
+            yield from run.commit(chunk, rows)
 
 
 def _chunks(
@@ -217,7 +286,7 @@ def _chunks(
 
 def _store_fingerprints(
     con: duckdb.DuckDBPyConnection,
-    asset: str,
+    stage: Stage,
     chunk: Chunk,
     fingerprints: dict[PartitionKey, str],
     incomplete: frozenset[PartitionKey],
@@ -234,15 +303,16 @@ def _store_fingerprints(
     ).append_column("labels", pa.array([chunk.labels[partition] for partition in held], pa.int64()))
     con.register("chunk", chunk.table())
     con.register("state", state)
+    # What was computed from these rows is not up to date any more, even if the labels are the same.
     con.execute(
-        "DELETE FROM partition_state WHERE asset = $1 AND (label_type, merchant_key) IN "
-        "(SELECT (label_type, merchant_key) FROM chunk)",
-        [asset],
+        "DELETE FROM partition_state WHERE asset IN (SELECT unnest($1::VARCHAR[])) "
+        "AND (label_type, merchant_key) IN (SELECT (label_type, merchant_key) FROM chunk)",
+        [[stage.asset, *stage.downstream]],
     )
     con.execute(
         "INSERT INTO partition_state BY NAME "
         "SELECT $1 AS asset, *, $2 AS run_id, now() AS computed_at FROM state",
-        [asset, run_id],
+        [stage.asset, run_id],
     )
 
 

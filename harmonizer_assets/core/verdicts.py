@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
 
 import duckdb
 import pyarrow as pa
 
-from harmonizer_assets.core.judge import (
-    DeadLetter,
-    Judge,
-    LabelKey,
-    OfflineJudge,
-    Question,
-    Usage,
-    Verdict,
-)
-from harmonizer_assets.core.openai_judge import OpenAIJudge
+from harmonizer_assets.core.judge import DeadLetter, LabelKey, OfflineJudge, Verdict
 from harmonizer_assets.core.partitions import PartitionKey
-from harmonizer_assets.core.settings import JudgeName, JudgeSettings
-from harmonizer_assets.core.stages import Chunk, ChunkRows, Stage, merchant_fingerprints
-from harmonizer_assets.core.taxonomy import Taxonomy
+from harmonizer_assets.core.questions import read_questions
+from harmonizer_assets.core.stages import Chunk, ChunkRows, Stage, partition_table
 from harmonizer_assets.core.warehouse import Warehouse
 
 ASSET: Final = "llm_verdicts"
@@ -33,146 +24,71 @@ SELECT label_type, merchant_key,
 FROM judgements SEMI JOIN chunk USING (label_type, merchant_key) GROUP BY ALL
 """
 
-_QUESTIONS = """
-SELECT s.image_id, s.receipt_id, s.line_id, s.word_id, s.label, s.merchant_key,
-    l.merchant_name, w.text AS word_text, s.outlier_score, s.label_probability, s.competing_label,
-    s.competing_probability,
-    s.merchant_for + s.merchant_against + s.corpus_for + s.corpus_against AS support
-FROM similarity_matches s SEMI JOIN chunk USING (label_type, merchant_key)
-JOIN labels l USING (image_id, receipt_id, line_id, word_id, label, merchant_key)
-LEFT JOIN words w USING (image_id, receipt_id, line_id, word_id)
-WHERE s.triage = 'ambiguous'
-ORDER BY s.merchant_key, s.label, s.image_id, s.receipt_id, s.line_id, s.word_id
-"""
 
-_LINES = """
-SELECT w.image_id, w.receipt_id, w.line_id, string_agg(w.text, ' ' ORDER BY w.x, w.word_id)
-FROM words w
-SEMI JOIN (
-    SELECT image_id, receipt_id, line_id
-    FROM similarity_matches SEMI JOIN chunk USING (label_type, merchant_key)
-    WHERE triage = 'ambiguous'
-) USING (image_id, receipt_id, line_id)
-GROUP BY ALL
-"""
-
-_EXAMPLES_PER_TYPE: Final = 5
-_EXAMPLES = f"""
-WITH texts AS (
-    SELECT l.merchant_key, l.label, w.text, count(*) AS uses
-    FROM labels l JOIN words w USING (image_id, receipt_id, line_id, word_id)
-    WHERE l.validation_status = 'VALID' AND l.merchant_key IN (SELECT merchant_key FROM chunk)
-    GROUP BY ALL
-)
-SELECT merchant_key, label, list(text ORDER BY uses DESC, text)[:{_EXAMPLES_PER_TYPE}]
-FROM texts GROUP BY merchant_key, label
-"""
-
-_SKIPPED = """
-SELECT label_type, merchant_key, count(*) FILTER (WHERE triage <> 'ambiguous')
-FROM similarity_matches SEMI JOIN chunk USING (label_type, merchant_key) GROUP BY ALL
-"""
-
-
-def make_judge(
-    name: JudgeName, settings: JudgeSettings, taxonomy: Taxonomy, warehouse: Warehouse
-) -> Judge:
-    """Make the judge of that name.
-
-    Raises:
-        ConfigurationError: it needs a key that the environment does not hold.
-    """
-    if name == "openai":
-        return OpenAIJudge(settings, taxonomy, warehouse)
-    return OfflineJudge()
-
-
-def verdict_stage(scoring: Stage, judge: Judge) -> Stage:
+def verdict_stage(scoring: Stage, judge_identity: str) -> Stage:
     """The stage: its rows depend on the scores and on who judges."""
-    return Stage(ASSET, f"{scoring.identity}\n{judge.identity}", _OUTCOMES)
+    identity = f"{scoring.identity}\n{judge_identity}"
+    return Stage(ASSET, identity, _OUTCOMES, downstream=("outliers",))
 
 
-class QuestionJudging:
-    """Puts the ambiguous labels of chunks before a judge and keeps what it decides."""
+@dataclass
+class PartitionVerdicts:
+    """What became of one partition's questions; each has exactly one verdict."""
 
-    def __init__(self, warehouse: Warehouse, judge: Judge, run_id: str) -> None:
+    partition: PartitionKey
+    verdicts: list[Verdict] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+
+
+class OfflineJudging:
+    """Puts the ambiguous labels of chunks before the offline judge."""
+
+    def __init__(self, warehouse: Warehouse, judge: OfflineJudge) -> None:
         self._warehouse = warehouse
         self._judge = judge
-        self._run_id = run_id
-        self._asks_model = not isinstance(judge, OfflineJudge)
 
     def judge(self, chunk: Chunk) -> ChunkRows:
-        """Judge the chunk's ambiguous labels.
-
-        Raises:
-            JudgeError: the judge can answer no question at all; what it answered before is kept.
-        """
-        unread, questions, skipped, fingerprints = self._warehouse.read(
-            lambda con: self._read(con, chunk)
-        )
-        judged = self._judge.decide(questions)
-        verdicts = [*judged.verdicts, *(_without_word(key) for key, _ in unread)]
-        merchants = {question.key: question.merchant_key for question in questions}
-        merchants.update(unread)
-        rows = _judgement_rows(verdicts, merchants)
-        usage = [
-            (partition, judged.usage.get(partition, Usage()), skipped.get(partition, 0))
-            for partition in chunk.partitions
-            if self._asks_model
+        """Judge the chunk's ambiguous labels."""
+        asked = self._warehouse.read(lambda con: read_questions(con, chunk))
+        judged = [
+            PartitionVerdicts(
+                partition,
+                [*self._judge.decide(questions), *without_word(asked.without_word[partition])],
+            )
+            for partition, questions in asked.questions.items()
         ]
 
         def write(con: duckdb.DuckDBPyConnection) -> None:
-            self._warehouse.replace_partitions(con, "judgements", chunk.table(), rows)
-            _write_dead_letters(con, chunk, judged.dead_letters)
-            _write_usage(con, self._run_id, usage)
+            write_verdicts(con, self._warehouse, judged)
 
-        # A dead letter is asked again by the next run, so its partition is not finished.
-        incomplete = frozenset(
-            PartitionKey(letter.key.label, merchants[letter.key]) for letter in judged.dead_letters
+        return ChunkRows(asked.fingerprints, write)
+
+
+def without_word(keys: Iterable[LabelKey]) -> list[Verdict]:
+    """The verdicts on labels whose word is not there."""
+    return [
+        Verdict(
+            key, None, "unresolved", reasoning="the labelled word has not arrived with any batch"
         )
-        return ChunkRows(fingerprints, write, incomplete)
-
-    def _read(
-        self, con: duckdb.DuckDBPyConnection, chunk: Chunk
-    ) -> tuple[
-        list[tuple[LabelKey, str]],
-        list[Question],
-        dict[tuple[str, str], int],
-        dict[str, str],
-    ]:
-        con.register("chunk", chunk.table())
-        lines: dict[tuple[str, int, int], str] = {}
-        examples: dict[tuple[str, str], tuple[str, ...]] = {}
-        if self._asks_model:
-            lines = {(i, r, n): text for i, r, n, text in con.execute(_LINES).fetchall()}
-            examples = {(m, t): tuple(texts) for m, t, texts in con.execute(_EXAMPLES).fetchall()}
-        unread, questions = [], []
-        for row in con.execute(_QUESTIONS).to_arrow_table().to_pylist():
-            key = LabelKey(*(row.pop(name) for name in LabelKey._fields))
-            if row["word_text"] is None or row["competing_label"] is None:
-                unread.append((key, row["merchant_key"]))
-                continue
-            merchant, competing = row["merchant_key"], row["competing_label"]
-            questions.append(
-                Question(
-                    key,
-                    **row,
-                    line=lines.get(key[:3], ""),
-                    examples=examples.get((merchant, key.label), ()),
-                    competing_examples=examples.get((merchant, competing), ()),
-                )
-            )
-        skipped = {(t, m): n for t, m, n in con.execute(_SKIPPED).fetchall()}
-        return unread, questions, skipped, merchant_fingerprints(con, chunk.merchants)
+        for key in keys
+    ]
 
 
-def _without_word(key: LabelKey) -> Verdict:
-    return Verdict(
-        key, None, "unresolved", reasoning="the labelled word has not arrived with any batch"
-    )
+def write_verdicts(
+    con: duckdb.DuckDBPyConnection, warehouse: Warehouse, judged: Sequence[PartitionVerdicts]
+) -> None:
+    """Replace the judgements and dead letters of exactly these partitions."""
+    rows = _judgement_rows(judged)
+    partitions = partition_table(one.partition for one in judged)
+    warehouse.replace_partitions(con, "judgements", partitions, rows)
+    letters = [letter for one in judged for letter in one.dead_letters]
+    _write_dead_letters(con, partitions, letters)
 
 
-def _judgement_rows(verdicts: Sequence[Verdict], merchants: dict[LabelKey, str]) -> pa.Table:
+def _judgement_rows(judged: Sequence[PartitionVerdicts]) -> pa.Table:
+    verdicts = [verdict for one in judged for verdict in one.verdicts]
+    merchants = [one.partition.merchant_key for one in judged for _ in one.verdicts]
+
     def column(name: str, kind: pa.DataType) -> pa.Array:
         return pa.array([getattr(verdict, name) for verdict in verdicts], kind)
 
@@ -181,13 +97,14 @@ def _judgement_rows(verdicts: Sequence[Verdict], merchants: dict[LabelKey, str])
         {
             **_key_columns(keys),
             "label_type": pa.array([key.label for key in keys], pa.string()),
-            "merchant_key": pa.array([merchants[key] for key in keys], pa.string()),
+            "merchant_key": pa.array(merchants, pa.string()),
             "is_outlier": column("is_outlier", pa.bool_()),
             "decided_by": column("decided_by", pa.string()),
             "suggested_label": column("suggested_label", pa.string()),
             "confidence": column("confidence", pa.float64()),
             "reasoning": column("reasoning", pa.string()),
             "verdict_key": column("verdict_key", pa.string()),
+            "suggestion_confidence": column("suggestion_confidence", pa.float64()),
         }
     )
 
@@ -201,9 +118,9 @@ def _key_columns(keys: Sequence[LabelKey]) -> dict[str, pa.Array]:
 
 
 def _write_dead_letters(
-    con: duckdb.DuckDBPyConnection, chunk: Chunk, letters: Sequence[DeadLetter]
+    con: duckdb.DuckDBPyConnection, partitions: pa.Table, letters: Sequence[DeadLetter]
 ) -> None:
-    con.register("chunk", chunk.table())
+    con.register("chunk", partitions)
     con.register(
         "letters",
         pa.table(
@@ -245,23 +162,3 @@ def _write_dead_letters(
         [ASSET],
     )
     con.execute("DROP TABLE dead")
-
-
-def _write_usage(
-    con: duckdb.DuckDBPyConnection,
-    run_id: str,
-    usage: Sequence[tuple[PartitionKey, Usage, int]],
-) -> None:
-    if not usage:
-        return
-    rows: list[dict[str, Any]] = [
-        {
-            "run_id": run_id,
-            **partition._asdict(),
-            "skipped_by_similarity": skipped,
-            **vars(used),
-        }
-        for partition, used, skipped in usage
-    ]
-    con.register("used", pa.Table.from_pylist(rows))
-    con.execute("INSERT INTO llm_usage BY NAME SELECT * FROM used")

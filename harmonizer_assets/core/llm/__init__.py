@@ -1,0 +1,1 @@
+"""The language-model path: from ambiguous labels to verdicts that are bought once."""

@@ -1,0 +1,117 @@
+"""What calls will take, learned from those that were answered."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+_FORGET: Final = 0.98
+"""Weight that older calls lose with each new one: about the last fifty count."""
+_TOKENS_PER_BYTE: Final = 0.3
+
+
+class Latency:
+    """Seconds of a call: time to the first token plus time per output token.
+
+    Least squares over recent calls, each call weighted less as it ages; starts from half a second
+    and sixty tokens per second.
+    """
+
+    def __init__(self) -> None:
+        self._weight = self._x = self._y = self._xx = self._xy = 0.0
+        for tokens in (12.0, 60.0, 240.0):
+            self._add(tokens, 0.5 + tokens / 60.0)
+        self._fit()
+
+    def learn(self, tokens: int, seconds: float) -> None:
+        """Learn from one answered call."""
+        for name in ("_weight", "_x", "_y", "_xx", "_xy"):
+            setattr(self, name, getattr(self, name) * _FORGET)
+        self._add(float(tokens), seconds)
+        self._fit()
+
+    def _add(self, tokens: float, seconds: float) -> None:
+        self._weight += 1.0
+        self._x += tokens
+        self._y += seconds
+        self._xx += tokens * tokens
+        self._xy += tokens * seconds
+
+    def _fit(self) -> None:
+        spread = self._weight * self._xx - self._x * self._x
+        slope = (self._weight * self._xy - self._x * self._y) / max(spread, 1e-9)
+        self.per_token = max(1e-4, slope)
+        self.first_token = max(0.0, (self._y - self.per_token * self._x) / self._weight)
+
+    def seconds(self, tokens: float) -> float:
+        """Expected seconds of a call that writes so many tokens."""
+        return self.first_token + self.per_token * tokens
+
+
+class OutputTokens:
+    """Tokens of the answers on valid words and on outliers, and how often words are outliers.
+
+    Tokens are a ridge regression of a call's completion tokens on its numbers of valid words and
+    outliers; the share of outliers scales what the evidence expects.
+    """
+
+    def __init__(self) -> None:
+        # Ten valid words and ten outliers, as if they had been seen.
+        self._gram: npt.NDArray[np.float64] = np.diag([10.0, 10.0])
+        self._moment: npt.NDArray[np.float64] = np.array([140.0, 450.0])
+        self._expected = 3.0
+        self._found = 3.0
+        self._fit()
+
+    def learn(self, valid: int, outliers: int, tokens: int, expected_outliers: float) -> None:
+        """Learn from one answer that covers all its words."""
+        counts = np.array([valid, outliers], dtype=np.float64)
+        self._gram = self._gram * _FORGET + np.outer(counts, counts)
+        self._moment = self._moment * _FORGET + counts * tokens
+        self._expected = self._expected * _FORGET + expected_outliers
+        self._found = self._found * _FORGET + outliers
+        self._fit()
+
+    def _fit(self) -> None:
+        # Calls without outliers add nothing to their column: keep it well-posed.
+        found = np.linalg.solve(self._gram + 1e-3 * np.eye(2), self._moment)
+        self.valid = float(max(4.0, found[0]))
+        self.outlier = float(max(self.valid, found[1]))
+        self._ratio = self._found / max(self._expected, 1e-9)
+
+    def chance(self, chance: float) -> float:
+        """Probability of an outlier, given the evidence's."""
+        return min(1.0, chance * self._ratio)
+
+    def expected(self, chance: float) -> float:
+        """Expected tokens of the answer on one word."""
+        return self.valid + self.chance(chance) * (self.outlier - self.valid)
+
+    def variance(self, chance: float) -> float:
+        """Variance of the tokens of the answer on one word."""
+        p = self.chance(chance)
+        return p * (1.0 - p) * (self.outlier - self.valid) ** 2 + 1.0
+
+    def limit(self, words: int) -> int:
+        """Tokens at which an answer is cut off: none that is by the schema gets there."""
+        return 100 + math.ceil(2 * self.outlier * words)
+
+
+class PromptTokens:
+    """Tokens per byte of prompt."""
+
+    def __init__(self) -> None:
+        self._bytes = 2_000.0
+        self._tokens = 2_000.0 * _TOKENS_PER_BYTE
+
+    def learn(self, sent_bytes: int, tokens: int) -> None:
+        """Learn from one answered call."""
+        self._bytes = self._bytes * _FORGET + sent_bytes
+        self._tokens = self._tokens * _FORGET + tokens
+
+    def expected(self, sent_bytes: float) -> float:
+        """Expected tokens of a prompt."""
+        return sent_bytes * self._tokens / self._bytes

@@ -1,0 +1,252 @@
+"""The language-model judge: chunks of labels in, verdicts of whole partitions out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import duckdb
+
+from harmonizer_assets.core.home import Home
+from harmonizer_assets.core.judge import DeadLetter, Question, Usage, Verdict
+from harmonizer_assets.core.llm.batching import PartitionWork
+from harmonizer_assets.core.llm.budget import Budget
+from harmonizer_assets.core.llm.cache import VerdictStore, add_usage, look_up
+from harmonizer_assets.core.llm.confidence import suggestion_confidence
+from harmonizer_assets.core.llm.endpoint import Endpoint, model_name
+from harmonizer_assets.core.llm.prices import price_of
+from harmonizer_assets.core.llm.scheduler import RunTotals, Scheduler
+from harmonizer_assets.core.llm.wire import PROMPT_VERSION, Answer, Ask, Wire
+from harmonizer_assets.core.partitions import PartitionKey
+from harmonizer_assets.core.questions import ChunkQuestions, read_questions
+from harmonizer_assets.core.settings import JudgeSettings
+from harmonizer_assets.core.stages import Chunk, ChunkRows
+from harmonizer_assets.core.taxonomy import Taxonomy
+from harmonizer_assets.core.verdicts import PartitionVerdicts, without_word, write_verdicts
+from harmonizer_assets.core.warehouse import Warehouse
+
+_COMMIT_SECONDS: Final = 1.0
+"""Finished partitions are written in groups of about this long."""
+_COMMIT_PARTITIONS: Final = 500
+
+
+@dataclass
+class _Partition:
+    """One partition between its questions and its verdicts."""
+
+    key: PartitionKey
+    questions: Sequence[Question]
+    without_word: list[Verdict]
+    skipped: int
+    labels: int
+    fingerprint: str
+    keys: list[str] = field(default_factory=list)
+    cached: dict[str, Answer] = field(default_factory=dict)
+    asks: dict[str, Ask] = field(default_factory=dict)
+
+
+class LLMJudge:
+    """Asks an OpenAI-compatible endpoint about the labels that similarity leaves open.
+
+    Answers are stored in `llm_verdicts` before they are used, under a key of everything that could
+    change them, so a question is never asked twice.
+    """
+
+    totals: RunTotals
+    """Of the run that is under way, or of the last one."""
+
+    def __init__(
+        self, home: Home, settings: JudgeSettings, taxonomy: Taxonomy, warehouse: Warehouse
+    ) -> None:
+        """Take the model's name from the environment; nothing is sent yet."""
+        self._home = home
+        self._settings = settings
+        self._warehouse = warehouse
+        self._wire = Wire(taxonomy, settings.cache_scope)
+        self._model = model_name()
+        self.totals = RunTotals()
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self._model
+
+    @property
+    def wire(self) -> Wire:
+        """Prompts and answers."""
+        return self._wire
+
+    @property
+    def answer_identity(self) -> str:
+        """Everything besides the question that an answer depends on."""
+        parameters = f"temperature={self._settings.temperature}"
+        return f"openai/{self._model}/{parameters}/{PROMPT_VERSION}/{self._wire.schema_hash}"
+
+    @property
+    def identity(self) -> str:
+        """Changes whenever the same labels could get other verdicts."""
+        settings = self._settings
+        return f"{self.answer_identity}/{settings.cache_scope}/{settings.skip_high_confidence}"
+
+    def request_parameters(self) -> dict[str, Any]:
+        """What all requests have in common, besides model and messages."""
+        parameters: dict[str, Any] = {"response_format": self._wire.response_format}
+        if self._settings.temperature != "default":
+            parameters["temperature"] = self._settings.temperature
+        return parameters
+
+    async def judge(
+        self, chunks: Iterable[Chunk], run_id: str
+    ) -> AsyncGenerator[tuple[Chunk, ChunkRows]]:
+        """Judge chunks; partitions come out in groups as they are finished, in any order.
+
+        Raises:
+            ConfigurationError: there is no key, or a budget in USD for a model without a price.
+            JudgeError: the endpoint can answer nothing; what it answered before is kept.
+        """
+        price = price_of(self._home, self._model)
+        budget = Budget(self._settings.budget_tokens, self._settings.budget_usd, price, self._model)
+        store = VerdictStore(self._warehouse, self._model, run_id)
+        partitions: dict[PartitionKey, _Partition] = {}
+        async with Endpoint(self._model, self.request_parameters()) as endpoint:
+            scheduler = Scheduler(
+                self._settings, self._wire, endpoint, store, budget, price, self.totals
+            )
+            finished = scheduler.run(self._works(chunks, partitions))
+            async with aclosing(_grouped(finished)) as groups:
+                async for works in groups:
+                    done = [(partitions.pop(work.partition), work) for work in works]
+                    yield self._rows(done, run_id)
+
+    async def _works(
+        self, chunks: Iterable[Chunk], partitions: dict[PartitionKey, _Partition]
+    ) -> AsyncIterator[PartitionWork]:
+        for chunk in chunks:
+            for partition in await asyncio.to_thread(self.prepare, chunk):
+                partitions[partition.key] = partition
+                yield PartitionWork(partition.key, list(partition.asks.values()))
+
+    def prepare(self, chunk: Chunk) -> list[_Partition]:
+        """Read a chunk's questions and the answers that are known already, each in one query."""
+        all_labels = not self._settings.skip_high_confidence
+        asked = self._warehouse.read(lambda con: read_questions(con, chunk, all_labels=all_labels))
+        prepared = [self._partition(chunk, key, asked) for key in chunk.partitions]
+        wanted = sorted({key for partition in prepared for key in partition.keys})
+        cached = self._warehouse.read(lambda con: look_up(con, wanted))
+        for partition in prepared:
+            partition.cached = {key: cached[key] for key in partition.keys if key in cached}
+            for key in partition.cached:
+                partition.asks.pop(key, None)
+        return prepared
+
+    def _partition(self, chunk: Chunk, key: PartitionKey, asked: ChunkQuestions) -> _Partition:
+        questions = asked.questions[key]
+        partition = _Partition(
+            key,
+            questions,
+            without_word(asked.without_word[key]),
+            asked.skipped.get(key, 0),
+            chunk.labels[key],
+            asked.fingerprints.get(key.merchant_key, ""),
+        )
+        if questions:
+            head = self._wire.head(questions)
+            asks = [self._wire.ask(question, head, self.answer_identity) for question in questions]
+            partition.keys = [ask.verdict_key for ask in asks]
+            # The same question about several words is one question.
+            partition.asks = {ask.verdict_key: ask for ask in asks}
+        return partition
+
+    def _rows(
+        self, done: Sequence[tuple[_Partition, PartitionWork]], run_id: str
+    ) -> tuple[Chunk, ChunkRows]:
+        judged = [_verdicts(partition) for partition, _ in done]
+        used = {
+            partition.key: Usage(
+                cache_hits=len(partition.questions) - len(partition.asks),
+                skipped_by_similarity=partition.skipped,
+                wall_seconds=work.seconds,
+            )
+            for partition, work in done
+        }
+        deferred = frozenset(
+            partition.key
+            for partition, _ in done
+            if any(ask.deferred for ask in partition.asks.values())
+        )
+
+        def write(con: duckdb.DuckDBPyConnection) -> None:
+            write_verdicts(con, self._warehouse, judged)
+            add_usage(con, run_id, used)
+
+        chunk = Chunk(
+            tuple(partition.key for partition, _ in done),
+            {partition.key: partition.labels for partition, _ in done},
+        )
+        prints = {partition.key.merchant_key: partition.fingerprint for partition, _ in done}
+        return chunk, ChunkRows(prints, write, deferred)
+
+
+async def _grouped(
+    works: AsyncGenerator[PartitionWork],
+) -> AsyncGenerator[list[PartitionWork]]:
+    """Gather finished partitions for about a second, so that one transaction writes them."""
+    group: list[PartitionWork] = []
+    until = 0.0
+    following = asyncio.ensure_future(anext(works))
+    try:
+        while True:
+            wait = max(0.0, until - time.monotonic()) if group else None
+            await asyncio.wait({following}, timeout=wait)
+            if following.done():
+                try:
+                    group.append(following.result())
+                except StopAsyncIteration:
+                    break
+                following = asyncio.ensure_future(anext(works))
+                if len(group) == 1:
+                    until = time.monotonic() + _COMMIT_SECONDS
+                if len(group) < _COMMIT_PARTITIONS:
+                    continue
+            yield group
+            group = []
+        if group:
+            yield group
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await works.aclose()
+
+
+def _verdicts(partition: _Partition) -> PartitionVerdicts:
+    judged = PartitionVerdicts(partition.key, list(partition.without_word))
+    told: set[str] = set()
+    for question, key in zip(partition.questions, partition.keys, strict=True):
+        ask = partition.asks.get(key)
+        answer = partition.cached.get(key) or (ask and ask.answer)
+        if answer:
+            fresh = ask is not None and key not in told
+            told.add(key)
+            judged.verdicts.append(
+                Verdict(
+                    question.key,
+                    answer.is_outlier,
+                    "llm" if fresh else "cache",
+                    answer.suggested_label,
+                    answer.confidence,
+                    answer.reasoning,
+                    key,
+                    suggestion_confidence(answer, question),
+                )
+            )
+            continue
+        assert ask is not None
+        reason = ask.error if ask.deferred else f"not judged: {ask.error}"
+        judged.verdicts.append(Verdict(question.key, None, "unresolved", reasoning=reason))
+        if not ask.deferred:
+            judged.dead_letters.append(DeadLetter(question.key, ask.error, ask.calls))
+    return judged

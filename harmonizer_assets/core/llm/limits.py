@@ -1,0 +1,272 @@
+"""What an endpoint allows: requests and tokens per minute, requests in flight, and pauses.
+
+All of it is learned while calls are answered; what is configured is never exceeded.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+Clock = Callable[[], float]
+
+_START_IN_FLIGHT: Final = 32
+_MOST_IN_FLIGHT: Final = 512
+_BACK_OFF: Final = 0.5
+_SLOW_BACK_OFF: Final = 0.9
+_SLOW: Final = 1.5
+"""Calls that take this much longer than they used to say that the endpoint is crowded."""
+_OPEN_AFTER: Final = 12
+"""Failures in a row, without any answer, that open the circuit."""
+_FIRST_PAUSE: Final = 1.0
+_LONGEST_PAUSE: Final = 30.0
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def seconds_of(text: str) -> float | None:
+    """Read a duration as rate-limit headers give it: `"1.5"`, `"20ms"`, `"6m0s"`."""
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        parts = _DURATION.findall(text)
+        return sum(float(n) * _SECONDS[unit] for n, unit in parts) if parts else None
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a bucket held after an amount was taken, to be compared with the endpoint's view."""
+
+    level: float
+    corrections: float
+
+
+class Bucket:
+    """A token bucket that follows the endpoint's own.
+
+    It is full at first and refilled continuously. The endpoint says in the headers of each answer
+    what its bucket held when it took that call; the difference to what this one held then is
+    applied to what it holds now.
+    """
+
+    def __init__(self, per_minute: float | None, clock: Clock = time.monotonic) -> None:
+        self.per_minute = per_minute
+        self._fixed = per_minute is not None
+        self._clock = clock
+        self._level = per_minute or 0.0
+        self._at = clock()
+        self._corrections = 0.0
+        self._taken_unlimited = 0.0
+
+    def _refill(self) -> None:
+        now = self._clock()
+        if self.per_minute is not None:
+            gained = (now - self._at) * self.per_minute / 60
+            self._level = min(self.per_minute, self._level + gained)
+        self._at = now
+
+    def level(self) -> float:
+        """What it holds; infinite while no limit is known."""
+        self._refill()
+        return float("inf") if self.per_minute is None else self._level
+
+    def delay(self, amount: float) -> float:
+        """Seconds until an amount can be taken."""
+        self._refill()
+        if self.per_minute is None:
+            return 0.0
+        # What is larger than the bucket goes when it is full; it could never go otherwise.
+        missing = min(amount, self.per_minute) - self._level
+        return max(0.0, missing) * 60 / self.per_minute
+
+    def take(self, amount: float) -> Taken:
+        """Take an amount, whether it is there or not."""
+        self._refill()
+        self._level -= amount
+        return Taken(self._level, self._corrections)
+
+    def give_back(self, amount: float) -> None:
+        """Correct an estimate: the call took less (or, if negative, more) than was taken."""
+        self._level += amount
+
+    def learn(self, taken: Taken | None, limit: float | None, remaining: float | None) -> None:
+        """Follow the endpoint's headers on one answer."""
+        self._refill()
+        if limit and not self._fixed and limit != self.per_minute:
+            # Before the first answer nothing was known, so the level counts down from nothing.
+            self._level += limit - (self.per_minute or 0.0)
+            if taken is not None:
+                taken = Taken(taken.level + limit - (self.per_minute or 0.0), taken.corrections)
+            self.per_minute = limit
+        if remaining is None or taken is None or self.per_minute is None:
+            return
+        expected = min(self.per_minute, taken.level + self._corrections - taken.corrections)
+        # Several answers may report the same surprise: apply a part, so that they agree.
+        surprise = 0.5 * (expected - remaining)
+        self._level -= surprise
+        self._corrections -= surprise
+
+    def refused(self, amount: float, remaining: float | None) -> None:
+        """The endpoint did not take an amount; it says what its bucket holds."""
+        self._refill()
+        self._level += amount
+        if self.per_minute is not None and remaining is not None:
+            self._level = min(self._level, remaining)
+
+
+class RateLimits:
+    """Requests and tokens per minute."""
+
+    def __init__(
+        self,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self.requests = Bucket(requests_per_minute, clock)
+        self.tokens = Bucket(tokens_per_minute, clock)
+        self._clock = clock
+        self._paused_until = 0.0
+
+    def delay(self, tokens: float) -> float:
+        """Seconds until a call of so many tokens may be sent."""
+        pause = self._paused_until - self._clock()
+        return max(pause, self.requests.delay(1), self.tokens.delay(tokens), 0.0)
+
+    def take(self, tokens: float) -> tuple[Taken, Taken]:
+        """Account for a call that is being sent."""
+        return self.requests.take(1), self.tokens.take(tokens)
+
+    def learn(self, taken: tuple[Taken, Taken], headers: Mapping[str, str]) -> None:
+        """Follow the rate-limit headers of an answer."""
+        for name, bucket, of_bucket in (
+            ("requests", self.requests, taken[0]),
+            ("tokens", self.tokens, taken[1]),
+        ):
+            bucket.learn(
+                of_bucket,
+                _number(headers.get(f"x-ratelimit-limit-{name}")),
+                _number(headers.get(f"x-ratelimit-remaining-{name}")),
+            )
+
+    def pause(self, seconds: float) -> None:
+        """Send nothing for so long."""
+        self._paused_until = max(self._paused_until, self._clock() + seconds)
+
+    def refused(self, tokens: float, headers: Mapping[str, str]) -> None:
+        """Account for a call that the endpoint has refused for its rate."""
+        self.requests.refused(1, _number(headers.get("x-ratelimit-remaining-requests")))
+        self.tokens.refused(tokens, _number(headers.get("x-ratelimit-remaining-tokens")))
+
+
+class Concurrency:
+    """How many calls may be in flight: additive increase, multiplicative decrease.
+
+    As in TCP's congestion avoidance (Chiu and Jain 1989), with a slow start that doubles each round
+    until the first sign of a limit. Refusals halve it, once per round; answers that take markedly
+    longer than they used to take reduce it a little.
+    """
+
+    def __init__(self, most: int | None = None) -> None:
+        """Start at `most` when it is given; otherwise learn the limit."""
+        self._most = most or _MOST_IN_FLIGHT
+        self._limit = float(most or _START_IN_FLIGHT)
+        self._doubling = most is None
+        self._usual = 1.0
+        self._recent = 1.0
+        self._until_next_cut = 0
+        self._answered_since_cut = True
+
+    @property
+    def limit(self) -> int:
+        """Calls that may be in flight now."""
+        return max(1, int(self._limit))
+
+    def answered(self, slowness: float, *, busy: bool) -> None:
+        """Learn from an answer.
+
+        Args:
+            slowness: seconds that it took, relative to what was expected of its length.
+            busy: whether the limit was reached; an unused limit says nothing and does not grow.
+        """
+        self._answered_since_cut = True
+        self._until_next_cut -= 1
+        self._usual += 0.01 * (slowness - self._usual)
+        self._recent += 0.1 * (slowness - self._recent)
+        if self._recent > _SLOW * self._usual:
+            self._cut(_SLOW_BACK_OFF)
+        elif busy:
+            self._limit += 1.0 if self._doubling else 1.0 / self._limit
+            self._limit = min(self._limit, self._most)
+
+    def refused(self) -> None:
+        """Learn from a refusal (429)."""
+        # When nothing was answered since the last cut, one call at a time finds out what goes.
+        self._cut(_BACK_OFF if self._answered_since_cut else 0.0)
+
+    def _cut(self, factor: float) -> None:
+        if self._until_next_cut > 0 and factor:
+            return
+        self._limit = max(1.0, self._limit * factor)
+        self._doubling = False
+        self._answered_since_cut = False
+        self._until_next_cut = self.limit
+
+
+class Circuit:
+    """Pauses when nothing is answered any more, and tries one call after each pause."""
+
+    def __init__(self, patience: float, clock: Clock = time.monotonic) -> None:
+        """Give up when nothing was answered for `patience` seconds although it was tried."""
+        self._patience = patience
+        self._clock = clock
+        self._failures = 0
+        self._pause = _FIRST_PAUSE
+        self._opened_at: float | None = None
+        self._closed_until = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether only one call at a time may try."""
+        return self._opened_at is not None
+
+    @property
+    def failing_for(self) -> float:
+        """Seconds since the circuit opened; 0 while it is closed."""
+        return 0.0 if self._opened_at is None else self._clock() - self._opened_at
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether there is no more patience."""
+        return self.failing_for > self._patience
+
+    def delay(self) -> float:
+        """Seconds until the next call may try."""
+        return max(0.0, self._closed_until - self._clock()) if self.is_open else 0.0
+
+    def answered(self) -> None:
+        """Close."""
+        self._failures = 0
+        self._pause = _FIRST_PAUSE
+        self._opened_at = None
+
+    def failed(self) -> None:
+        """Count a failure; open after several in a row, wait longer each time."""
+        self._failures += 1
+        now = self._clock()
+        if self._failures < _OPEN_AFTER or now < self._closed_until:
+            return
+        if self._opened_at is None:
+            self._opened_at = now
+        self._closed_until = now + self._pause
+        self._pause = min(_LONGEST_PAUSE, self._pause * 2)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None
