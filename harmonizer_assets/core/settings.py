@@ -15,6 +15,7 @@ EmbedderName = Literal["local", "openai"]
 JudgeName = Literal["offline", "openai"]
 Profile = Literal["fast", "cheap"]
 CacheScope = Literal["context", "word"]
+Explanations = Literal["codes", "text"]
 
 
 class _Section(BaseModel):
@@ -93,6 +94,8 @@ class JudgeSettings(_Section):
     cache_scope: CacheScope = "context"
     """`context`: an answer holds for the same word in the same context with the same evidence;
     `word`: for the same word of the same merchant and label type."""
+    explanations: Explanations = "codes"
+    """`codes`: a model names one of a few reasons, which takes one token; `text`: its own words."""
     budget_usd: float | None = Field(default=None, ge=0)
     """The most that one run may spend."""
     budget_tokens: int | None = Field(default=None, ge=0)

@@ -66,7 +66,7 @@ class LLMJudge:
         self._home = home
         self._settings = settings
         self._warehouse = warehouse
-        self._wire = Wire(taxonomy, settings.cache_scope)
+        self._wire = Wire(taxonomy, settings.cache_scope, settings.explanations)
         self._model = model_name()
         self.totals = RunTotals()
 
@@ -238,7 +238,7 @@ def _verdicts(partition: _Partition) -> PartitionVerdicts:
                     "llm" if fresh else "cache",
                     answer.suggested_label,
                     answer.confidence,
-                    answer.reasoning,
+                    _explained(answer, question),
                     key,
                     suggestion_confidence(answer, question),
                 )
@@ -250,3 +250,12 @@ def _verdicts(partition: _Partition) -> PartitionVerdicts:
         if not ask.deferred:
             judged.dead_letters.append(DeadLetter(question.key, ask.error, ask.calls))
     return judged
+
+
+def _explained(answer: Answer, question: Question) -> str | None:
+    """What the model says, and beside it what similar words say."""
+    if not answer.is_outlier:
+        return answer.reasoning
+    odds = ", ".join(f"{name} {chance:.2f}" for name, chance in question.alternatives.items())
+    said = answer.reasoning or "the model finds the label wrong"
+    return f"{said}; similar words: {odds}" if odds else said
