@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from harmonizer_assets import __version__
-from harmonizer_assets.core.errors import HarmonizerError, InputError, StoreError
+from harmonizer_assets.core.errors import BudgetReached, HarmonizerError, InputError, StoreError
 from harmonizer_assets.core.home import Home
 
 if TYPE_CHECKING:
@@ -30,6 +30,47 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., None])
 _FILE = click.Path(path_type=Path)
+
+
+def _model_options(command: F) -> F:
+    """Options of the openai judge; they replace the home's settings for one run."""
+    for option in (
+        click.option(
+            "--profile",
+            type=click.Choice(["fast", "cheap"]),
+            help="Least time or least cost [default: fast].",
+        ),
+        click.option("--budget-usd", type=click.FloatRange(0), help="Spend at most this."),
+        click.option("--budget-tokens", type=click.IntRange(0), help="Use at most this."),
+        click.option("--batch-size", type=click.IntRange(1, 50), help="Words per call [chosen]."),
+        click.option(
+            "--in-flight", type=click.IntRange(1, 2_000), help="Calls in flight [learned]."
+        ),
+        click.option("--ask-all", is_flag=True, help="Ask about what similarity decides, too."),
+    ):
+        command = option(command)
+
+    @wraps(command)
+    def with_options(
+        profile: str | None,
+        budget_usd: float | None,
+        budget_tokens: int | None,
+        batch_size: int | None,
+        in_flight: int | None,
+        ask_all: bool,
+        **others: Any,
+    ) -> None:
+        model_options = {
+            "profile": profile,
+            "budget_usd": budget_usd,
+            "budget_tokens": budget_tokens,
+            "llm_batch_size": batch_size,
+            "max_requests_in_flight": in_flight,
+            "skip_high_confidence": False if ask_all else None,
+        }
+        command(model_options=model_options, **others)
+
+    return with_options  # type: ignore[return-value]
 
 
 def _home_option(command: F) -> F:
@@ -95,6 +136,7 @@ def main(home: Path | None) -> None:
 @click.option("--batch-time", type=click.DateTime(), help="Time of the batch, UTC [default: now].")
 @click.option("--refresh", is_flag=True, help="Compute partitions again though nothing changed.")
 @click.option("--verbose", is_flag=True, help="Show Dagster's log.")
+@_model_options
 @_home_option
 def run(
     *,
@@ -108,6 +150,7 @@ def run(
     batch_time: dt.datetime | None,
     refresh: bool,
     verbose: bool,
+    model_options: dict[str, Any],
 ) -> None:
     """Ingest words and labels, then bring every partition that they touch up to date.
 
@@ -115,7 +158,7 @@ def run(
     """
     from harmonizer_assets.selection import check_label_types
 
-    harmonizer = _open(home, taxonomy, judge)
+    harmonizer = _open(home, taxonomy, judge, model_options)
     chosen = judge or harmonizer.settings.judge.judge
     # What can be seen to be wrong with the options comes out before anything is ingested; a
     # merchant may only come with the files.
@@ -127,12 +170,90 @@ def run(
         label_types=list(label_types) or None,
         merchants=list(merchants) or None,
         refresh=refresh,
+        options=model_options,
         verbose=verbose,
     )
     _show_outcome(harmonizer, outcome)
+    _refuse_half_done(outcome)
+
+
+@main.command("retry-dead-letters")
+@click.option("--verbose", is_flag=True, help="Show Dagster's log.")
+@_model_options
+@_home_option
+def retry_dead_letters(*, home: Home, verbose: bool, model_options: dict[str, Any]) -> None:
+    """Ask the words again that could not be judged after all attempts."""
+    _require_home(home)
+    harmonizer = _open(home, None, "openai", model_options)
+    before = harmonizer.counts().dead_letters
+    if not before:
+        click.echo("There are no dead letters.")
+        return
+    outcome = _run(harmonizer, "openai", dead_letters=True, options=model_options, verbose=verbose)
+    _show_outcome(harmonizer, outcome)
+    click.echo(f"{before:,} dead letters before, {outcome.counts.dead_letters:,} now.")
+    _refuse_half_done(outcome)
+
+
+@main.command()
+@click.option("--words", type=_FILE, help="Words: Parquet, CSV or NDJSON.")
+@click.option("--labels", type=_FILE, help="Labels: Parquet, CSV or NDJSON.")
+@click.option("--label-type", "label_types", multiple=True, help="Only this label type.")
+@click.option("--merchant", "merchants", multiple=True, help="Only this merchant: name or key.")
+@click.option("--refresh", is_flag=True, help="Plan for all partitions, changed or not.")
+@click.option("--json", "json_file", type=_FILE, help="Also write the plan as JSON.")
+@click.option("--verbose", is_flag=True, help="Show Dagster's log.")
+@_model_options
+@_home_option
+def plan(
+    *,
+    home: Home,
+    words: Path | None,
+    labels: Path | None,
+    label_types: tuple[str, ...],
+    merchants: tuple[str, ...],
+    refresh: bool,
+    json_file: Path | None,
+    verbose: bool,
+    model_options: dict[str, Any],
+) -> None:
+    """Say what `run --judge openai` would ask, take and cost, with one real prompt.
+
+    Ingests and scores like `run`, but asks nobody; it needs no key.
+    """
+    from harmonizer_assets.selection import check_label_types
+
+    harmonizer = _open(home, None, "offline", model_options)
+    check_label_types(harmonizer, label_types)
+    _submit(home, words, labels, None)
+    warnings.simplefilter("ignore")
+    from harmonizer_assets.runs import run_plan
+    from harmonizer_assets.terminal import terminal_progress
+
+    with terminal_progress():
+        made = run_plan(
+            harmonizer,
+            label_types=list(label_types) or None,
+            merchants=list(merchants) or None,
+            refresh=refresh,
+            options=model_options,
+            log_level="INFO" if verbose else "CRITICAL",
+        )
+    if json_file is not None:
+        _write_json(json_file, made.to_dict())
+    click.echo(made.to_text())
+
+
+def _refuse_half_done(outcome: PipelineOutcome) -> None:
+    """Say with the exit code what did not go all the way."""
     if outcome.set_aside:
         raise InputError(
             "; ".join(f"{source} was set aside: {error}" for source, error in outcome.set_aside)
+        )
+    if outcome.stopped_at_budget:
+        raise BudgetReached(
+            "stopped at the budget: what was answered is kept, the rest is unresolved; run again "
+            "to go on"
         )
 
 
@@ -192,10 +313,7 @@ def evaluate(*, home: Home, truth: Path, json_file: Path | None) -> None:
     _require_home(home)
     evaluation = compare(Warehouse(home), truth)
     if json_file is not None:
-        try:
-            json_file.write_text(json.dumps(evaluation.to_dict(), indent=2) + "\n")
-        except OSError as error:
-            raise InputError(f"{json_file}: cannot be written ({error.strerror})") from error
+        _write_json(json_file, evaluation.to_dict())
     click.echo(evaluation.to_text())
 
 
@@ -235,9 +353,22 @@ def ui(*, home: Home, port: int) -> None:
     os.execv(sys.executable, [*command, "-h", "127.0.0.1", "-p", str(port)])
 
 
-def _open(home: Home, taxonomy: Path | None, judge: JudgeName | None) -> Harmonizer:
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    try:
+        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def _open(
+    home: Home,
+    taxonomy: Path | None,
+    judge: JudgeName | None,
+    model_options: dict[str, Any] | None = None,
+) -> Harmonizer:
     """Open the harmonizer, having checked all that can be checked before any work."""
     from harmonizer_assets.core.harmonizer import Harmonizer
+    from harmonizer_assets.core.settings import Settings
     from harmonizer_assets.core.taxonomy import Taxonomy
 
     home.ensure()
@@ -245,7 +376,8 @@ def _open(home: Home, taxonomy: Path | None, judge: JudgeName | None) -> Harmoni
         _keep_taxonomy(home, taxonomy, Taxonomy.load(taxonomy))
     # Dagster's definitions read the taxonomy of the home that the environment names.
     os.environ["HARMONIZER_HOME"] = str(home.root)
-    harmonizer = Harmonizer(home)
+    settings = Settings.load(home.settings_file)
+    harmonizer = Harmonizer(home, settings.with_judge(**(model_options or {})))
     harmonizer.check_judge(judge or harmonizer.settings.judge.judge)
     return harmonizer
 
@@ -328,6 +460,7 @@ def _show_outcome(harmonizer: Harmonizer, outcome: PipelineOutcome) -> None:
         ("quarantined", f"{outcome.quarantined:,} rows by this run, {counts.quarantined:,} in all"),
         ("changed", f"{outcome.words_changed:,} words, {outcome.labels_changed:,} labels"),
         ("embedded", f"{outcome.embedded:,} documents"),
+        *_usage_rows(outcome),
         (
             "computed",
             ", ".join(
@@ -343,6 +476,25 @@ def _show_outcome(harmonizer: Harmonizer, outcome: PipelineOutcome) -> None:
         click.echo("Nothing had changed: 0 embeddings computed, 0 rows changed.")
     for name, severity in outcome.failed_checks:
         click.echo(f"Check {name} did not pass ({severity.lower()}).", err=True)
+
+
+def _usage_rows(outcome: PipelineOutcome) -> list[tuple[str, str]]:
+    if not outcome.llm:
+        return []
+
+    def total(name: str) -> int:
+        return sum(row[name] for row in outcome.llm)
+
+    costs = [row["cost_usd"] for row in outcome.llm]
+    cost = "at unknown prices" if None in costs else f"{sum(costs):.4f} USD"
+    return [
+        (
+            "model",
+            f"{total('words_asked'):,} words in {total('calls'):,} calls "
+            f"({total('retries'):,} repeated), {total('cache_hits'):,} known already, "
+            f"{total('prompt_tokens'):,} tokens in, {total('completion_tokens'):,} out, {cost}",
+        )
+    ]
 
 
 def _show_worst(harmonizer: Harmonizer) -> None:

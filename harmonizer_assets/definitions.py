@@ -8,6 +8,8 @@ from dagster import Definitions, in_process_executor
 
 from harmonizer_assets.assets.embeddings import word_embeddings
 from harmonizer_assets.assets.harmonize import (
+    llm_plan,
+    llm_usage,
     llm_verdicts,
     merchant_alarms,
     outliers,
@@ -16,7 +18,7 @@ from harmonizer_assets.assets.harmonize import (
 from harmonizer_assets.assets.ingest import ingest_batches
 from harmonizer_assets.checks import CHECKS
 from harmonizer_assets.instance import EVENT_BATCH_SIZE
-from harmonizer_assets.jobs import check_job, harmonize_job, ingest_job
+from harmonizer_assets.jobs import check_job, harmonize_job, ingest_job, plan_job, retry_job
 from harmonizer_assets.resources import HarmonizerResource, PartitionSelection
 
 # Also for runs that the web UI launches: without it every partition's event is a transaction.
@@ -30,9 +32,11 @@ defs = Definitions(
         llm_verdicts,
         outliers,
         merchant_alarms,
+        llm_usage,
+        llm_plan,
     ],
     asset_checks=CHECKS,
-    jobs=[ingest_job, harmonize_job, check_job],
+    jobs=[ingest_job, harmonize_job, check_job, plan_job, retry_job],
     resources={
         "harmonizer": HarmonizerResource(),
         "selection": PartitionSelection(),

@@ -1,6 +1,7 @@
 """Jobs: ingest what has arrived, harmonize what it touched, check the result."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from dagster import (
     AssetMaterialization,
@@ -17,7 +18,12 @@ from dagster import (
 from harmonizer_assets.core.harmonizer import AssetName, Harmonizer
 from harmonizer_assets.core.results import PartitionResult
 from harmonizer_assets.core.stages import stored_fingerprints
-from harmonizer_assets.materializations import report_materializations, reported_versions
+from harmonizer_assets.materializations import (
+    plan_metadata,
+    report_materializations,
+    report_usage,
+    reported_versions,
+)
 from harmonizer_assets.progress import LogProgress
 from harmonizer_assets.resources import HarmonizerResource, PartitionSelection
 
@@ -41,15 +47,22 @@ def score(
     context: OpExecutionContext, harmonizer: HarmonizerResource, selection: PartitionSelection
 ) -> dict[str, int]:
     """Bring `similarity_matches` up to date."""
-    return _run_stage(context, harmonizer.open(), selection, "similarity_matches")
+    opened = selection.open(harmonizer)
+    if selection.dead_letters:
+        requeued = opened.requeue_dead_letters()
+        context.log.info(f"{len(requeued)} partitions hold dead letters and are judged again")
+    return _run_stage(context, opened, selection, "similarity_matches")
 
 
 @op(ins={"scored": In(Nothing)}, description="Judge the labels that similarity leaves open.")
 def judge(
     context: OpExecutionContext, harmonizer: HarmonizerResource, selection: PartitionSelection
 ) -> dict[str, int]:
-    """Bring `llm_verdicts` up to date."""
-    return _run_stage(context, harmonizer.open(), selection, "llm_verdicts")
+    """Bring `llm_verdicts` up to date; what the model took is an event of `llm_usage`."""
+    opened = selection.open(harmonizer)
+    totals = _run_stage(context, opened, selection, "llm_verdicts")
+    report_usage(context, opened)
+    return totals | {"stopped_at_budget": int(opened.llm_totals.stopped_at_budget)}
 
 
 @op(ins={"judged": In(Nothing)}, description="Write the outliers, each with its reason.")
@@ -57,7 +70,7 @@ def publish(
     context: OpExecutionContext, harmonizer: HarmonizerResource, selection: PartitionSelection
 ) -> dict[str, int]:
     """Bring `outliers` up to date."""
-    return _run_stage(context, harmonizer.open(), selection, "outliers")
+    return _run_stage(context, selection.open(harmonizer), selection, "outliers")
 
 
 @op(ins={"published": In(Nothing)}, description="Find receipts that disagree with their merchant.")
@@ -80,6 +93,44 @@ def raise_alarms(context: OpExecutionContext, harmonizer: HarmonizerResource) ->
 def harmonize_job() -> None:
     """Score, judge, publish, raise alarms."""
     raise_alarms(published=publish(judged=judge(scored=score())))
+
+
+@job(
+    name="retry_dead_letters",
+    description="Ask the words again that could not be judged, and bring up to date what waits.",
+    executor_def=in_process_executor,
+    config={"resources": {"selection": {"config": {"dead_letters": True}}}},
+)
+def retry_job() -> None:
+    """Requeue, score, judge, publish, raise alarms."""
+    raise_alarms(published=publish(judged=judge(scored=score())))
+
+
+@op(ins={"scored": In(Nothing)}, description="Estimate what judging would take; spends nothing.")
+def plan(
+    context: OpExecutionContext, harmonizer: HarmonizerResource, selection: PartitionSelection
+) -> dict[str, Any]:
+    """Make the plan of the partitions that are not up to date."""
+    opened = selection.open(harmonizer)
+    made = opened.plan(
+        opened.stale_partitions(
+            "openai", selection.label_types, selection.merchants, refresh=selection.refresh
+        ),
+        refresh=selection.refresh,
+    )
+    context.log_event(AssetMaterialization("llm_plan", metadata=plan_metadata(made)))
+    return made.to_dict()
+
+
+@job(
+    name="plan_verdicts",
+    description="Say what judging the waiting partitions with a model would cost, with one real "
+    "prompt; it asks nobody and needs no key.",
+    executor_def=in_process_executor,
+)
+def plan_job() -> None:
+    """Score, plan."""
+    plan(scored=score())
 
 
 def _run_stage(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from dagster import (
@@ -31,6 +32,8 @@ from dagster._core.execution.context.metadata_logging import (
     OutputMetadataHandle,
 )
 
+from harmonizer_assets.core.harmonizer import Harmonizer
+from harmonizer_assets.core.llm.plan import Plan
 from harmonizer_assets.core.partitions import PartitionKey
 from harmonizer_assets.core.results import PartitionResult
 from harmonizer_assets.partitions import from_dagster, to_dagster
@@ -79,6 +82,37 @@ def worst_table(rows: Iterable[Mapping[str, Any]]) -> MetadataValue:
         for row in rows
     ]
     return MetadataValue.table(records, schema=_WORST_SCHEMA)
+
+
+def plan_metadata(plan: Plan) -> dict[str, Any]:
+    """What the UI shows of a plan."""
+    shown = {name: value for name, value in plan.to_dict().items() if name != "prompt"}
+    if plan.usd is None:
+        shown["usd"] = "unknown: no price for this model"
+    return {**shown, "prompt": MetadataValue.json(plan.prompt or [])}
+
+
+def report_usage(context: OpExecutionContext, harmonizer: Harmonizer) -> None:
+    """Report what a run has used as an event of the asset `llm_usage`, if it asked a model."""
+    by_type = harmonizer.usage(context.run_id)
+    if not by_type:
+        return
+    totals = asdict(harmonizer.llm_totals)
+    if totals["cost_usd"] is None:
+        totals["cost_usd"] = "unknown: no price for this model"
+    columns = [TableColumn("label_type", "string")] + [
+        TableColumn(name, "float" if name == "cost_usd" else "int")
+        for name in by_type[0]
+        if name != "label_type"
+    ]
+    records = [
+        TableRecord({name: "" if value is None else value for name, value in row.items()})
+        for row in by_type
+    ]
+    table = MetadataValue.table(records, schema=TableSchema(columns))
+    context.log_event(
+        AssetMaterialization("llm_usage", metadata={**totals, "by_label_type": table})
+    )
 
 
 def report_materializations(

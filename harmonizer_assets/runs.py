@@ -14,10 +14,11 @@ from dagster._core.utils import make_new_run_id
 
 from harmonizer_assets.core.errors import HarmonizerError, StoreError
 from harmonizer_assets.core.harmonizer import Harmonizer
+from harmonizer_assets.core.llm.plan import Plan
 from harmonizer_assets.core.results import Counts
 from harmonizer_assets.definitions import defs
 from harmonizer_assets.instance import open_instance
-from harmonizer_assets.jobs import check_job, harmonize_job, ingest_job
+from harmonizer_assets.jobs import check_job, harmonize_job, ingest_job, plan_job
 from harmonizer_assets.selection import check_label_types, merchant_keys
 
 _PID_TAG: Final = "harmonizer/pid"
@@ -39,6 +40,8 @@ class PipelineOutcome:
         partitions_computed: partitions whose rows were written, per asset.
         rows_computed: labels in those partitions, per asset.
         failed_checks: name and severity of the asset checks that did not pass.
+        stopped_at_budget: whether the budget ended before the questions did.
+        llm: what was asked of a model by this run, per label type.
         counts: the home's totals afterwards.
     """
 
@@ -50,6 +53,8 @@ class PipelineOutcome:
     partitions_computed: Mapping[str, int]
     rows_computed: Mapping[str, int]
     failed_checks: Sequence[tuple[str, str]]
+    stopped_at_budget: bool
+    llm: Sequence[Mapping[str, Any]]
     counts: Counts
 
     @property
@@ -70,6 +75,8 @@ def run_pipeline(
     label_types: Sequence[str] | None = None,
     merchants: Sequence[str] | None = None,
     refresh: bool = False,
+    dead_letters: bool = False,
+    options: Mapping[str, Any] | None = None,
     log_level: str = "ERROR",
 ) -> PipelineOutcome:
     """Ingest the inbox, harmonize what is not up to date, check the result.
@@ -83,6 +90,8 @@ def run_pipeline(
         label_types: only these; None means all.
         merchants: only these, as keys or display names; None means all.
         refresh: compute partitions again although their labels have not changed.
+        dead_letters: ask the words again that could not be judged.
+        options: settings of the openai judge for this run, see `JudgeOptions`.
         log_level: of Dagster's console log.
 
     Raises:
@@ -99,6 +108,8 @@ def run_pipeline(
             "merchants": None if merchants is None else merchant_keys(harmonizer, merchants),
             "judge": judge,
             "refresh": refresh,
+            "dead_letters": dead_letters,
+            "options": dict(options or {}),
         }
         resources = {"selection": {"config": selection}}
         harmonized = _execute(instance, harmonize_job.name, resources, log_level)
@@ -127,8 +138,38 @@ def run_pipeline(
             for evaluation in checked.get_asset_check_evaluations()
             if not evaluation.passed
         ],
+        stopped_at_budget=bool(totals["llm_verdicts"]["stopped_at_budget"]),
+        llm=harmonizer.usage(harmonized.run_id),
         counts=harmonizer.counts(),
     )
+
+
+def run_plan(
+    harmonizer: Harmonizer,
+    *,
+    label_types: Sequence[str] | None = None,
+    merchants: Sequence[str] | None = None,
+    refresh: bool = False,
+    options: Mapping[str, Any] | None = None,
+    log_level: str = "ERROR",
+) -> Plan:
+    """Ingest the inbox, score what is not up to date, and say what judging it would take.
+
+    Arguments and errors are those of `run_pipeline`.
+    """
+    check_label_types(harmonizer, label_types or ())
+    with open_instance(harmonizer.home) as instance:
+        fail_abandoned_runs(instance)
+        _execute(instance, ingest_job.name, {}, log_level)
+        selection = {
+            "label_types": None if label_types is None else list(label_types),
+            "merchants": None if merchants is None else merchant_keys(harmonizer, merchants),
+            "judge": "openai",
+            "refresh": refresh,
+            "options": dict(options or {}),
+        }
+        planned = _execute(instance, plan_job.name, {"selection": {"config": selection}}, log_level)
+    return Plan(**planned.output_for_node("plan"))
 
 
 def fail_abandoned_runs(instance: DagsterInstance) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from dagster import (
     AssetExecutionContext,
+    AssetSpec,
     BackfillPolicy,
     Config,
     MaterializeResult,
@@ -18,10 +19,14 @@ from harmonizer_assets.core.harmonizer import AssetName
 from harmonizer_assets.core.llm.wire import PROMPT_VERSION
 from harmonizer_assets.core.partitions import PartitionKey
 from harmonizer_assets.core.scoring import SCORER_VERSION
-from harmonizer_assets.materializations import add_partition_metadata, partition_metadata
+from harmonizer_assets.materializations import (
+    add_partition_metadata,
+    partition_metadata,
+    report_usage,
+)
 from harmonizer_assets.partitions import from_dagster, label_type_by_merchant
 from harmonizer_assets.progress import LogProgress
-from harmonizer_assets.resources import HarmonizerResource, named_judge
+from harmonizer_assets.resources import HarmonizerResource, JudgeOptions, named_judge
 
 GROUP = "harmonize"
 
@@ -38,6 +43,27 @@ class JudgeConfig(RefreshConfig):
 
     judge: Literal["settings", "offline", "openai"] = "settings"
     """Who decides what similarity leaves open: one of the judges, or as the settings say."""
+    options: JudgeOptions = JudgeOptions()
+    """Settings of the openai judge for this run."""
+
+
+llm_usage = AssetSpec(
+    "llm_usage",
+    deps=["llm_verdicts"],
+    description="Calls, tokens and cost of each run that asks a model, per label type.",
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"duckdb"},
+)
+
+llm_plan = AssetSpec(
+    "llm_plan",
+    deps=["similarity_matches"],
+    description="What asking a model would take, by the job plan_verdicts; it spends nothing.",
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"duckdb"},
+)
 
 
 @asset(
@@ -118,8 +144,8 @@ def _materialize(
 
     A range is a cross product, so it also names partitions without labels; they say so.
     """
-    harmonizer = resource.open()
-    judge = config.judge if isinstance(config, JudgeConfig) else "settings"
+    asked = config if isinstance(config, JudgeConfig) else JudgeConfig()
+    harmonizer = resource.open(asked.options)
     requested = [from_dagster(key) for key in context.partition_keys]
     held = {*harmonizer.partitions(), *harmonizer.emptied_partitions()}
     metadata: dict[PartitionKey, Mapping[str, Any]] = {
@@ -130,7 +156,7 @@ def _materialize(
     for result in harmonizer.materialize(
         asset_name,
         [partition for partition in requested if partition in held],
-        judge=named_judge(judge, harmonizer),
+        judge=named_judge(asked.judge, harmonizer),
         run_id=context.run_id,
         refresh=config.refresh,
         on_progress=LogProgress(context.log),
@@ -139,6 +165,10 @@ def _materialize(
         totals.update(result.counts)
         computed += result.changed
     add_partition_metadata(context, metadata)
+    if asset_name == "llm_verdicts":
+        report_usage(context.op_execution_context, harmonizer)
+        if harmonizer.llm_totals.stopped_at_budget:
+            context.log.warning("stopped at the budget: run again to go on where this run stopped")
     context.log.info(
         f"{len(requested)} partitions requested, "
         f"{sum(partition in held for partition in requested)} hold labels, {computed} computed: "

@@ -39,3 +39,9 @@ class StoreBusyError(StoreError):
 
 class JudgeError(HarmonizerError):
     """The judge can answer no question at all."""
+
+
+class BudgetReached(HarmonizerError):  # noqa: N818  it is a state, not an error
+    """The budget was used up before all was asked: run again to go on."""
+
+    exit_code = 3

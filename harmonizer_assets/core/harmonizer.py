@@ -21,6 +21,8 @@ from harmonizer_assets.core.ingest import Ingest, IngestReport
 from harmonizer_assets.core.judge import OfflineJudge
 from harmonizer_assets.core.llm.endpoint import require_key
 from harmonizer_assets.core.llm.judging import LLMJudge
+from harmonizer_assets.core.llm.plan import Plan, make_plan
+from harmonizer_assets.core.llm.prices import price_of
 from harmonizer_assets.core.llm.scheduler import RunTotals
 from harmonizer_assets.core.outliers import OutlierPublishing, outlier_stage
 from harmonizer_assets.core.partitions import PartitionKey
@@ -41,7 +43,7 @@ from harmonizer_assets.core.stages import (
 )
 from harmonizer_assets.core.taxonomy import Taxonomy
 from harmonizer_assets.core.vector_index import VectorIndex
-from harmonizer_assets.core.verdicts import OfflineJudging, verdict_stage
+from harmonizer_assets.core.verdicts import OfflineJudging, requeue_dead_letters, verdict_stage
 from harmonizer_assets.core.warehouse import Warehouse
 
 AssetName = Literal["similarity_matches", "llm_verdicts", "outliers"]
@@ -70,6 +72,19 @@ SEMI JOIN words w USING (image_id, receipt_id, line_id, word_id)
 LEFT JOIN word_documents d USING (image_id, receipt_id, line_id, word_id)
 LEFT JOIN document_metadata m USING (document_id)
 WHERE m.document_id IS NULL
+"""
+
+
+_USAGE = """
+SELECT label_type, sum(calls)::BIGINT AS calls, sum(words_asked)::BIGINT AS words_asked,
+    sum(cache_hits)::BIGINT AS cache_hits,
+    sum(skipped_by_similarity)::BIGINT AS skipped_by_similarity,
+    sum(prompt_tokens)::BIGINT AS prompt_tokens,
+    sum(completion_tokens)::BIGINT AS completion_tokens,
+    CASE WHEN count(*) = count(cost_usd) THEN sum(cost_usd) END AS cost_usd,
+    sum(retries)::BIGINT AS retries, sum(rate_limited)::BIGINT AS rate_limited
+FROM llm_usage WHERE $run_id IS NULL OR run_id = $run_id
+GROUP BY label_type ORDER BY cost_usd DESC NULLS LAST, calls DESC, label_type
 """
 
 
@@ -367,14 +382,38 @@ class Harmonizer:
         row = self.warehouse.query(_UNINDEXED).to_pylist()[0]
         return int(row["n"])
 
+    def plan(self, partitions: Sequence[PartitionKey], *, refresh: bool = False) -> Plan:
+        """What asking a model about these partitions would take; needs no key and asks nobody."""
+        judge = self.llm_judge()
+        run = StageRun(
+            self.warehouse,
+            self._stages("openai")[1],
+            partitions,
+            run_id="",
+            refresh=refresh,
+            on_progress=None,
+        )
+        price = price_of(self.home, judge.model)
+        return make_plan(judge, run.chunks(), self.settings.judge, price)
+
+    def requeue_dead_letters(self) -> list[PartitionKey]:
+        """Have the next run ask the dead letters again; the partitions that hold them."""
+        return self.warehouse.write(requeue_dead_letters)
+
+    def usage(self, run_id: str | None = None) -> list[dict[str, Any]]:
+        """What has been used per label type, by one run or by all; most expensive first."""
+        return self.warehouse.query(_USAGE, {"run_id": run_id}).to_pylist()
+
     def check_judge(self, judge: JudgeName) -> None:
-        """See that a judge can be made.
+        """See that a judge can work.
 
         Raises:
-            ConfigurationError: it needs a key that the environment does not hold.
+            ConfigurationError: it needs a key that the environment does not hold, or it has a
+                budget in USD and the model's price is not known.
         """
         if judge == "openai":
             require_key()
+            self.llm_judge().budget()
 
     def decided_by(self) -> dict[str, int]:
         """How many labels each way of deciding has decided."""

@@ -51,6 +51,7 @@ class Stage:
         worst: SQL that selects the most suspicious labels of `chunk`, at least with the columns
             `label_type` and `merchant_key`, most suspicious first within a partition; or None.
         downstream: the stages whose rows depend on this one's.
+        metrics: SQL that selects figures of the run `$run_id` about partitions of `chunk`; or None.
     """
 
     asset: str
@@ -58,6 +59,7 @@ class Stage:
     outcomes: str
     worst: str | None = None
     downstream: tuple[str, ...] = ()
+    metrics: str | None = None
 
     def fingerprint(self, merchant_fingerprint: str) -> str:
         """Combine the merchant's labels with the stage's identity."""
@@ -212,7 +214,7 @@ class StageRun:
             rows.write(con)
             _store_fingerprints(con, stage, chunk, prints, rows.incomplete, self._run_id)
             seconds = (time.monotonic() - self._last_commit) / len(chunk.partitions)
-            return _results(con, stage, chunk, prints, changed=True, seconds=seconds)
+            return _results(con, stage, chunk, prints, run_id=self._run_id, seconds=seconds)
 
         results = self._warehouse.write(write)
         self._last_commit = time.monotonic()
@@ -322,9 +324,10 @@ def _results(
     chunk: Chunk,
     fingerprints: dict[PartitionKey, str],
     *,
-    changed: bool = False,
+    run_id: str | None = None,
     seconds: float = 0.0,
 ) -> list[PartitionResult]:
+    """What is known about a chunk; `run_id` names the run that has just computed it, if one did."""
     con.register("chunk", chunk.table())
     outcomes: dict[PartitionKey, dict[str, int]] = {}
     for label_type, merchant, outcome, n in con.execute(stage.outcomes).fetchall():
@@ -334,15 +337,22 @@ def _results(
         for row in con.execute(stage.worst.format(limit=_WORST)).to_arrow_table().to_pylist():
             key = PartitionKey(row.pop("label_type"), row.pop("merchant_key"))
             worst.setdefault(key, []).append(row)
+    metrics: dict[PartitionKey, dict[str, float]] = {}
+    if stage.metrics is not None and run_id is not None:
+        figures = con.execute(stage.metrics, {"run_id": run_id}).to_arrow_table().to_pylist()
+        for row in figures:
+            key = PartitionKey(row.pop("label_type"), row.pop("merchant_key"))
+            metrics[key] = {name: value for name, value in row.items() if value is not None}
     return [
         PartitionResult(
             partition,
             chunk.labels[partition],
-            changed,
+            run_id is not None,
             fingerprints[partition],
             outcomes.get(partition, {}),
             tuple(worst.get(partition, ())),
-            seconds=seconds,
+            metrics.get(partition, {}),
+            seconds,
         )
         for partition in chunk.partitions
     ]

@@ -25,10 +25,25 @@ FROM judgements SEMI JOIN chunk USING (label_type, merchant_key) GROUP BY ALL
 """
 
 
+_DEAD_PARTITIONS = """
+CREATE OR REPLACE TEMP TABLE dead_partitions AS
+SELECT DISTINCT l.label AS label_type, l.merchant_key
+FROM dead_letters d JOIN labels l USING (image_id, receipt_id, line_id, word_id, label)
+WHERE d.stage = $1
+ORDER BY ALL
+"""
+
+_METRICS = """
+SELECT label_type, merchant_key, calls, words_asked, cache_hits, prompt_tokens, completion_tokens,
+    cost_usd, retries, rate_limited, wall_seconds
+FROM llm_usage SEMI JOIN chunk USING (label_type, merchant_key) WHERE run_id = $run_id
+"""
+
+
 def verdict_stage(scoring: Stage, judge_identity: str) -> Stage:
     """The stage: its rows depend on the scores and on who judges."""
     identity = f"{scoring.identity}\n{judge_identity}"
-    return Stage(ASSET, identity, _OUTCOMES, downstream=("outliers",))
+    return Stage(ASSET, identity, _OUTCOMES, downstream=("outliers",), metrics=_METRICS)
 
 
 @dataclass
@@ -83,6 +98,23 @@ def write_verdicts(
     warehouse.replace_partitions(con, "judgements", partitions, rows)
     letters = [letter for one in judged for letter in one.dead_letters]
     _write_dead_letters(con, partitions, letters)
+
+
+def requeue_dead_letters(con: duckdb.DuckDBPyConnection) -> list[PartitionKey]:
+    """Take the partitions that hold dead letters as not up to date, so that they are asked again.
+
+    The dead letters themselves stay until their words are answered.
+    """
+    con.execute(_DEAD_PARTITIONS, [ASSET])
+    found = [PartitionKey(*row) for row in con.execute("FROM dead_partitions").fetchall()]
+    con.execute(
+        "DELETE FROM partition_state WHERE asset IN ($1, 'outliers') "
+        "AND (label_type, merchant_key) IN "
+        "(SELECT (label_type, merchant_key) FROM dead_partitions)",
+        [ASSET],
+    )
+    con.execute("DROP TABLE dead_partitions")
+    return found
 
 
 def _judgement_rows(judged: Sequence[PartitionVerdicts]) -> pa.Table:

@@ -99,6 +99,15 @@ class LLMJudge:
             parameters["temperature"] = self._settings.temperature
         return parameters
 
+    def budget(self) -> Budget:
+        """A fresh budget with the limits that the settings set.
+
+        Raises:
+            ConfigurationError: there is a limit in USD, and the model's price is not known.
+        """
+        limits = self._settings.budget_tokens, self._settings.budget_usd
+        return Budget(*limits, price_of(self._home, self._model), self._model)
+
     async def judge(
         self, chunks: Iterable[Chunk], run_id: str
     ) -> AsyncGenerator[tuple[Chunk, ChunkRows]]:

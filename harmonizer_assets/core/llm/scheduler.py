@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 from harmonizer_assets.core.errors import JudgeError
@@ -34,6 +35,7 @@ BUDGET_USED_UP: Final = "not asked: the budget is used up"
 
 _FEED_BELOW_WORDS: Final = 5_000
 """More partitions are read once fewer words than this wait."""
+_SAMPLED_HEADS: Final = 8
 _LONGEST_BACKOFF: Final = 30.0
 _OUTPUT_PRICE_RATIO: Final = 4.0
 """Output against input tokens, where the model's price is not known; the usual ratio."""
@@ -233,7 +235,7 @@ class Scheduler:
         chance = self._packer.chances / words
         mean = self._output.expected(chance)
         word_prompt = self._prompt.expected(self._packer.bytes / words)
-        heads = [work.asks[0].head.size for work, _ in zip(self._works.values(), range(8))]
+        heads = [work.asks[0].head.size for work in islice(self._works.values(), _SAMPLED_HEADS)]
         head_bytes = self._wire.prompt_bytes([]) + sum(heads) / max(1, len(heads))
         head_prompt = self._prompt.expected(head_bytes)
         output_price = (

@@ -61,7 +61,7 @@ _MESSAGE_OVERHEAD_TOKENS: Final = 50
 # What OCR takes for one word is short and holds no spaces. Anything else is asked about alone and
 # never shown as the neighbour or example of another word, so that it can sway no other verdict.
 _PLAIN_WORD: Final = re.compile(r"[^\s{}<>\[\]\\`|\"]{1,32}")
-_PLAIN_NAME: Final = re.compile(r"[\w&'’.,()\-+/@#!* ]{1,60}")
+_PLAIN_NAME: Final = re.compile(r"[\w&'\u2019.,()\-+/@#!* ]{1,60}")
 _ORDERS: Final = re.compile(
     r"ignore|disregard|instruct|prompt|system|assistant|verdict|outlier|json|override|jailbreak",
     re.IGNORECASE,
