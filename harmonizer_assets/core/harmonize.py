@@ -14,7 +14,7 @@ from harmonizer_assets.core.home import Home
 from harmonizer_assets.core.llm.scheduler import RunTotals
 from harmonizer_assets.core.progress import ProgressFn
 from harmonizer_assets.core.results import Counts
-from harmonizer_assets.core.settings import CacheScope, JudgeSettings, Profile, Settings
+from harmonizer_assets.core.settings import CacheScope, Profile, Settings
 
 
 @dataclass(frozen=True)

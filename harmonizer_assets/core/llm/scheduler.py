@@ -1,4 +1,4 @@
-"""The scheduler: all label types, merchants and words in flight at once, under one set of limits."""
+"""The scheduler: label types, merchants and words in flight at once, under one set of limits."""
 
 from __future__ import annotations
 
