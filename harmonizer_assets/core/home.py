@@ -74,6 +74,11 @@ class Home:
         return self.root / "harmonizer.toml"
 
     @property
+    def journals(self) -> Path:
+        """Answers on their way into the database."""
+        return self.root / "journals"
+
+    @property
     def prices(self) -> Path:
         """Prices of models, where they differ from the packaged ones."""
         return self.root / "prices.yaml"

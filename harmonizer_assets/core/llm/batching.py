@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import heapq
-import itertools
 import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count, islice
 from typing import Final
 
 from harmonizer_assets.core.llm.wire import Ask
@@ -20,6 +20,8 @@ _SMALL_PARTITION: Final = 10
 """Partitions with fewer questions than this share a lane, and so calls, with their like."""
 _OVERHEAD_SHARE: Final = 0.1
 """`cheap` makes batches so large that the shared prompt is a tenth of what the words cost."""
+_STRETCH: Final = 1.15
+"""How much longer than wished batches may be, to be even."""
 _SPREAD: Final = 1.0
 """Standard deviations by which a first batch stays short of its share, to even out later."""
 
@@ -45,10 +47,14 @@ class PartitionWork:
 
 @dataclass(eq=False)
 class Lane:
-    """Words of one label type that may share calls: one partition, or several small ones."""
+    """Words of one label type that may share calls: one partition, or several small ones.
+
+    `words` counts all that it has been given, `pending` holds those that wait.
+    """
 
     label_type: str
     pending: deque[Ask] = field(default_factory=deque)
+    words: int = 0
     shared: bool = False
     in_flight: int = 0
 
@@ -136,6 +142,21 @@ def _share(load: Load) -> tuple[float, float]:
     return max(0.0, (level - load.first_token) / load.per_token), level
 
 
+@dataclass(frozen=True)
+class Reach:
+    """What may be packed at one time.
+
+    Attributes:
+        words: that wait in lanes that are open or may be; while there are `more` lanes behind them,
+            those that such lanes hold at first, since others follow as they empty.
+        calls: that these lanes may have in flight.
+    """
+
+    words: int
+    calls: int
+    more: bool
+
+
 class Packer:
     """Holds the words that wait and packs them into batches.
 
@@ -157,7 +178,8 @@ class Packer:
         self._open: dict[str, list[Lane]] = {}
         self._shared: dict[str, Lane] = {}
         self._retries: list[tuple[float, int, Batch]] = []
-        self._order = itertools.count()
+        self._retrying = 0
+        self._order = count()
         self.words = 0
         self.chances = 0.0
         self.bytes = 0
@@ -178,6 +200,7 @@ class Packer:
         else:
             lane = self._new_lane(label_type, shared=False)
         lane.pending.extend(work.asks)
+        lane.words += len(work.asks)
         self._count(work.asks, 1)
 
     def _new_lane(self, label_type: str, *, shared: bool) -> Lane:
@@ -185,24 +208,25 @@ class Packer:
         self._waiting.setdefault(label_type, deque()).append(lane)
         return lane
 
-    @property
-    def slots(self) -> int:
-        """Calls that the open and openable lanes may have in flight."""
-        lanes = sorted(
-            (
-                min(
-                    self._max_lanes,
-                    len(self._open.get(name, ())) + len(self._waiting.get(name, ())),
-                )
-                for name in {*self._open, *self._waiting}
-            ),
-            reverse=True,
-        )
-        return max(1, sum(lanes[: self._max_label_types]) * self._max_calls)
+    def reach(self) -> Reach:
+        """What may be packed now, given how many lanes may be open."""
+        names = list(dict.fromkeys((*self._open, *self._waiting)))
+        lanes = [
+            lane
+            for name in names[: self._max_label_types]
+            for lane in islice(
+                chain(self._open.get(name, ()), self._waiting.get(name, ())), self._max_lanes
+            )
+        ]
+        pending = sum(len(lane.pending) for lane in lanes) + self._retrying
+        more = self.words > pending
+        words = min(self.words, sum(lane.words for lane in lanes)) if more else pending
+        return Reach(words, max(1, len(lanes)) * self._max_calls, more)
 
     def retry(self, batch: Batch, at: float) -> None:
         """Take a batch back, to be sent again no sooner than at a time."""
         heapq.heappush(self._retries, (at, next(self._order), batch))
+        self._retrying += len(batch.asks)
         self._count(batch.asks, 1)
 
     def split(self, batch: Batch, at: float) -> None:
@@ -223,6 +247,7 @@ class Packer:
         """The next batch: what is due for a retry, else new words of an open lane."""
         if self._retries and self._retries[0][0] <= now:
             batch = heapq.heappop(self._retries)[2]
+            self._retrying -= len(batch.asks)
             self._count(batch.asks, -1)
             return batch
         lane = self._lane()
@@ -257,6 +282,7 @@ class Packer:
         for lane in lanes:
             lane.pending.clear()
         self._retries.clear()
+        self._retrying = 0
         self._waiting.clear()
         self._count(left, -1)
         return left
@@ -294,8 +320,10 @@ class Packer:
                 del self._waiting[lane.label_type]
             self._open.setdefault(lane.label_type, []).append(lane)
         # Even batches: a full one and a remainder of a few words would take longer than two halves.
-        calls = math.ceil(len(lane.pending) / words)
-        most = math.ceil(len(lane.pending) / calls)
+        calls = max(1, round(len(lane.pending) / words))
+        if math.ceil(len(lane.pending) / calls) > _STRETCH * words:
+            calls = math.ceil(len(lane.pending) / words)
+        most = min(MAX_BATCH_WORDS, math.ceil(len(lane.pending) / calls))
         taken: list[Ask] = []
         heads = set()
         size = 0

@@ -1,11 +1,9 @@
-"""The verdict cache: every answer that was ever bought, durable before it is used."""
+"""The verdict cache: every answer that was ever bought, in `llm_verdicts`."""
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,15 +11,8 @@ import duckdb
 import pyarrow as pa
 
 from harmonizer_assets.core.judge import Usage
-from harmonizer_assets.core.llm.wire import PROMPT_VERSION, Answer, Ask
+from harmonizer_assets.core.llm.wire import Answer, Ask
 from harmonizer_assets.core.partitions import PartitionKey
-from harmonizer_assets.core.warehouse import Warehouse
-
-GROUP_SECONDS: Final = 0.1
-"""Answers of this long go into one transaction; with the time it takes they wait under 250 ms."""
-
-_BEHIND_SECONDS: Final = 1.0
-"""When answers have waited this long for the store, no further ones are bought."""
 
 _VERDICT_SCHEMA: Final = pa.schema(
     [
@@ -96,6 +87,20 @@ def look_up(con: duckdb.DuckDBPyConnection, keys: Sequence[str]) -> dict[str, An
     return {key: Answer(*values) for key, *values in found}
 
 
+def store_answers(con: duckdb.DuckDBPyConnection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add rows to `llm_verdicts`, inside a transaction; a key that is there stays as it is."""
+    if not rows:
+        return
+    moments = [dt.datetime.fromisoformat(row["created_at"]) for row in rows]
+    by_key = {
+        row["verdict_key"]: {**row, "created_at": moment}
+        for row, moment in zip(rows, moments, strict=True)
+    }
+    con.register("answers", pa.Table.from_pylist(list(by_key.values()), _VERDICT_SCHEMA))
+    con.execute(_STORE)
+    con.unregister("answers")
+
+
 def add_usage(con: duckdb.DuckDBPyConnection, run_id: str, used: UsageByPartition) -> None:
     """Add to what a run has used, per label type and merchant."""
     if not used:
@@ -106,90 +111,3 @@ def add_usage(con: duckdb.DuckDBPyConnection, run_id: str, used: UsageByPartitio
     con.execute(_ADD_USAGE)
     con.execute(_NEW_USAGE)
     con.unregister("used")
-
-
-class VerdictStore:
-    """Commits answers in groups; an answer may be used once its group is committed.
-
-    While one group is being committed the next one gathers. When the database cannot keep up,
-    `behind` says so, and nothing more should be bought.
-    """
-
-    def __init__(self, warehouse: Warehouse, model: str, run_id: str) -> None:
-        self._warehouse = warehouse
-        self._model = model
-        self._run_id = run_id
-        self._bought: list[BoughtAnswer] = []
-        self._used: UsageByPartition = {}
-        self._oldest: float | None = None
-        self._arrived = asyncio.Event()
-        self._commit = asyncio.Lock()
-
-    @property
-    def behind(self) -> bool:
-        """Whether answers wait too long for the database."""
-        return self._oldest is not None and time.monotonic() - self._oldest > _BEHIND_SECONDS
-
-    def add(self, bought: Sequence[BoughtAnswer], used: UsageByPartition) -> None:
-        """Take answers, and what was used for them, into the next group."""
-        self._bought.extend(bought)
-        for key, usage in used.items():
-            self._used.setdefault(key, Usage()).add(usage)
-        if self._oldest is None:
-            self._oldest = time.monotonic()
-        self._arrived.set()
-
-    async def run(self, stored: Callable[[Sequence[BoughtAnswer]], None]) -> None:
-        """Commit groups until canceled; `stored` is called with the answers of each.
-
-        Raises:
-            StoreError: the database cannot be written.
-        """
-        while True:
-            await self._arrived.wait()
-            await asyncio.sleep(GROUP_SECONDS)
-            stored(await self.flush())
-
-    async def flush(self) -> Sequence[BoughtAnswer]:
-        """Commit what has gathered; the answers that are durable now."""
-        async with self._commit:
-            bought, used = self._bought, self._used
-            if not bought and not used:
-                return []
-            self._bought, self._used = [], {}
-            self._arrived.clear()
-            await asyncio.to_thread(self._write, bought, used)
-            # What came in meanwhile is at most as old as this transaction.
-            self._oldest = time.monotonic() if self._bought else None
-            return bought
-
-    def _write(self, bought: Sequence[BoughtAnswer], used: UsageByPartition) -> None:
-        answers = self._rows(bought)
-
-        def commit(con: duckdb.DuckDBPyConnection) -> None:
-            if answers.num_rows:
-                con.register("answers", answers)
-                con.execute(_STORE)
-            add_usage(con, self._run_id, used)
-
-        self._warehouse.write(commit)
-
-    def _rows(self, bought: Sequence[BoughtAnswer]) -> pa.Table:
-        now = dt.datetime.now(dt.UTC)
-        rows: list[dict[str, Any]] = [
-            {
-                "verdict_key": one.ask.verdict_key,
-                "model": self._model,
-                "prompt_version": PROMPT_VERSION,
-                "label_type": one.ask.head.label_type,
-                "merchant_key": one.ask.merchant_key,
-                "word_text": one.ask.word_text,
-                "prompt_tokens": one.prompt_tokens,
-                "completion_tokens": one.completion_tokens,
-                "cost_usd": one.cost_usd,
-                "created_at": now,
-                **vars(one.answer),
-            }
-            for one in bought
-        ]
-        return pa.Table.from_pylist(rows, _VERDICT_SCHEMA)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -15,11 +15,13 @@ from harmonizer_assets.core.home import Home
 from harmonizer_assets.core.judge import DeadLetter, Question, Usage, Verdict
 from harmonizer_assets.core.llm.batching import PartitionWork
 from harmonizer_assets.core.llm.budget import Budget
-from harmonizer_assets.core.llm.cache import VerdictStore, add_usage, look_up
+from harmonizer_assets.core.llm.cache import add_usage, look_up
 from harmonizer_assets.core.llm.confidence import suggestion_confidence
 from harmonizer_assets.core.llm.endpoint import Endpoint, model_name
+from harmonizer_assets.core.llm.journal import Journal, judging_lock, recover
 from harmonizer_assets.core.llm.prices import price_of
 from harmonizer_assets.core.llm.scheduler import RunTotals, Scheduler
+from harmonizer_assets.core.llm.store import VerdictStore
 from harmonizer_assets.core.llm.wire import PROMPT_VERSION, Answer, Ask, Wire
 from harmonizer_assets.core.partitions import PartitionKey
 from harmonizer_assets.core.questions import ChunkQuestions, read_questions
@@ -29,8 +31,8 @@ from harmonizer_assets.core.taxonomy import Taxonomy
 from harmonizer_assets.core.verdicts import PartitionVerdicts, without_word, write_verdicts
 from harmonizer_assets.core.warehouse import Warehouse
 
-_COMMIT_SECONDS: Final = 1.0
-"""Finished partitions are written in groups of about this long."""
+_COMMIT_SECONDS: Final = 2.0
+"""Finished partitions, and what was answered with them, are written in groups of this long."""
 _COMMIT_PARTITIONS: Final = 500
 
 
@@ -117,11 +119,14 @@ class LLMJudge:
             ConfigurationError: there is no key, or a budget in USD for a model without a price.
             JudgeError: the endpoint can answer nothing; what it answered before is kept.
         """
-        price = price_of(self._home, self._model)
-        budget = Budget(self._settings.budget_tokens, self._settings.budget_usd, price, self._model)
-        store = VerdictStore(self._warehouse, self._model, run_id)
+        price, budget = price_of(self._home, self._model), self.budget()
         partitions: dict[PartitionKey, _Partition] = {}
-        async with Endpoint(self._model, self.request_parameters()) as endpoint:
+        async with (
+            judging_lock(self._home),
+            self._journal(run_id) as journal,
+            Endpoint(self._model, self.request_parameters()) as endpoint,
+        ):
+            store = VerdictStore(journal, self._model)
             scheduler = Scheduler(
                 self._settings, self._wire, endpoint, store, budget, price, self.totals
             )
@@ -129,7 +134,16 @@ class LLMJudge:
             async with aclosing(_grouped(finished)) as groups:
                 async for works in groups:
                     done = [(partitions.pop(work.partition), work) for work in works]
-                    yield self._rows(done, run_id)
+                    yield self._rows(done, run_id, journal)
+
+    @asynccontextmanager
+    async def _journal(self, run_id: str) -> AsyncIterator[Journal]:
+        await asyncio.to_thread(recover, self._home.journals, self._warehouse)
+        journal = Journal(self._home.journals, run_id)
+        try:
+            yield journal
+        finally:
+            await asyncio.to_thread(journal.close, self._warehouse)
 
     async def _works(
         self, chunks: Iterable[Chunk], partitions: dict[PartitionKey, _Partition]
@@ -171,7 +185,10 @@ class LLMJudge:
         return partition
 
     def _rows(
-        self, done: Sequence[tuple[_Partition, PartitionWork]], run_id: str
+        self,
+        done: Sequence[tuple[_Partition, PartitionWork]],
+        run_id: str,
+        journal: Journal,
     ) -> tuple[Chunk, ChunkRows]:
         judged = [_verdicts(partition) for partition, _ in done]
         used = {
@@ -189,6 +206,7 @@ class LLMJudge:
         )
 
         def write(con: duckdb.DuckDBPyConnection) -> None:
+            journal.fold(con)
             write_verdicts(con, self._warehouse, judged)
             add_usage(con, run_id, used)
 

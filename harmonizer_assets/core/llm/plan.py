@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from harmonizer_assets.core.llm.batching import Load, batch_words
+from harmonizer_assets.core.llm.batching import Load, Packer, PartitionWork, batch_words
 from harmonizer_assets.core.llm.estimates import Latency, OutputTokens, PromptTokens
 from harmonizer_assets.core.llm.judging import LLMJudge
 from harmonizer_assets.core.llm.prices import Price
@@ -79,46 +79,48 @@ def make_plan(
     judge: LLMJudge, chunks: Iterable[Chunk], settings: JudgeSettings, price: Price | None
 ) -> Plan:
     """Estimate what judging these chunks would take; asks nobody anything."""
-    labels = skipped = without_word = hits = words = calls = 0
-    prompt_bytes = 0
-    expected_output = 0.0
-    example: list[dict[str, str]] | None = None
     output, prompt_tokens, latency = OutputTokens(), PromptTokens(), Latency()
-    wire, most_words = judge.wire, 1
-    prepared = [partition for chunk in chunks for partition in judge.prepare(chunk)]
-    pending = [list(partition.asks.values()) for partition in prepared]
-    words = sum(len(asks) for asks in pending)
-    in_flight = settings.max_requests_in_flight or _ASSUMED_IN_FLIGHT
-    if words:
-        every = [ask for asks in pending for ask in asks]
-        mean = sum(output.expected(ask.chance) for ask in every) / words
-        word_tokens = prompt_tokens.expected(sum(ask.size for ask in every) / words)
-        head_tokens = prompt_tokens.expected(wire.prompt_bytes([]) + every[0].head.size)
-        ratio = price.output / price.input if price and price.input else 4.0
-        load = Load(
-            slots=in_flight,
-            busy_until=[],
-            words=words,
-            tokens=words * mean,
-            mean_tokens=mean,
-            variance=output.variance(0.5),
-            first_token=latency.first_token,
-            per_token=latency.per_token,
-            head_cost=head_tokens,
-            word_cost=word_tokens + ratio * mean,
-        )
-        most_words = settings.llm_batch_size or batch_words(settings.profile, load)
-    for partition, asks in zip(prepared, pending, strict=True):
-        labels += partition.labels
-        skipped += partition.skipped
-        without_word += len(partition.without_word)
-        hits += len(partition.questions) - len(asks)
-        for first in range(0, len(asks), most_words):
-            batch = asks[first : first + most_words]
-            calls += 1
-            prompt_bytes += wire.prompt_bytes(batch)
-            expected_output += sum(output.expected(ask.chance) for ask in batch)
-            example = example or wire.messages(batch)[0]
+    wire = judge.wire
+    packer = Packer(
+        settings.max_label_type_concurrency,
+        settings.max_merchant_concurrency,
+        settings.max_word_concurrency,
+    )
+    labels = skipped = without_word = hits = 0
+    for chunk in chunks:
+        for partition in judge.prepare(chunk):
+            labels += partition.labels
+            skipped += partition.skipped
+            without_word += len(partition.without_word)
+            hits += len(partition.questions) - len(partition.asks)
+            if partition.asks:
+                packer.add(PartitionWork(partition.key, list(partition.asks.values())))
+    words, calls, prompt_bytes, expected_output = packer.words, 0, 0, 0.0
+    reach = packer.reach()
+    in_flight = min(settings.max_requests_in_flight or _ASSUMED_IN_FLIGHT, reach.calls)
+    example: list[dict[str, str]] | None = None
+    price_ratio = price.output / price.input if price and price.input else 4.0
+    mean = output.expected(packer.chances / max(1, words))
+    load = Load(
+        slots=in_flight,
+        busy_until=[],
+        words=reach.words,
+        tokens=reach.words * mean,
+        mean_tokens=mean,
+        variance=output.variance(packer.chances / max(1, words)),
+        first_token=latency.first_token,
+        per_token=latency.per_token,
+        head_cost=prompt_tokens.expected(wire.prompt_bytes([])),
+        word_cost=prompt_tokens.expected(packer.bytes / max(1, words)) + price_ratio * mean,
+    )
+    most_words = settings.llm_batch_size or batch_words(settings.profile, load)
+    while (batch := packer.next(most_words, 0.0)) is not None:
+        packer.started(batch)
+        packer.ended(batch)
+        calls += 1
+        prompt_bytes += wire.prompt_bytes(batch.asks)
+        expected_output += sum(output.expected(ask.chance) for ask in batch.asks)
+        example = example or wire.messages(batch.asks)[0]
     tokens_in, tokens_out = round(prompt_tokens.expected(prompt_bytes)), round(expected_output)
     return Plan(
         model=judge.model,

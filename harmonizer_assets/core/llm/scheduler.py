@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from harmonizer_assets.core.errors import JudgeError
 from harmonizer_assets.core.judge import Usage
@@ -21,12 +21,13 @@ from harmonizer_assets.core.llm.batching import (
     batch_words,
 )
 from harmonizer_assets.core.llm.budget import NOTHING, Budget, Reservation
-from harmonizer_assets.core.llm.cache import BoughtAnswer, UsageByPartition, VerdictStore
+from harmonizer_assets.core.llm.cache import BoughtAnswer, UsageByPartition
 from harmonizer_assets.core.llm.confidence import answer_from
 from harmonizer_assets.core.llm.endpoint import Endpoint, Outcome, Reply
 from harmonizer_assets.core.llm.estimates import Latency, OutputTokens, PromptTokens
 from harmonizer_assets.core.llm.limits import Circuit, Concurrency, RateLimits, Taken
 from harmonizer_assets.core.llm.prices import Price
+from harmonizer_assets.core.llm.store import VerdictStore
 from harmonizer_assets.core.llm.wire import Ask, MalformedAnswerError, Wire
 from harmonizer_assets.core.partitions import PartitionKey
 from harmonizer_assets.core.settings import JudgeSettings
@@ -52,6 +53,14 @@ class _Call:
     expected_output: float
     expected_tokens: float
     reservation: Reservation = NOTHING
+
+
+class _Flight(NamedTuple):
+    """A call on its way: when it began, and what its answer's length depends on."""
+
+    began: float
+    words: int
+    chances: float
 
 
 @dataclass
@@ -106,7 +115,7 @@ class Scheduler:
         self._output = OutputTokens()
         self._prompt = PromptTokens()
         self._timeout_factor = 1.0
-        self._in_flight: dict[asyncio.Task[None], float] = {}
+        self._in_flight: dict[asyncio.Task[None], _Flight] = {}
         self._works: dict[PartitionKey, PartitionWork] = {}
         self._began: dict[PartitionKey, float] = {}
         self._finished: asyncio.Queue[PartitionWork | None] = asyncio.Queue()
@@ -230,11 +239,11 @@ class Scheduler:
         )
 
     def _load(self) -> Load:
-        now = time.monotonic()
-        words = max(1, self._packer.words)
-        chance = self._packer.chances / words
+        waiting = max(1, self._packer.words)
+        chance = self._packer.chances / waiting
         mean = self._output.expected(chance)
-        word_prompt = self._prompt.expected(self._packer.bytes / words)
+        word_prompt = self._prompt.expected(self._packer.bytes / waiting)
+        reach = self._packer.reach()
         heads = [work.asks[0].head.size for work in islice(self._works.values(), _SAMPLED_HEADS)]
         head_bytes = self._wire.prompt_bytes([]) + sum(heads) / max(1, len(heads))
         head_prompt = self._prompt.expected(head_bytes)
@@ -244,16 +253,19 @@ class Scheduler:
             else _OUTPUT_PRICE_RATIO
         )
         rates = self._rates
-        tokens = words * (word_prompt + mean)
+        tokens = waiting * (word_prompt + mean)
         per_minute = rates.tokens.per_minute
         calls_per_minute = rates.requests.per_minute
         return Load(
-            slots=min(self._concurrency.limit, self._packer.slots),
-            busy_until=[max(0.0, end - now) for end in self._in_flight.values()],
-            words=words,
-            tokens=words * mean,
+            slots=min(self._concurrency.limit, reach.calls),
+            busy_until=[]
+            if reach.more
+            else [self._left(flight) for flight in self._in_flight.values()],
+            words=reach.words,
+            tokens=reach.words * mean,
             mean_tokens=mean,
-            variance=self._output.variance(chance),
+            # While more lanes follow there is nothing to even out yet.
+            variance=0.0 if reach.more else self._output.variance(chance),
             first_token=self._latency.first_token,
             per_token=self._latency.per_token,
             head_cost=head_prompt,
@@ -264,6 +276,11 @@ class Scheduler:
             calls_left=max(0.0, rates.requests.level()),
             calls_per_second=(calls_per_minute or 0.0) / 60,
         )
+
+    def _left(self, flight: _Flight) -> float:
+        """Seconds until a call ends, by what is known of its kind by now."""
+        expected = flight.words * self._output.expected(flight.chances / flight.words)
+        return max(0.0, flight.began + self._latency.seconds(expected) - time.monotonic())
 
     def _delay(self, call: _Call) -> float | None:
         """Seconds to wait before a call may be sent; None when it may be sent now."""
@@ -289,7 +306,8 @@ class Scheduler:
         for ask in call.batch.asks:
             self._began.setdefault(ask.partition, now)
         task = asyncio.create_task(self._guard(self._call(call, taken)))
-        self._in_flight[task] = now + self._latency.seconds(call.expected_output)
+        chances = sum(ask.chance for ask in call.batch.asks)
+        self._in_flight[task] = _Flight(now, len(call.batch.asks), chances)
         task.add_done_callback(self._call_ended)
 
     def _call_ended(self, task: asyncio.Task[None]) -> None:

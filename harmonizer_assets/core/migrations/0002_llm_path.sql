@@ -1,9 +1,8 @@
 ALTER TABLE similarity_matches ADD COLUMN alternatives JSON;
 ALTER TABLE llm_usage ADD COLUMN cached_tokens BIGINT DEFAULT 0;
 ALTER TABLE judgements ADD COLUMN suggestion_confidence DOUBLE;
-CREATE TABLE llm_claims (
-    verdict_key VARCHAR NOT NULL, owner VARCHAR NOT NULL, expires_at TIMESTAMPTZ NOT NULL
-);
+-- How much of each run's journal of answers is in the tables; see core/llm/journal.py.
+CREATE TABLE llm_journals (name VARCHAR NOT NULL, folded BIGINT NOT NULL);
 CREATE TABLE llm_batches (
     batch_id VARCHAR NOT NULL, model VARCHAR NOT NULL, status VARCHAR NOT NULL,
     words BIGINT NOT NULL, run_id VARCHAR NOT NULL, error VARCHAR,
