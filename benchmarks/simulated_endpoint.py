@@ -298,12 +298,13 @@ class Simulated:
                 "created_at": int(time.time()),
                 "ready_at": time.monotonic() + self.options.batch_seconds,
             }
-        elif len(parts) == 1:
+            await _send(send, 200, _without_clock({**self.batches[name], "status": "validating"}))
+            return
+        if len(parts) == 1:
             found = [self._batch_now(name) for name in self.batches]
             await _send(send, 200, {"object": "list", "data": found[::-1], "has_more": False})
             return
-        else:
-            name = parts[1]
+        name = parts[1]
         if name not in self.batches:
             await _send(send, 404, _error("not_found", f"no batch {name}"))
             return
@@ -321,7 +322,7 @@ class Simulated:
             output = f"file-{len(self.files) + 1}"
             self.files[output] = "\n".join(lines).encode()
             batch.update(status="completed", output_file_id=output)
-        return {name: value for name, value in batch.items() if name != "ready_at"}
+        return _without_clock(batch)
 
     def _batch_answer(self, line: dict[str, Any]) -> dict[str, Any]:
         request = line["body"]
@@ -339,6 +340,10 @@ class Simulated:
         }
         response = {"status_code": 200, "request_id": "r", "body": completion}
         return {"id": "a", "custom_id": line["custom_id"], "response": response, "error": None}
+
+
+def _without_clock(batch: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in batch.items() if name != "ready_at"}
 
 
 def complete(request: dict[str, Any], options: Options, fault: str) -> tuple[dict[str, Any], int]:

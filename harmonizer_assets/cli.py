@@ -244,6 +244,91 @@ def plan(
     click.echo(made.to_text())
 
 
+@main.group()
+def batch() -> None:
+    """Ask through the OpenAI Batch API: within a day, at half the price."""
+
+
+@batch.command("submit")
+@click.option("--label-type", "label_types", multiple=True, help="Only this label type.")
+@click.option("--merchant", "merchants", multiple=True, help="Only this merchant: name or key.")
+@click.option("--verbose", is_flag=True, help="Show Dagster's log.")
+@_model_options
+@_home_option
+def batch_submit(
+    *,
+    home: Home,
+    label_types: tuple[str, ...],
+    merchants: tuple[str, ...],
+    verbose: bool,
+    model_options: dict[str, Any],
+) -> None:
+    """Ingest, score, and submit the questions that are open."""
+    harmonizer = _open(home, None, "openai", model_options)
+    warnings.simplefilter("ignore")
+    from harmonizer_assets.runs import run_submit
+    from harmonizer_assets.terminal import terminal_progress
+
+    with terminal_progress():
+        ids = run_submit(
+            harmonizer,
+            label_types=list(label_types) or None,
+            merchants=list(merchants) or None,
+            options=model_options,
+            log_level="INFO" if verbose else "CRITICAL",
+        )
+    if not ids:
+        click.echo("There is nothing to ask.")
+    for batch_id in ids:
+        click.echo(f"{batch_id} submitted; `harmonizer batch collect` stores what it answers")
+
+
+@batch.command("status")
+@_home_option
+def batch_status(*, home: Home) -> None:
+    """List all batches as they stand now."""
+    _require_home(home)
+    harmonizer = _open(home, None, "offline")
+    if harmonizer.has_open_batches():
+        harmonizer.check_judge("openai")
+        harmonizer.batch_api().refresh()
+    for row in harmonizer.warehouse.query(
+        "SELECT coalesce(batch_id, '-') AS id, status, words, submitted_at, error "
+        "FROM llm_batches ORDER BY submitted_at DESC"
+    ).to_pylist():
+        submitted = f"{row['submitted_at']:%Y-%m-%d %H:%M}"
+        error = f"  {row['error']}" if row["error"] else ""
+        click.echo(f"{row['id']}  {row['status']}  {row['words']:,} words  {submitted}{error}")
+
+
+@batch.command("collect")
+@click.option("--verbose", is_flag=True, help="Show Dagster's log.")
+@_home_option
+def batch_collect(*, home: Home, verbose: bool) -> None:
+    """Store the answers of the batches that have ended, and bring up to date what waited."""
+    _require_home(home)
+    harmonizer = _open(home, None, "openai")
+    collected = harmonizer.batch_api().collect()
+    click.echo(
+        f"{collected.batches:,} batches, {collected.answers:,} answers, "
+        f"{collected.unanswered:,} questions without one (asked by the next run or batch)"
+    )
+    if collected.answers:
+        # What no batch has answered is left to be asked when somebody says so.
+        outcome = _run(harmonizer, "openai", options={"budget_tokens": 0}, verbose=verbose)
+        _show_outcome(harmonizer, outcome)
+
+
+@batch.command("cancel")
+@click.argument("batch_id")
+@_home_option
+def batch_cancel(*, home: Home, batch_id: str) -> None:
+    """Cancel a batch; what it has answered by then can be collected."""
+    _require_home(home)
+    state = _open(home, None, "openai").batch_api().cancel(batch_id)
+    click.echo(f"{batch_id}: {state.status}")
+
+
 def _refuse_half_done(outcome: PipelineOutcome) -> None:
     """Say with the exit code what did not go all the way."""
     if outcome.set_aside:

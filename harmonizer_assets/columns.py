@@ -65,12 +65,28 @@ LLM_VERDICTS = TableSchema(
         TableColumn("word_text", "string", description="The word that was asked about"),
         TableColumn("is_outlier", "bool", description="The verdict"),
         TableColumn("suggested_label", "string", description="The right type, if it is one"),
-        TableColumn("confidence", "float", description="0..1, as the model gave it"),
+        TableColumn("confidence", "float", description="0..1, weighed with the evidence"),
         TableColumn("reasoning", "string", description="Why, for outliers"),
         TableColumn("prompt_tokens", "int", description="Tokens of the question"),
         TableColumn("completion_tokens", "int", description="Tokens of the answer"),
         TableColumn("cost_usd", "float", description="Null where the price is not known"),
         TableColumn("created_at", "timestamp", description="When the answer came"),
+    ]
+)
+LLM_USAGE = TableSchema(
+    [
+        TableColumn("run_id", "string", description="The Dagster run"),
+        *_PARTITION,
+        TableColumn("calls", "int", description="Calls sent, retries included"),
+        TableColumn("words_asked", "int", description="Distinct questions sent"),
+        TableColumn("cache_hits", "int", description="Questions that were answered already"),
+        TableColumn("skipped_by_similarity", "int", description="Labels decided without a model"),
+        TableColumn("prompt_tokens", "int", description="Tokens of the questions"),
+        TableColumn("completion_tokens", "int", description="Tokens of the answers"),
+        TableColumn("cost_usd", "float", description="Null where the price is not known"),
+        TableColumn("retries", "int", description="Calls that repeated a question"),
+        TableColumn("rate_limited", "int", description="Calls that were refused with 429"),
+        TableColumn("wall_seconds", "float", description="From the first call to the last answer"),
     ]
 )
 OUTLIERS = TableSchema(

@@ -18,8 +18,17 @@ from harmonizer_assets.assets.harmonize import (
 from harmonizer_assets.assets.ingest import ingest_batches
 from harmonizer_assets.checks import CHECKS
 from harmonizer_assets.instance import EVENT_BATCH_SIZE
-from harmonizer_assets.jobs import check_job, harmonize_job, ingest_job, plan_job, retry_job
+from harmonizer_assets.jobs import (
+    check_job,
+    collect_job,
+    harmonize_job,
+    ingest_job,
+    plan_job,
+    retry_job,
+    submit_job,
+)
 from harmonizer_assets.resources import HarmonizerResource, PartitionSelection
+from harmonizer_assets.sensors import watch_batches
 
 # Also for runs that the web UI launches: without it every partition's event is a transaction.
 os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", EVENT_BATCH_SIZE)
@@ -36,7 +45,8 @@ defs = Definitions(
         llm_plan,
     ],
     asset_checks=CHECKS,
-    jobs=[ingest_job, harmonize_job, check_job, plan_job, retry_job],
+    jobs=[ingest_job, harmonize_job, check_job, plan_job, retry_job, submit_job, collect_job],
+    sensors=[watch_batches],
     resources={
         "harmonizer": HarmonizerResource(),
         "selection": PartitionSelection(),

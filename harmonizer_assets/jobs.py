@@ -1,6 +1,7 @@
 """Jobs: ingest what has arrived, harmonize what it touched, check the result."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from dagster import (
@@ -131,6 +132,64 @@ def plan(
 def plan_job() -> None:
     """Score, plan."""
     plan(scored=score())
+
+
+@op(ins={"scored": In(Nothing)}, description="Submit the open questions to the Batch API.")
+def submit(
+    context: OpExecutionContext, harmonizer: HarmonizerResource, selection: PartitionSelection
+) -> list[str]:
+    """Submit what the partitions that are not up to date leave open, as far as the budget goes."""
+    opened = selection.open(harmonizer)
+    partitions = opened.stale_partitions("openai", selection.label_types, selection.merchants)
+    made = opened.submit_batch(partitions, run_id=context.run_id)
+    for state in made:
+        context.log.info(f"batch {state.batch_id}: {state.words} words, {state.status}")
+    context.add_output_metadata({"batches": len(made), "words": sum(state.words for state in made)})
+    return [state.batch_id for state in made if state.batch_id]
+
+
+@job(
+    name="submit_batches",
+    description="Submit open questions to the Batch API at half the price; the sensor "
+    "watch_batches has the answers collected.",
+    executor_def=in_process_executor,
+)
+def submit_job() -> None:
+    """Score, submit."""
+    submit(scored=score())
+
+
+@op(description="Store the answers of the batches that have ended.")
+def collect(context: OpExecutionContext, harmonizer: HarmonizerResource) -> None:
+    """Collect batches into the verdict cache."""
+    collected = harmonizer.open().batch_api().collect()
+    context.log.info(
+        f"{collected.batches} batches, {collected.answers} answers, "
+        f"{collected.unanswered} questions without one"
+    )
+    context.add_output_metadata(asdict(collected))
+
+
+@op(ins={"collected": In(Nothing)}, description="Score what is not up to date.")
+def score_collected(
+    context: OpExecutionContext, harmonizer: HarmonizerResource, selection: PartitionSelection
+) -> dict[str, int]:
+    """Bring `similarity_matches` up to date after answers were collected."""
+    return _run_stage(context, selection.open(harmonizer), selection, "similarity_matches")
+
+
+@job(
+    name="collect_batches",
+    description="Collect the batches that have ended and bring up to date what waited for them.",
+    executor_def=in_process_executor,
+    # What no batch has answered is left to be asked when somebody says so.
+    config={
+        "resources": {"selection": {"config": {"judge": "openai", "options": {"budget_tokens": 0}}}}
+    },
+)
+def collect_job() -> None:
+    """Collect, score, judge, publish, raise alarms."""
+    raise_alarms(published=publish(judged=judge(scored=score_collected(collected=collect()))))
 
 
 def _run_stage(

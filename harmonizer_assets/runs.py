@@ -18,7 +18,7 @@ from harmonizer_assets.core.llm.plan import Plan
 from harmonizer_assets.core.results import Counts
 from harmonizer_assets.definitions import defs
 from harmonizer_assets.instance import open_instance
-from harmonizer_assets.jobs import check_job, harmonize_job, ingest_job, plan_job
+from harmonizer_assets.jobs import check_job, harmonize_job, ingest_job, plan_job, submit_job
 from harmonizer_assets.selection import check_label_types, merchant_keys
 
 _PID_TAG: Final = "harmonizer/pid"
@@ -104,12 +104,9 @@ def run_pipeline(
         fail_abandoned_runs(instance)
         ingested = _execute(instance, ingest_job.name, {}, log_level)
         selection = {
-            "label_types": None if label_types is None else list(label_types),
-            "merchants": None if merchants is None else merchant_keys(harmonizer, merchants),
-            "judge": judge,
+            **_selection(harmonizer, judge, label_types, merchants, options),
             "refresh": refresh,
             "dead_letters": dead_letters,
-            "options": dict(options or {}),
         }
         resources = {"selection": {"config": selection}}
         harmonized = _execute(instance, harmonize_job.name, resources, log_level)
@@ -144,6 +141,44 @@ def run_pipeline(
     )
 
 
+def run_submit(
+    harmonizer: Harmonizer,
+    *,
+    label_types: Sequence[str] | None = None,
+    merchants: Sequence[str] | None = None,
+    options: Mapping[str, Any] | None = None,
+    log_level: str = "ERROR",
+) -> list[str]:
+    """Ingest the inbox, score, and submit open questions to the Batch API; the batches' ids.
+
+    Arguments and errors are those of `run_pipeline`.
+    """
+    check_label_types(harmonizer, label_types or ())
+    with open_instance(harmonizer.home) as instance:
+        fail_abandoned_runs(instance)
+        _execute(instance, ingest_job.name, {}, log_level)
+        selection = _selection(harmonizer, "openai", label_types, merchants, options)
+        resources = {"selection": {"config": selection}}
+        submitted = _execute(instance, submit_job.name, resources, log_level)
+    ids: list[str] = submitted.output_for_node("submit")
+    return ids
+
+
+def _selection(
+    harmonizer: Harmonizer,
+    judge: str,
+    label_types: Sequence[str] | None,
+    merchants: Sequence[str] | None,
+    options: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    return {
+        "label_types": None if label_types is None else list(label_types),
+        "merchants": None if merchants is None else merchant_keys(harmonizer, merchants),
+        "judge": judge,
+        "options": dict(options or {}),
+    }
+
+
 def run_plan(
     harmonizer: Harmonizer,
     *,
@@ -161,13 +196,8 @@ def run_plan(
     with open_instance(harmonizer.home) as instance:
         fail_abandoned_runs(instance)
         _execute(instance, ingest_job.name, {}, log_level)
-        selection = {
-            "label_types": None if label_types is None else list(label_types),
-            "merchants": None if merchants is None else merchant_keys(harmonizer, merchants),
-            "judge": "openai",
-            "refresh": refresh,
-            "options": dict(options or {}),
-        }
+        selection = _selection(harmonizer, "openai", label_types, merchants, options)
+        selection["refresh"] = refresh
         planned = _execute(instance, plan_job.name, {"selection": {"config": selection}}, log_level)
     return Plan(**planned.output_for_node("plan"))
 

@@ -18,10 +18,9 @@ Answer = dict[str, Any]
 def verdict(item_id: str, *, is_outlier: bool, suggested: str | None = None) -> Answer:
     return {
         "id": item_id,
-        "is_outlier": is_outlier,
-        "suggested_label": suggested,
-        "confidence": 0.9 if is_outlier else None,
-        "reasoning": "because" if is_outlier else None,
+        "v": "outlier" if is_outlier else "ok",
+        "label": suggested,
+        "why": "format" if is_outlier else None,
     }
 
 

@@ -54,6 +54,8 @@ def test_the_graph_has_the_contracts_assets_with_their_dependencies():
         "llm_verdicts": {"similarity_matches"},
         "outliers": {"llm_verdicts"},
         "merchant_alarms": {"similarity_matches"},
+        "llm_usage": {"llm_verdicts"},
+        "llm_plan": {"similarity_matches"},
     }
 
 
@@ -66,7 +68,7 @@ def test_every_asset_says_what_it_is_who_owns_it_and_which_columns_it_has():
         assert node.kinds
         assert node.code_version
         assert node.group_name in {"ingest", "index", "harmonize"}
-        if key != AssetKey("word_embeddings"):
+        if key not in (AssetKey("word_embeddings"), AssetKey("llm_plan")):
             assert node.metadata["dagster/column_schema"].columns
 
 
@@ -204,14 +206,12 @@ def test_a_failed_step_fails_the_run_and_keeps_what_was_finished(
     harmonizer, tmp_path, instance, monkeypatch
 ):
     shop_receipts().submit(harmonizer, tmp_path)
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-none")
-    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     monkeypatch.setattr(
-        "harmonizer_assets.core.openai_judge.OpenAIJudge.decide",
-        lambda self, questions: (_ for _ in ()).throw(RuntimeError("broken")),
+        "harmonizer_assets.core.verdicts.OfflineJudging.judge",
+        lambda self, chunk: (_ for _ in ()).throw(RuntimeError("broken")),
     )
     with pytest.raises(Exception, match="RuntimeError: broken"):
-        run_pipeline(harmonizer, judge="openai")
+        run_pipeline(harmonizer, judge="offline")
     assert shown(instance, "similarity_matches") == set(harmonizer.partitions())
     assert DagsterRunStatus.FAILURE in {run.status for run in instance.get_runs()}
 

@@ -197,7 +197,7 @@ def question(score, support=1.0):
     [(0.85, 1.0, True), (0.3, 1.0, False), (0.5, 1.0, None), (0.85, 0.001, None)],
 )
 def test_the_offline_judge_decides_clear_cases_and_leaves_the_others_open(score, support, expected):
-    [verdict] = OfflineJudge().decide([question(score, support)]).verdicts
+    [verdict] = OfflineJudge().decide([question(score, support)])
     assert verdict.is_outlier is expected
     assert verdict.decided_by == ("unresolved" if expected is None else "offline_judge")
     assert verdict.reasoning

@@ -57,10 +57,10 @@ def stored(warehouse: Warehouse) -> list[tuple[str, str, str]]:
 
 
 def test_migrations_are_applied_once_and_recorded_by_name(warehouse):
-    assert warehouse.migrate() == ["0001_initial"]
+    assert warehouse.migrate() == ["0001_initial", "0002_llm_path"]
     assert warehouse.migrate() == []
     applied = warehouse.query("SELECT name FROM schema_migrations")
-    assert applied["name"].to_pylist() == ["0001_initial"]
+    assert applied["name"].to_pylist() == ["0001_initial", "0002_llm_path"]
 
 
 def test_a_database_of_a_newer_version_is_refused(warehouse):

@@ -54,6 +54,8 @@ llm_usage = AssetSpec(
     group_name=GROUP,
     owners=OWNERS,
     kinds={"duckdb"},
+    code_version="1",
+    metadata={"dagster/column_schema": columns.LLM_USAGE},
 )
 
 llm_plan = AssetSpec(
@@ -63,6 +65,7 @@ llm_plan = AssetSpec(
     group_name=GROUP,
     owners=OWNERS,
     kinds={"duckdb"},
+    code_version="1",
 )
 
 

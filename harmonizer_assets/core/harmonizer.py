@@ -19,6 +19,7 @@ from harmonizer_assets.core.home import Home
 from harmonizer_assets.core.indexing import Indexing
 from harmonizer_assets.core.ingest import Ingest, IngestReport
 from harmonizer_assets.core.judge import OfflineJudge
+from harmonizer_assets.core.llm.batch_api import BatchAPI, BatchState
 from harmonizer_assets.core.llm.endpoint import require_key
 from harmonizer_assets.core.llm.judging import LLMJudge
 from harmonizer_assets.core.llm.plan import Plan, make_plan
@@ -395,6 +396,40 @@ class Harmonizer:
         )
         price = price_of(self.home, judge.model)
         return make_plan(judge, run.chunks(), self.settings.judge, price)
+
+    def batch_api(self) -> BatchAPI:
+        """The Batch API with the home's settings.
+
+        Raises:
+            ConfigurationError: there is no key.
+        """
+        judge = self.llm_judge()
+        return BatchAPI(judge, self.warehouse, price_of(self.home, judge.model))
+
+    def has_open_batches(self) -> bool:
+        """Whether batches of the Batch API have answers to be collected; needs no key."""
+        found = self.warehouse.query("SELECT count(*) AS n FROM llm_batch_items").to_pylist()
+        return bool(found[0]["n"])
+
+    def submit_batch(
+        self, partitions: Sequence[PartitionKey], *, run_id: str = "", refresh: bool = False
+    ) -> list[BatchState]:
+        """Submit the open questions of these partitions to the Batch API.
+
+        Raises:
+            ConfigurationError: there is no key, or a budget in USD for a model without a price.
+            JudgeError: the endpoint does not take the batch.
+        """
+        run = StageRun(
+            self.warehouse,
+            self._stages("openai")[1],
+            partitions,
+            run_id=run_id,
+            refresh=refresh,
+            on_progress=None,
+        )
+        budget = self.llm_judge().budget(in_batch=True)
+        return self.batch_api().submit(run.chunks(), run_id, budget)
 
     def requeue_dead_letters(self) -> list[PartitionKey]:
         """Have the next run ask the dead letters again; the partitions that hold them."""

@@ -128,6 +128,19 @@ def stored_fingerprints(con: duckdb.DuckDBPyConnection, asset: str) -> dict[Part
     return {PartitionKey(label_type, merchant): print_ for label_type, merchant, print_ in rows}
 
 
+def outdate(con: duckdb.DuckDBPyConnection, assets: Sequence[str], partitions: str) -> None:
+    """Have some assets computed again for the partitions in a table, although labels are the same.
+
+    Used where what these assets are computed from has changed.
+    """
+    con.execute(
+        "UPDATE partition_state SET fingerprint = 'outdated' "
+        "WHERE asset IN (SELECT unnest($1::VARCHAR[])) AND (label_type, merchant_key) IN "
+        f"(SELECT (label_type, merchant_key) FROM {partitions})",
+        [list(assets)],
+    )
+
+
 def label_counts(con: duckdb.DuckDBPyConnection) -> dict[PartitionKey, int]:
     """How many labels each partition holds; only partitions that hold any."""
     rows = con.execute("SELECT label_type, merchant_key, labels FROM label_partitions").fetchall()
@@ -305,12 +318,12 @@ def _store_fingerprints(
     ).append_column("labels", pa.array([chunk.labels[partition] for partition in held], pa.int64()))
     con.register("chunk", chunk.table())
     con.register("state", state)
-    # What was computed from these rows is not up to date any more, even if the labels are the same.
     con.execute(
-        "DELETE FROM partition_state WHERE asset IN (SELECT unnest($1::VARCHAR[])) "
-        "AND (label_type, merchant_key) IN (SELECT (label_type, merchant_key) FROM chunk)",
-        [[stage.asset, *stage.downstream]],
+        "DELETE FROM partition_state WHERE asset = $1 AND (label_type, merchant_key) IN "
+        "(SELECT (label_type, merchant_key) FROM chunk)",
+        [stage.asset],
     )
+    outdate(con, stage.downstream, "chunk")
     con.execute(
         "INSERT INTO partition_state BY NAME "
         "SELECT $1 AS asset, *, $2 AS run_id, now() AS computed_at FROM state",

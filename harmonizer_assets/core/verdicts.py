@@ -12,7 +12,7 @@ import pyarrow as pa
 from harmonizer_assets.core.judge import DeadLetter, LabelKey, OfflineJudge, Verdict
 from harmonizer_assets.core.partitions import PartitionKey
 from harmonizer_assets.core.questions import read_questions
-from harmonizer_assets.core.stages import Chunk, ChunkRows, Stage, partition_table
+from harmonizer_assets.core.stages import Chunk, ChunkRows, Stage, outdate, partition_table
 from harmonizer_assets.core.warehouse import Warehouse
 
 ASSET: Final = "llm_verdicts"
@@ -107,12 +107,7 @@ def requeue_dead_letters(con: duckdb.DuckDBPyConnection) -> list[PartitionKey]:
     """
     con.execute(_DEAD_PARTITIONS, [ASSET])
     found = [PartitionKey(*row) for row in con.execute("FROM dead_partitions").fetchall()]
-    con.execute(
-        "DELETE FROM partition_state WHERE asset IN ($1, 'outliers') "
-        "AND (label_type, merchant_key) IN "
-        "(SELECT (label_type, merchant_key) FROM dead_partitions)",
-        [ASSET],
-    )
+    outdate(con, [ASSET, "outliers"], "dead_partitions")
     con.execute("DROP TABLE dead_partitions")
     return found
 

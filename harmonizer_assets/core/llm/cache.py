@@ -87,6 +87,11 @@ def look_up(con: duckdb.DuckDBPyConnection, keys: Sequence[str]) -> dict[str, An
     return {key: Answer(*values) for key, *values in found}
 
 
+def in_open_batches(con: duckdb.DuckDBPyConnection) -> set[str]:
+    """The verdict keys that batches of the Batch API are to answer."""
+    return {key for (key,) in con.execute("SELECT verdict_key FROM llm_batch_items").fetchall()}
+
+
 def store_answers(con: duckdb.DuckDBPyConnection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Add rows to `llm_verdicts`, inside a transaction; a key that is there stays as it is."""
     if not rows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from harmonizer_assets.core.judge import Question
-from harmonizer_assets.core.llm.wire import Answer, Ask, Entry
+from harmonizer_assets.core.llm.wire import Answer, Entry
 
 _MODEL_IS_RIGHT: Final = 0.9
 """Trust in a model's verdict before the evidence is looked at."""
@@ -13,13 +13,13 @@ _UNSUPPORTED: Final = 0.01
 """Probability of a type that no similar word carries."""
 
 
-def answer_from(entry: Entry, ask: Ask) -> Answer:
+def answer_from(entry: Entry, chance: float) -> Answer:
     """Give a model's verdict a confidence.
 
-    The evidence's probability of an outlier is the prior and the model's verdict a witness who is
-    right nine times out of ten: Bayes' rule in odds form.
+    The evidence's chance of an outlier, 0..1 exclusive, is the prior and the model's verdict a
+    witness who is right nine times out of ten: Bayes' rule in odds form.
     """
-    odds = ask.chance / (1.0 - ask.chance)
+    odds = chance / (1.0 - chance)
     witness = _MODEL_IS_RIGHT / (1.0 - _MODEL_IS_RIGHT)
     odds = odds * witness if entry.is_outlier else odds / witness
     outlier = odds / (1.0 + odds)

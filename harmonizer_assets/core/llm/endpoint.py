@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from types import TracebackType
@@ -124,33 +124,9 @@ class Endpoint:
                 timeout=timeout,
                 **self._request,
             )
-            body, headers = raw.content, raw.headers
-        except openai.RateLimitError as limited:
-            if limited.code == "insufficient_quota":
-                raise JudgeError(
-                    "the endpoint says that the quota is used up (insufficient_quota): "
-                    "check the plan and billing, then run again"
-                ) from None
-            return Reply(
-                Outcome.RATE_LIMITED,
-                time.monotonic() - began,
-                error="rate limited (HTTP 429)",
-                retry_after=_retry_after(limited.response.headers),
-                headers=limited.response.headers,
-            )
+            return _read(raw.content, raw.headers, time.monotonic() - began)
         except openai.APIStatusError as failed:
-            seconds = time.monotonic() - began
-            status = failed.status_code
-            if status in (408, 409) or status >= 500:
-                return Reply(
-                    Outcome.FAILED,
-                    seconds,
-                    error=f"endpoint failed (HTTP {status})",
-                    retry_after=_retry_after(failed.response.headers),
-                )
-            if failed.code in _ABOUT_THE_TEXT:
-                return Reply(Outcome.UNUSABLE, seconds, error=f"not answered ({failed.code})")
-            raise JudgeError(_refusal(status, self._model)) from None
+            reply = self._status_reply(failed, time.monotonic() - began)
         except openai.APIConnectionError as broken:
             return Reply(
                 Outcome.FAILED,
@@ -158,12 +134,50 @@ class Endpoint:
                 error=f"no answer ({type(broken).__name__})",
                 timed_out=isinstance(broken, openai.APITimeoutError),
             )
-        return _read(body, headers, time.monotonic() - began)
+        if isinstance(reply, str):
+            # Raised out here, the error is not chained to one that holds the request and its key.
+            raise JudgeError(reply)
+        return reply
+
+    def _status_reply(self, failed: openai.APIStatusError, seconds: float) -> Reply | str:
+        """What an HTTP error means; a text if no call can succeed."""
+        status, headers = failed.status_code, failed.response.headers
+        if failed.code == "insufficient_quota":
+            return (
+                "the endpoint says that the quota is used up (insufficient_quota): "
+                "check the plan and billing, then run again"
+            )
+        if status == 429:
+            return Reply(
+                Outcome.RATE_LIMITED,
+                seconds,
+                error="rate limited (HTTP 429)",
+                retry_after=_retry_after(headers),
+                headers=headers,
+            )
+        if status in (408, 409) or status >= 500:
+            return Reply(
+                Outcome.FAILED,
+                seconds,
+                error=f"endpoint failed (HTTP {status})",
+                retry_after=_retry_after(headers),
+            )
+        if failed.code in _ABOUT_THE_TEXT:
+            return Reply(Outcome.UNUSABLE, seconds, error=f"not answered ({failed.code})")
+        return refusal(status, self._model)
 
 
 def _read(body: bytes, headers: Mapping[str, str], seconds: float) -> Reply:
     try:
         completion = json.loads(body)
+    except ValueError:
+        completion = None
+    return replace(read_completion(completion), seconds=seconds, headers=headers)
+
+
+def read_completion(completion: Any) -> Reply:
+    """Read a chat completion, given as JSON data that may be anything."""
+    try:
         usage = completion.get("usage") or {}
         details = usage.get("prompt_tokens_details") or {}
         prompt_tokens = int(usage.get("prompt_tokens") or 0)
@@ -171,22 +185,21 @@ def _read(body: bytes, headers: Mapping[str, str], seconds: float) -> Reply:
         completion_tokens = int(usage.get("completion_tokens") or 0)
         choice = completion["choices"][0]
         message = choice["message"]
-        content, refusal = message.get("content"), message.get("refusal")
+        content, refused = message.get("content"), message.get("refusal")
         reason = choice.get("finish_reason")
     except (ValueError, TypeError, KeyError, IndexError, AttributeError):
-        return Reply(Outcome.UNUSABLE, seconds, error="the response is not a chat completion")
+        return Reply(Outcome.UNUSABLE, 0.0, error="the response is not a chat completion")
     error = ""
-    if refusal or reason == "content_filter" or not isinstance(content, str) or not content:
+    if refused or reason == "content_filter" or not isinstance(content, str) or not content:
         error = "the model refused to answer"
     elif reason == "length":
         error = "the answer was truncated"
     return Reply(
         Outcome.UNUSABLE if error else Outcome.ANSWERED,
-        seconds,
+        0.0,
         content=content if isinstance(content, str) else "",
         error=error,
         usage_known=bool(usage),
-        headers=headers,
         prompt_tokens=prompt_tokens,
         cached_tokens=cached_tokens,
         completion_tokens=completion_tokens,
@@ -206,7 +219,8 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         return seconds_of(text)
 
 
-def _refusal(status: int, model: str) -> str:
+def refusal(status: int, model: str) -> str:
+    """What an HTTP status means that no retry can mend."""
     match status:
         case 401 | 403:
             return f"the endpoint refuses the key (HTTP {status}): check OPENAI_API_KEY"

@@ -15,9 +15,10 @@ from harmonizer_assets.core.home import Home
 from harmonizer_assets.core.judge import DeadLetter, Question, Usage, Verdict
 from harmonizer_assets.core.llm.batching import PartitionWork
 from harmonizer_assets.core.llm.budget import Budget
-from harmonizer_assets.core.llm.cache import add_usage, look_up
+from harmonizer_assets.core.llm.cache import add_usage, in_open_batches, look_up
 from harmonizer_assets.core.llm.confidence import suggestion_confidence
 from harmonizer_assets.core.llm.endpoint import Endpoint, model_name
+from harmonizer_assets.core.llm.estimates import OutputTokens
 from harmonizer_assets.core.llm.journal import Journal, judging_lock, recover
 from harmonizer_assets.core.llm.prices import price_of
 from harmonizer_assets.core.llm.scheduler import RunTotals, Scheduler
@@ -101,14 +102,19 @@ class LLMJudge:
             parameters["temperature"] = self._settings.temperature
         return parameters
 
-    def budget(self) -> Budget:
-        """A fresh budget with the limits that the settings set.
+    def most_output_tokens(self, words: int) -> int:
+        """Tokens at which the answer on so many words is cut off, before anything is learned."""
+        return OutputTokens().limit(words)
+
+    def budget(self, *, in_batch: bool = False) -> Budget:
+        """A fresh budget with the limits that the settings set, at the Batch API's price or not.
 
         Raises:
             ConfigurationError: there is a limit in USD, and the model's price is not known.
         """
         limits = self._settings.budget_tokens, self._settings.budget_usd
-        return Budget(*limits, price_of(self._home, self._model), self._model)
+        price = price_of(self._home, self._model)
+        return Budget(*limits, price.in_batch() if price and in_batch else price, self._model)
 
     async def judge(
         self, chunks: Iterable[Chunk], run_id: str
@@ -151,7 +157,9 @@ class LLMJudge:
         for chunk in chunks:
             for partition in await asyncio.to_thread(self.prepare, chunk):
                 partitions[partition.key] = partition
-                yield PartitionWork(partition.key, list(partition.asks.values()))
+                yield PartitionWork(
+                    partition.key, [ask for ask in partition.asks.values() if not ask.given_up]
+                )
 
     def prepare(self, chunk: Chunk) -> list[_Partition]:
         """Read a chunk's questions and the answers that are known already, each in one query."""
@@ -159,8 +167,14 @@ class LLMJudge:
         asked = self._warehouse.read(lambda con: read_questions(con, chunk, all_labels=all_labels))
         prepared = [self._partition(chunk, key, asked) for key in chunk.partitions]
         wanted = sorted({key for partition in prepared for key in partition.keys})
-        cached = self._warehouse.read(lambda con: look_up(con, wanted))
+        cached, coming = self._warehouse.read(
+            lambda con: (look_up(con, wanted), in_open_batches(con))
+        )
         for partition in prepared:
+            for key, ask in partition.asks.items():
+                if key in coming:
+                    ask.given_up = ask.deferred = True
+                    ask.error = "waits for the answer of a batch"
             partition.cached = {key: cached[key] for key in partition.keys if key in cached}
             for key in partition.cached:
                 partition.asks.pop(key, None)

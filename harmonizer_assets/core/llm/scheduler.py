@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -27,6 +27,7 @@ from harmonizer_assets.core.llm.endpoint import Endpoint, Outcome, Reply
 from harmonizer_assets.core.llm.estimates import Latency, OutputTokens, PromptTokens
 from harmonizer_assets.core.llm.limits import Circuit, Concurrency, RateLimits, Taken
 from harmonizer_assets.core.llm.prices import Price
+from harmonizer_assets.core.llm.shares import split_evenly
 from harmonizer_assets.core.llm.store import VerdictStore
 from harmonizer_assets.core.llm.wire import Ask, MalformedAnswerError, Wire
 from harmonizer_assets.core.partitions import PartitionKey
@@ -364,9 +365,9 @@ class Scheduler:
         shares = [
             _Share(*tokens, cost=None if unpriced else (cost or 0.0) / len(asks))
             for tokens in zip(
-                _split(reply.prompt_tokens, len(asks)),
-                _split(reply.cached_tokens, len(asks)),
-                _split(reply.completion_tokens, len(asks)),
+                split_evenly(reply.prompt_tokens, len(asks)),
+                split_evenly(reply.cached_tokens, len(asks)),
+                split_evenly(reply.completion_tokens, len(asks)),
                 strict=True,
             )
         ]
@@ -421,7 +422,7 @@ class Scheduler:
         bought = [
             BoughtAnswer(
                 ask,
-                answer_from(parsed.entries[item_id], ask),
+                answer_from(parsed.entries[item_id], ask.chance),
                 share.prompt_tokens,
                 share.completion_tokens,
                 share.cost,
@@ -573,9 +574,3 @@ class _Share:
     cached_tokens: int
     completion_tokens: int
     cost: float | None
-
-
-def _split(total: int, parts: int) -> Iterator[int]:
-    """Divide a number into whole parts that add up to it."""
-    each, rest = divmod(total, parts)
-    return (each + (index < rest) for index in range(parts))

@@ -4,12 +4,12 @@ ALTER TABLE judgements ADD COLUMN suggestion_confidence DOUBLE;
 -- How much of each run's journal of answers is in the tables; see core/llm/journal.py.
 CREATE TABLE llm_journals (name VARCHAR NOT NULL, folded BIGINT NOT NULL);
 CREATE TABLE llm_batches (
-    batch_id VARCHAR NOT NULL, model VARCHAR NOT NULL, status VARCHAR NOT NULL,
-    words BIGINT NOT NULL, run_id VARCHAR NOT NULL, error VARCHAR,
+    batch_id VARCHAR, submission_id VARCHAR NOT NULL, model VARCHAR NOT NULL,
+    status VARCHAR NOT NULL, words BIGINT NOT NULL, run_id VARCHAR NOT NULL, error VARCHAR,
     submitted_at TIMESTAMPTZ NOT NULL, updated_at TIMESTAMPTZ NOT NULL
 );
 CREATE TABLE llm_batch_items (
-    batch_id VARCHAR NOT NULL, custom_id VARCHAR NOT NULL, item_id VARCHAR NOT NULL,
+    submission_id VARCHAR NOT NULL, custom_id VARCHAR NOT NULL, item_id VARCHAR NOT NULL,
     verdict_key VARCHAR NOT NULL, label_type VARCHAR NOT NULL, merchant_key VARCHAR NOT NULL,
     word_text VARCHAR NOT NULL, chance DOUBLE NOT NULL
 );
