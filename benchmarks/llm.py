@@ -213,34 +213,43 @@ def limited(endpoint: Endpoint) -> Figures:
     return {**row, "bound s": bound, "asking / bound": row["asking s"] / bound}
 
 
-def overhead(endpoint: Endpoint) -> Figures:
-    """CPU time of the client per call, and memory, over 100,000 words."""
-    fast = {"first_token_seconds": 0.2, "tokens_per_second": 5_000.0}
-    code = "from benchmarks.llm import _overhead_child; _overhead_child()"
-    endpoint.configure(**fast)
-    done = subprocess.run(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, check=True, text=True
-    )
-    found: Figures = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
-def _overhead_child() -> None:
-    rows: Figures = {}
-    for words in (10_000, 100_000):
+def overhead(endpoint: Endpoint) -> list[Figures]:
+    """CPU time of the whole client process per call, and its memory, as words grow."""
+    rows = []
+    for words, batch_size in ((10_000, 1), (10_000, None), (100_000, None)):
         with new_home() as home:
             scored_home(home, label_types=10, merchants=words // 500, words=50)
-            cpu = time.process_time()
-            report = asyncio.run(
-                harmonize_all_labels(home, skip_high_confidence=False, max_requests_in_flight=64)
+            endpoint.configure(first_token_seconds=0.2, tokens_per_second=5_000.0)
+            code = f"from benchmarks.llm import _cost; _cost({str(home.root)!r}, {batch_size})"
+            done = subprocess.run(
+                [sys.executable, "-c", code], stdout=subprocess.PIPE, check=True, text=True
             )
-            cpu = time.process_time() - cpu
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            rows[f"{words:,} words: calls"] = report.totals.calls
-            rows[f"{words:,} words: CPU ms per call"] = 1000 * cpu / report.totals.calls
-            rows[f"{words:,} words: CPU ms per word"] = 1000 * cpu / words
-            rows[f"{words:,} words: peak MB"] = peak
-    print(json.dumps(rows))
+        rows.append({"words": words, **json.loads(done.stdout.splitlines()[-1])})
+    return rows
+
+
+def _cost(home: str, batch_size: int | None) -> None:
+    idle = time.process_time()
+    report = asyncio.run(
+        harmonize_all_labels(
+            Home(Path(home)),
+            skip_high_confidence=False,
+            max_requests_in_flight=64,
+            max_word_concurrency=64,
+            llm_batch_size=batch_size,
+        )
+    )
+    cpu, calls = time.process_time() - idle, report.totals.calls
+    print(
+        json.dumps(
+            {
+                "words per call": report.totals.words_asked / calls,
+                "CPU ms per call": 1000 * cpu / calls,
+                "CPU ms per word": 1000 * cpu / report.totals.words_asked,
+                "peak MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            }
+        )
+    )
 
 
 def faults(endpoint: Endpoint) -> Figures:

@@ -122,7 +122,8 @@ class Endpoint:
                 messages=list(messages),  # type: ignore[arg-type]
                 max_completion_tokens=max_tokens,
                 timeout=timeout,
-                **self._request,
+                # The client would walk through the schema, which never changes, for every call.
+                extra_body=self._request,
             )
             return _read(raw.content, raw.headers, time.monotonic() - began)
         except openai.APIStatusError as failed:
