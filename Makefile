@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_HOME ?= harmonizer_home
 
-.PHONY: help demo test lint typecheck ui bench clean
+.PHONY: help demo test lint typecheck ui bench bench-llm clean
 
 help:
 	@echo "make demo       install, make sample receipts, find their wrong labels"
 	@echo "make test       install, run the demo, lint, type check, run all tests"
 	@echo "make ui         serve the web UI of the demo's home on 127.0.0.1:3000"
 	@echo "make bench      measure the pipeline without a language model"
+	@echo "make bench-llm  measure the language-model path against a simulated endpoint"
 	@echo "make clean      remove the environment and the demo's home"
 
 # PYTHONDONTWRITEBYTECODE would have every later process compile all of Dagster again.
@@ -46,6 +47,9 @@ ui: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/pipeline.py
+
+bench-llm: $(STAMP)
+	$(BIN)/python -m benchmarks.llm
 
 clean:
 	rm -rf $(VENV) $(DEMO_HOME) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

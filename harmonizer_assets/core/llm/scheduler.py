@@ -467,6 +467,8 @@ class Scheduler:
             self._check_patience(reply.error)
         if reply.timed_out:
             self._timeout_factor *= 2.0
+        if self._waits_too_long(batch, reply):
+            return
         for ask in batch.asks:
             ask.attempts += 1
             ask.error = reply.error
@@ -487,12 +489,11 @@ class Scheduler:
         self._circuit.failed()
         if self._circuit.is_open:
             self._check_patience(reply.error)
+        if self._waits_too_long(batch, reply):
+            return
         batch.failures += 1
         pause = self._backoff(batch.failures)
         if reply.retry_after is not None:
-            if reply.retry_after > self._settings.max_retry_after_seconds:
-                self._defer(batch.asks, f"deferred: wait {reply.retry_after:.0f} s (HTTP 429)")
-                return
             pause = reply.retry_after
             self._rates.pause(reply.retry_after)
         alone = len(self._in_flight) <= 1
@@ -501,6 +502,13 @@ class Scheduler:
             ask.attempts += alone
             ask.error = reply.error
         self._retry(batch, pause)
+
+    def _waits_too_long(self, batch: Batch, reply: Reply) -> bool:
+        """Leave words to a later run if the endpoint asks to wait longer than this one will."""
+        if (reply.retry_after or 0.0) <= self._settings.max_retry_after_seconds:
+            return False
+        self._defer(batch.asks, f"deferred: wait {reply.retry_after:.0f} s ({reply.error})")
+        return True
 
     def _check_patience(self, error: str) -> None:
         never = self.totals.answered == 0
