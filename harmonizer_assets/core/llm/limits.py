@@ -5,6 +5,7 @@ All of it is learned while calls are answered; what is configured is never excee
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -266,7 +267,9 @@ class Circuit:
 
 
 def _number(text: str | None) -> float | None:
+    """A header's number; some gateways say -1 or infinity where they mean that there is none."""
     try:
-        return float(text) if text else None
+        number = float(text) if text else -1.0
     except ValueError:
         return None
+    return number if 0 <= number < math.inf else None
