@@ -266,6 +266,32 @@ def test_a_round_of_refusals_halves_once():
     assert concurrency.limit == 32
 
 
+def test_a_round_of_refusals_without_any_answer_between_them_halves_once():
+    concurrency = Concurrency(64)
+    for _ in range(20):
+        concurrency.refused()
+    assert concurrency.limit == 32
+
+
+def test_when_nothing_is_answered_between_two_cuts_one_call_at_a_time_finds_out_what_goes():
+    concurrency = Concurrency(64)
+    for _ in range(64 + 1):
+        concurrency.refused()
+    assert concurrency.limit == 1
+
+
+def test_a_refusal_after_a_slow_round_halves_and_does_not_stop_all_but_one():
+    concurrency = Concurrency(100)
+    while concurrency.limit == 100:
+        concurrency.answered(5.0, busy=False)
+    assert concurrency.limit == 90
+    for _ in range(100):
+        concurrency.answered(1.0, busy=False)
+    before = concurrency.limit
+    concurrency.refused()
+    assert before // 2 <= concurrency.limit <= before
+
+
 def test_an_unused_limit_does_not_grow():
     concurrency = Concurrency()
     start = concurrency.limit
