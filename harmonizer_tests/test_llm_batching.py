@@ -282,6 +282,17 @@ def test_a_prompt_of_large_words_is_cut_before_it_gets_too_long():
     assert max(sizes) <= MAX_PROMPT_BYTES
 
 
+def test_long_names_of_the_merchants_that_share_a_call_count_towards_its_length():
+    waiting = packer()
+    for number in range(30):
+        name = f"{number:02}" + "漢" * 58
+        row = {"merchant_name": name, "left": "漢" * 32, "right": "漢" * 32}
+        parts = [question("漢" * 32, n, merchant_key=f"shop-{number}", **row) for n in range(9)]
+        waiting.add(PartitionWork(PartitionKey("DATE", f"shop-{number}"), asks(*parts, by=WIRE)))
+    for batch in take_all(waiting):
+        assert_sound(batch)
+
+
 # Retries and splits
 
 

@@ -310,6 +310,8 @@ class Packer:
         while lane.pending and len(taken) < most:
             ask = lane.pending[0]
             size += ask.size + (0 if ask.head in heads else ask.head.size)
+            # Where merchants may differ, each item names its own.
+            size += ask.head.merchant_size if lane.shared else 0
             if taken and (ask.alone or taken[0].alone or size > MAX_PROMPT_BYTES):
                 break
             heads.add(ask.head)
