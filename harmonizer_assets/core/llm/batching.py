@@ -194,7 +194,7 @@ class Packer:
         label_type = work.partition.label_type
         if len(work.asks) < _SMALL_PARTITION:
             lane = self._shared.get(label_type)
-            if lane is None or not (lane.pending or lane.in_flight):
+            if lane is None:
                 lane = self._new_lane(label_type, shared=True)
                 self._shared[label_type] = lane
         else:
@@ -258,14 +258,21 @@ class Packer:
         return Batch(asks, lane)
 
     def started(self, batch: Batch) -> None:
-        """Note that a batch is in flight."""
-        batch.lane.in_flight += 1
+        """Note that a batch is in flight; opens its lane again if it was closed meanwhile."""
+        lane = batch.lane
+        lane.in_flight += 1
+        lanes = self._open.setdefault(lane.label_type, [])
+        if lane not in lanes:
+            lanes.append(lane)
 
     def ended(self, batch: Batch) -> None:
         """Note that a batch is not in flight any more; closes a lane that has nothing left."""
         lane = batch.lane
         lane.in_flight -= 1
         if not lane.in_flight and not lane.pending:
+            # A closed lane gets no more words; nobody would look for them there.
+            if self._shared.get(lane.label_type) is lane:
+                del self._shared[lane.label_type]
             lanes = self._open.get(lane.label_type, [])
             if lane in lanes:
                 lanes.remove(lane)
@@ -284,6 +291,7 @@ class Packer:
         self._retries.clear()
         self._retrying = 0
         self._waiting.clear()
+        self._shared.clear()
         self._count(left, -1)
         return left
 
@@ -330,6 +338,8 @@ class Packer:
         while lane.pending and len(taken) < most:
             ask = lane.pending[0]
             size += ask.size + (0 if ask.head in heads else ask.head.size)
+            # Where merchants may differ, each item names its own.
+            size += ask.head.merchant_size if lane.shared else 0
             if taken and (ask.alone or taken[0].alone or size > MAX_PROMPT_BYTES):
                 break
             heads.add(ask.head)

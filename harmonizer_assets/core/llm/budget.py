@@ -50,7 +50,13 @@ class Budget:
 
     def reserve(self, prompt_tokens: int, completion_tokens: int) -> Reservation | None:
         """Reserve the most that a call can take; None when that does not fit now."""
-        usd = self._price.cost(prompt_tokens, completion_tokens) if self._price else 0.0
+        usd = 0.0
+        if self._price is not None:
+            # Some providers take more for the part of a prompt that they cache.
+            usd = max(
+                self._price.cost(prompt_tokens, completion_tokens, cached)
+                for cached in (0, prompt_tokens)
+            )
         tokens = prompt_tokens + completion_tokens
         taken_tokens = self.spent_tokens + self.reserved_tokens + tokens
         taken_usd = self.spent_usd + self.reserved_usd + usd

@@ -11,6 +11,8 @@ import numpy.typing as npt
 _FORGET: Final = 0.98
 """Weight that older calls lose with each new one: about the last fifty count."""
 _TOKENS_PER_BYTE: Final = 0.3
+_LEAST_SPREAD: Final = 1e-6
+"""Of the lengths of answers, relative to their squares, below which it is rounding errors."""
 
 
 class Latency:
@@ -21,6 +23,7 @@ class Latency:
     """
 
     def __init__(self) -> None:
+        self.per_token = 1 / 60
         self._weight = self._x = self._y = self._xx = self._xy = 0.0
         for tokens in (12.0, 60.0, 240.0):
             self._add(tokens, 0.5 + tokens / 60.0)
@@ -41,8 +44,11 @@ class Latency:
         self._xy += tokens * seconds
 
     def _fit(self) -> None:
-        spread = self._weight * self._xx - self._x * self._x
-        slope = (self._weight * self._xy - self._x * self._y) / max(spread, 1e-9)
+        # While all answers are equally long, their lengths say nothing: the slope stays as it was.
+        known = _LEAST_SPREAD * self._weight * self._xx
+        spread = self._weight * self._xx - self._x * self._x + known
+        common = self._weight * self._xy - self._x * self._y + known * self.per_token
+        slope = common / spread
         self.per_token = max(1e-4, slope)
         self.first_token = max(0.0, (self._y - self.per_token * self._x) / self._weight)
 

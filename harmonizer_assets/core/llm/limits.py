@@ -5,6 +5,7 @@ All of it is learned while calls are answered; what is configured is never excee
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -204,16 +205,19 @@ class Concurrency:
 
     def refused(self) -> None:
         """Learn from a refusal (429)."""
+        self._until_next_cut -= 1
         # When nothing was answered since the last cut, one call at a time finds out what goes.
-        self._cut(_BACK_OFF if self._answered_since_cut else 0.0)
+        if self._cut(_BACK_OFF if self._answered_since_cut else 0.0):
+            self._answered_since_cut = False
 
-    def _cut(self, factor: float) -> None:
-        if self._until_next_cut > 0 and factor:
-            return
+    def _cut(self, factor: float) -> bool:
+        """Send fewer calls; not again before all that may be in flight have come back."""
+        if self._until_next_cut > 0:
+            return False
+        self._until_next_cut = self.limit
         self._limit = max(1.0, self._limit * factor)
         self._doubling = False
-        self._answered_since_cut = False
-        self._until_next_cut = self.limit
+        return True
 
 
 class Circuit:
@@ -266,7 +270,9 @@ class Circuit:
 
 
 def _number(text: str | None) -> float | None:
+    """A header's number; some gateways say -1 or infinity where they mean that there is none."""
     try:
-        return float(text) if text else None
+        number = float(text) if text else -1.0
     except ValueError:
         return None
+    return number if 0 <= number < math.inf else None

@@ -20,7 +20,7 @@ _MILLION = 1_000_000
 class Price(BaseModel):
     """USD per million tokens from a day on; `batch` is the Batch API's factor."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     since: dt.date = Field(alias="from")
     input: float = Field(ge=0)
@@ -81,6 +81,8 @@ def _prices(home: Home) -> Mapping[str, list[Price]]:
 def _parse(content: str, source: str) -> _File:
     try:
         document: Any = yaml.safe_load(content)
+        if not isinstance(document, dict):
+            raise ConfigurationError(f"{source}: expected a mapping with the key 'models'")
         return _File.model_validate(document)
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{source}: not valid YAML: {error}") from error

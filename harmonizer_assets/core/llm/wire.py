@@ -108,6 +108,11 @@ class Head:
         """Bytes of the document without items."""
         return len(canonical(_document([self], [], [])).encode())
 
+    @cached_property
+    def merchant_size(self) -> int:
+        """Bytes that an item takes to name the merchant."""
+        return len(canonical({"merchant": self.merchant}).encode())
+
 
 @dataclass(frozen=True)
 class Answer:
