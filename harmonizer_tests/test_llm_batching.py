@@ -362,7 +362,7 @@ def test_as_many_calls_are_in_flight_as_the_knobs_allow_and_no_more(knobs, most)
     for label in TYPES:
         for _ in range(3):
             waiting.add(partition(["a"] * 40, label))
-    assert waiting.slots == most
+    assert waiting.reach().calls == most
     in_flight = []
     while waiting.has_word(0.0):
         in_flight.append(take(waiting, 2))
