@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -211,21 +212,25 @@ class Wire:
         first = questions[0]
         competing = Counter(q.competing_label for q in questions if q.competing_label)
         examples = {q.competing_label: q.competing_examples for q in questions}
-        names = sorted(name for name, _ in competing.most_common(_MAX_OTHER_TYPES))
-        name = first.merchant_name or "unknown"
+        most_common = sorted(competing, key=lambda name: (-competing[name], name))
+        # Names of one merchant differ at most in this; every question shall show the same.
+        name = unicodedata.normalize("NFC", first.merchant_name or "").strip() or "unknown"
         return Head(
             first.key.label,
             self._taxonomy.definition(first.key.label),
             name if is_plain_name(name) else first.merchant_key,
             _shown(first.examples),
             {
-                other: {
-                    "definition": self._taxonomy.definition(other),
-                    "valid_examples": list(_shown(examples[other])[:3]),
-                }
-                for other in names
+                other: self._other_type(other, examples[other])
+                for other in sorted(most_common[:_MAX_OTHER_TYPES])
             },
         )
+
+    def _other_type(self, name: str, examples: Sequence[str]) -> dict[str, Any]:
+        return {
+            "definition": self._taxonomy.definition(name),
+            "valid_examples": list(_shown(examples)[:3]),
+        }
 
     def ask(self, question: Question, head: Head, identity: str) -> Ask:
         """Put a question into the form in which it is asked and remembered."""
@@ -239,8 +244,9 @@ class Wire:
                 **known,
                 "definition": head.definition,
                 "examples": list(head.examples),
-                "other_type": {other: head.others[other]}
-                if other and other in head.others
+                # Of the question itself: the head's depend on what else is asked.
+                "other_type": {other: self._other_type(other, question.competing_examples)}
+                if other
                 else None,
                 **item,
             }
