@@ -173,7 +173,15 @@ def _read(body: bytes, headers: Mapping[str, str], seconds: float) -> Reply:
         message = choice["message"]
         content, refusal = message.get("content"), message.get("refusal")
         reason = choice.get("finish_reason")
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ):
         return Reply(Outcome.UNUSABLE, seconds, error="the response is not a chat completion")
     error = ""
     if refusal or reason == "content_filter" or not isinstance(content, str) or not content:

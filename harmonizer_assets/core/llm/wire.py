@@ -305,7 +305,7 @@ class Wire:
         """
         try:
             found = json.loads(content)["verdicts"]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             raise MalformedAnswerError("the answer does not follow the schema") from None
         if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
             raise MalformedAnswerError("the answer does not follow the schema")
@@ -338,6 +338,9 @@ class Wire:
         if self._explanations == "codes" and why is not None and why not in REASONS:
             return None
         reasoning = REASONS.get(why, why[:_MAX_REASONING]) if why else None
+        if reasoning is not None:
+            # Half a surrogate pair is JSON, but no text that a database takes.
+            reasoning = reasoning.encode("utf-8", "replace").decode()
         # To call a label wrong and to suggest the same one is no suggestion.
         return Entry(True, None if label == label_type else label, reasoning)
 
