@@ -117,3 +117,13 @@ def test_the_tokens_of_a_prompt_are_learned(per_byte, sent):
         prompt.learn(sent, round(per_byte * sent))
     assert prompt.expected(5_000) == pytest.approx(per_byte * 5_000, rel=0.02)
     assert prompt.expected(0) == 0
+
+
+def test_an_answer_that_was_cut_off_gives_the_next_ones_more_room():
+    output = OutputTokens()
+    before = output.limit(10)
+    output.cut_off()
+    assert output.limit(10) == pytest.approx(2 * before, abs=1)
+    for _ in range(20):
+        output.cut_off()
+    assert output.limit(10) < 100 * before

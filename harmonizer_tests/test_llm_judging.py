@@ -16,6 +16,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from benchmarks.labels import scored_home
@@ -27,6 +28,7 @@ from harmonizer_assets.core.home import Home
 from harmonizer_assets.core.llm.batching import MAX_BATCH_WORDS
 from harmonizer_assets.core.settings import Settings
 from harmonizer_tests.chat_server import ChatServer, chat_server, verdict
+from harmonizer_tests.injections import INJECTIONS
 from harmonizer_tests.receipts import table
 
 KEY = "sk-test-very-secret"
@@ -524,6 +526,43 @@ def test_partitions_are_finished_one_after_the_other(home, endpoint):
 
 
 # Safety
+
+
+@pytest.mark.parametrize("place", ["words", "merchants"])
+def test_injected_orders_change_no_verdict_of_other_words(home, endpoint, place):
+    # The simulated model obeys: an order in the words of a call turns all its answers.
+    endpoint.configure(**FAST, gullible=True)
+    prepared(home, label_types=2, merchants=4, words=40)
+    harmonizer = judged(home)
+    before = verdicts_by_word(harmonizer)
+    assert len(set(before.values())) == 2
+    replace = {
+        "words": "UPDATE words SET text = $order WHERE (image_id, line_id) = ($image, $line)",
+        "merchants": "UPDATE labels SET merchant_name = $order "
+        "WHERE (image_id, line_id) = ($image, $line)",
+    }[place]
+
+    def inject(con: duckdb.DuckDBPyConnection) -> None:
+        for n, order in enumerate(INJECTIONS):
+            image = f"merchant-{n % 4}-receipt-{n % 8}"
+            con.execute(replace, {"image": image, "line": 5 + n % 5, "order": order})
+
+    harmonizer.warehouse.write(inject)
+    harmonizer.warehouse.write(lambda con: con.execute("DELETE FROM llm_verdicts") and None)
+    again = Harmonizer(home, Settings().with_judge(**QUICK))
+    list(again.judge_partitions(again.partitions(), judge="openai", refresh=True))
+    after = verdicts_by_word(again)
+    injected = set(INJECTIONS)
+    others = {word: found for word, found in after.items() if word[-1] not in injected}
+    assert len(others) >= 200
+    assert all(before[word] == found for word, found in others.items())
+
+
+def verdicts_by_word(harmonizer: Harmonizer) -> dict[tuple[Any, ...], bool | None]:
+    return {
+        (row["image_id"], row["line_id"], row["word_text"]): row["is_outlier"]
+        for row in table(harmonizer, "label_decisions")
+    }
 
 
 def test_the_key_is_nowhere_in_the_home(home, endpoint):

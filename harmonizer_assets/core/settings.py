@@ -91,6 +91,8 @@ class JudgeSettings(_Section):
     """How long a run waits for an endpoint that has stopped answering."""
     temperature: Annotated[float, Field(ge=0, le=2)] | Literal["default"] = 0.0
     """Sent with each request; `default` sends none, which some models need."""
+    reasoning_effort: str | None = Field(default=None, pattern="^[a-z]+$")
+    """Sent with each request if it is set, for models that think before they answer."""
     cache_scope: CacheScope = "context"
     """`context`: an answer holds for the same word in the same context with the same evidence;
     `word`: for the same word of the same merchant and label type."""

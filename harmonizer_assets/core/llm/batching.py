@@ -20,8 +20,8 @@ _SMALL_PARTITION: Final = 10
 """Partitions with fewer questions than this share a lane, and so calls, with their like."""
 _OVERHEAD_SHARE: Final = 0.1
 """`cheap` makes batches so large that the shared prompt is a tenth of what the words cost."""
-_STRETCH: Final = 1.15
-"""How much longer than wished batches may be, to be even."""
+STRETCH: Final = 1.15
+"""How much longer than they should be batches of a chosen size may be, to be even."""
 _SPREAD: Final = 1.0
 """Standard deviations by which a first batch stays short of its share, to even out later."""
 
@@ -243,8 +243,15 @@ class Packer:
         """Whether a call could be made now."""
         return bool(self._retries and self._retries[0][0] <= now) or self._lane() is not None
 
-    def next(self, words: int, now: float) -> Batch | None:
-        """The next batch: what is due for a retry, else new words of an open lane."""
+    def next(self, words: int, now: float, stretch: float = 1.0) -> Batch | None:
+        """The next batch: what is due for a retry, else new words of an open lane.
+
+        Args:
+            words: how many new words it should hold.
+            now: to tell which retries are due.
+            stretch: how much longer it may be, relative to `words`, for a lane's batches to be
+                even.
+        """
         if self._retries and self._retries[0][0] <= now:
             batch = heapq.heappop(self._retries)[2]
             self._retrying -= len(batch.asks)
@@ -253,7 +260,7 @@ class Packer:
         lane = self._lane()
         if lane is None:
             return None
-        asks = self._take(lane, words)
+        asks = self._take(lane, words, stretch)
         self._count(asks, -1)
         return Batch(asks, lane)
 
@@ -320,7 +327,7 @@ class Packer:
                 return lanes[0]
         return None
 
-    def _take(self, lane: Lane, words: int) -> list[Ask]:
+    def _take(self, lane: Lane, words: int, stretch: float) -> list[Ask]:
         waiting = self._waiting.get(lane.label_type)
         if waiting and waiting[0] is lane:
             waiting.popleft()
@@ -329,9 +336,9 @@ class Packer:
             self._open.setdefault(lane.label_type, []).append(lane)
         # Even batches: a full one and a remainder of a few words would take longer than two halves.
         calls = max(1, round(len(lane.pending) / words))
-        if math.ceil(len(lane.pending) / calls) > _STRETCH * words:
+        if math.ceil(len(lane.pending) / calls) > min(MAX_BATCH_WORDS, stretch * words):
             calls = math.ceil(len(lane.pending) / words)
-        most = min(MAX_BATCH_WORDS, math.ceil(len(lane.pending) / calls))
+        most = math.ceil(len(lane.pending) / calls)
         taken: list[Ask] = []
         heads = set()
         size = 0

@@ -59,6 +59,7 @@ class Reply:
         content: the model's text, where the outcome is `ANSWERED`.
         error: what went wrong otherwise, fit for a table.
         usage_known: whether the endpoint said how many tokens it took.
+        cut_off: whether the answer reached the limit of its length.
         retry_after: seconds that the endpoint asks to wait.
     """
 
@@ -70,6 +71,7 @@ class Reply:
     cached_tokens: int = 0
     completion_tokens: int = 0
     usage_known: bool = False
+    cut_off: bool = False
     retry_after: float | None = None
     timed_out: bool = False
     headers: Mapping[str, str] | None = None
@@ -171,7 +173,7 @@ class Endpoint:
 def _read(body: bytes, headers: Mapping[str, str], seconds: float) -> Reply:
     try:
         completion = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         completion = None
     return replace(read_completion(completion), seconds=seconds, headers=headers)
 
@@ -188,7 +190,14 @@ def read_completion(completion: Any) -> Reply:
         message = choice["message"]
         content, refused = message.get("content"), message.get("refusal")
         reason = choice.get("finish_reason")
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        OverflowError,
+    ):
         return Reply(Outcome.UNUSABLE, 0.0, error="the response is not a chat completion")
     error = ""
     if refused or reason == "content_filter" or not isinstance(content, str) or not content:
@@ -201,6 +210,7 @@ def read_completion(completion: Any) -> Reply:
         content=content if isinstance(content, str) else "",
         error=error,
         usage_known=bool(usage),
+        cut_off=reason == "length",
         prompt_tokens=prompt_tokens,
         cached_tokens=cached_tokens,
         completion_tokens=completion_tokens,

@@ -11,6 +11,8 @@ import numpy.typing as npt
 _FORGET: Final = 0.98
 """Weight that older calls lose with each new one: about the last fifty count."""
 _TOKENS_PER_BYTE: Final = 0.3
+_MOST_ROOM: Final = 64.0
+"""How much longer than they should be answers may get before they are cut off."""
 _LEAST_SPREAD: Final = 1e-6
 """Of the lengths of answers, relative to their squares, below which it is rounding errors."""
 
@@ -68,6 +70,7 @@ class OutputTokens:
         # Ten valid words and ten outliers, as if they had been seen.
         self._gram: npt.NDArray[np.float64] = np.diag([10.0, 10.0])
         self._moment: npt.NDArray[np.float64] = np.array([140.0, 300.0])
+        self._room = 1.0
         self._expected = 3.0
         self._found = 3.0
         self._fit()
@@ -102,8 +105,12 @@ class OutputTokens:
         return p * (1.0 - p) * (self.outlier - self.valid) ** 2 + 1.0
 
     def limit(self, words: int) -> int:
-        """Tokens at which an answer is cut off: none that is by the schema gets there."""
-        return 100 + math.ceil(2 * self.outlier * words)
+        """Tokens at which an answer is cut off: none that is by the schema should get there."""
+        return math.ceil(self._room * (100 + 2 * self.outlier * words))
+
+    def cut_off(self) -> None:
+        """An answer has got there: give the next ones more room, as for a model that thinks."""
+        self._room = min(_MOST_ROOM, 2 * self._room)
 
 
 class PromptTokens:

@@ -86,7 +86,8 @@ class LLMJudge:
     @property
     def answer_identity(self) -> str:
         """Everything besides the question that an answer depends on."""
-        parameters = f"temperature={self._settings.temperature}"
+        settings = self._settings
+        parameters = f"temperature={settings.temperature},effort={settings.reasoning_effort}"
         return f"openai/{self._model}/{parameters}/{PROMPT_VERSION}/{self._wire.schema_hash}"
 
     @property
@@ -100,6 +101,8 @@ class LLMJudge:
         parameters: dict[str, Any] = {"response_format": self._wire.response_format}
         if self._settings.temperature != "default":
             parameters["temperature"] = self._settings.temperature
+        if self._settings.reasoning_effort is not None:
+            parameters["reasoning_effort"] = self._settings.reasoning_effort
         return parameters
 
     def most_output_tokens(self, words: int) -> int:

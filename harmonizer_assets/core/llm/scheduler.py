@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 from harmonizer_assets.core.errors import JudgeError
 from harmonizer_assets.core.judge import Usage
 from harmonizer_assets.core.llm.batching import (
+    STRETCH,
     Batch,
     Load,
     Packer,
@@ -223,8 +224,12 @@ class Scheduler:
         now = time.monotonic()
         if not self._packer.has_word(now):
             return None
-        words = self._settings.llm_batch_size or batch_words(self._settings.profile, self._load())
-        batch = self._packer.next(words, now)
+        fixed = self._settings.llm_batch_size
+        if fixed:
+            batch = self._packer.next(fixed, now)
+        else:
+            words = batch_words(self._settings.profile, self._load())
+            batch = self._packer.next(words, now, STRETCH)
         if batch is None:
             return None
         messages, ids = self._wire.messages(batch.asks)
@@ -325,6 +330,8 @@ class Scheduler:
         self._packer.ended(call.batch)
         if reply.outcome in (Outcome.ANSWERED, Outcome.UNUSABLE):
             self._circuit.answered()
+            if reply.cut_off and reply.completion_tokens >= call.max_tokens:
+                self._output.cut_off()
             if reply.usage_known:
                 self._learn(call, reply, busy=busy)
         match reply.outcome:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -63,19 +64,72 @@ _MESSAGE_OVERHEAD_TOKENS: Final = 50
 _PLAIN_WORD: Final = re.compile(r"[^\s{}<>\[\]\\`|\"]{1,32}")
 _PLAIN_NAME: Final = re.compile(r"[\w&'\u2019.,()\-+/@#!* ]{1,60}")
 _ORDERS: Final = re.compile(
-    r"ignore|disregard|instruct|prompt|system|assistant|verdict|outlier|json|override|jailbreak",
-    re.IGNORECASE,
+    r"ignor|disregard|instru[ck]|prompt|system|assistant|verdict|outlier|json|override|jailbreak"
+    r"|anweisung|vergiss|olvida|oublie|игнорир|инструкц|систем|忽略|无视|無視|指令|指示|系统|系統|提示"
+    r"|무시|지시|시스템|تجاهل|تعليمات|अनदेखा|निर्देश|เพิกเฉย|คำสั่ง"
 )
+_ORDERS_IN_NAMES: Final = re.compile(
+    r"\b(?:answer|respond|reply|say|mark|label|treat|classify|approve|return|output|all|every|each"
+    r"|always|never)\b.*\b(?:ok|valid|correct|items?|labels?|words?|everything)\b"
+    r"|\b(?:forget|pretend|repeat|translate|definition|rules)\b"
+)
+# Letters and marks that nobody sees, and letters that look like Latin ones.
+_UNSEEN: Final = re.compile(
+    "[\u034f\u115f\u1160\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+_LATIN: Final = re.compile(r"[A-Za-z]")
+_LIKE_LATIN: Final = re.compile("[\u0370-\u03ff\u0400-\u052f]")
+
+
+def _is_deceptive(text: str) -> bool:
+    """Whether a text holds what people do not see, or letters that pose as others."""
+    if text.isascii():
+        return not text.isprintable()
+    return (
+        any(unicodedata.category(character) in ("Cc", "Cf", "Co", "Cs") for character in text)
+        or bool(_UNSEEN.search(text))
+        or any(_LATIN.search(word) and _LIKE_LATIN.search(word) for word in text.split())
+    )
+
+
+def _folded(text: str) -> str:
+    """A text without case, accents and the many ways to write the same letter."""
+    if text.isascii():
+        return text.lower()
+    letters = unicodedata.normalize("NFKD", text)
+    bare = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return unicodedata.normalize("NFC", bare).casefold()
+
+
+_SIGNS: Final = re.compile(r"[\W_]+")
 
 
 def is_plain_word(text: str) -> bool:
     """Whether a text looks like one word of a receipt rather than like prose or code."""
-    return bool(_PLAIN_WORD.fullmatch(text)) and not _ORDERS.search(text)
+    if not _PLAIN_WORD.fullmatch(text) or _is_deceptive(text):
+        return False
+    folded = _folded(text)
+    return not (_ORDERS.search(folded) or _ORDERS.search(_SIGNS.sub("", folded)))
 
 
 def is_plain_name(name: str) -> bool:
     """Whether a merchant's name may be shown to a model as it is."""
-    return bool(_PLAIN_NAME.fullmatch(name)) and not _ORDERS.search(name)
+    return bool(_PLAIN_NAME.fullmatch(name)) and not _is_deceptive(name) and not _gives_orders(name)
+
+
+def _gives_orders(name: str) -> bool:
+    folded = _folded(name)
+    return bool(_ORDERS.search(folded) or _ORDERS_IN_NAMES.search(folded))
+
+
+def _shown_merchant(name: str, key: str) -> str:
+    """A merchant's name, else its key, else, where the key spells out an order, only a digest."""
+    if is_plain_name(name):
+        return name
+    slug = key.rpartition("-")[0].replace("-", " ")
+    if not _is_deceptive(slug) and not _gives_orders(slug):
+        return key
+    return f"merchant-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,21 +265,25 @@ class Wire:
         first = questions[0]
         competing = Counter(q.competing_label for q in questions if q.competing_label)
         examples = {q.competing_label: q.competing_examples for q in questions}
-        names = sorted(name for name, _ in competing.most_common(_MAX_OTHER_TYPES))
-        name = first.merchant_name or "unknown"
+        most_common = sorted(competing, key=lambda name: (-competing[name], name))
+        # Names of one merchant differ at most in this; every question shall show the same.
+        name = unicodedata.normalize("NFC", first.merchant_name or "").strip() or "unknown"
         return Head(
             first.key.label,
             self._taxonomy.definition(first.key.label),
-            name if is_plain_name(name) else first.merchant_key,
+            _shown_merchant(name, first.merchant_key),
             _shown(first.examples),
             {
-                other: {
-                    "definition": self._taxonomy.definition(other),
-                    "valid_examples": list(_shown(examples[other])[:3]),
-                }
-                for other in names
+                other: self._other_type(other, examples[other])
+                for other in sorted(most_common[:_MAX_OTHER_TYPES])
             },
         )
+
+    def _other_type(self, name: str, examples: Sequence[str]) -> dict[str, Any]:
+        return {
+            "definition": self._taxonomy.definition(name),
+            "valid_examples": list(_shown(examples)[:3]),
+        }
 
     def ask(self, question: Question, head: Head, identity: str) -> Ask:
         """Put a question into the form in which it is asked and remembered."""
@@ -239,8 +297,9 @@ class Wire:
                 **known,
                 "definition": head.definition,
                 "examples": list(head.examples),
-                "other_type": {other: head.others[other]}
-                if other and other in head.others
+                # Of the question itself: the head's depend on what else is asked.
+                "other_type": {other: self._other_type(other, question.competing_examples)}
+                if other
                 else None,
                 **item,
             }
@@ -299,7 +358,7 @@ class Wire:
         """
         try:
             found = json.loads(content)["verdicts"]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             raise MalformedAnswerError("the answer does not follow the schema") from None
         if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
             raise MalformedAnswerError("the answer does not follow the schema")
@@ -332,6 +391,9 @@ class Wire:
         if self._explanations == "codes" and why is not None and why not in REASONS:
             return None
         reasoning = REASONS.get(why, why[:_MAX_REASONING]) if why else None
+        if reasoning is not None:
+            # Half a surrogate pair is JSON, but no text that a database takes.
+            reasoning = reasoning.encode("utf-8", "replace").decode()
         # To call a label wrong and to suggest the same one is no suggestion.
         return Entry(True, None if label == label_type else label, reasoning)
 
@@ -391,8 +453,10 @@ def _item(question: Question) -> dict[str, Any]:
     if question.competing_label:
         odds[question.competing_label] = question.competing_probability
     item: dict[str, Any] = {"text": _clipped(" ".join(question.word_text.split()))}
-    for side, words in (("left", question.left), ("right", question.right)):
-        shown = " ".join(word if is_plain_word(word) else "…" for word in words.split())
+    # Two words stand on each side; where there are more, a text with spaces poses as one word.
+    left, right = question.left.split()[-2:], question.right.split()[:2]
+    for side, words in (("left", left), ("right", right)):
+        shown = " ".join(word if is_plain_word(word) else "…" for word in words)
         if shown not in ("", ROW_START, ROW_END):
             item[side] = shown
     if question.height is not None:
