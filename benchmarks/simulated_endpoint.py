@@ -353,7 +353,7 @@ def complete(request: dict[str, Any], options: Options, fault: str) -> tuple[dic
     schema = request["response_format"]["json_schema"]["schema"]
     ((name, array),) = schema["properties"].items()
     entry = array["items"]["properties"]
-    turned = options.gullible and any(looks_like_an_instruction(item["text"]) for item in items)
+    turned = options.gullible and any(map(looks_like_an_instruction, _read_by_a_model(document)))
     entries = [
         _entry(
             entry,
@@ -392,6 +392,15 @@ def complete(request: dict[str, Any], options: Options, fault: str) -> tuple[dic
         "model": request["model"],
         "choices": [{"index": 0, "finish_reason": reason, "message": message}],
     }, tokens
+
+
+def _read_by_a_model(document: dict[str, Any]) -> Iterator[str]:
+    """Everything in a document that comes from receipts."""
+    yield str(document["merchant"])
+    yield from document.get("merchants", {})
+    yield from document.get("valid_examples", [])
+    for item in document["items"]:
+        yield from (str(value) for name, value in item.items() if name != "id")
 
 
 def _entry(

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -528,34 +529,53 @@ def test_partitions_are_finished_one_after_the_other(home, endpoint):
 # Safety
 
 
-@pytest.mark.parametrize("place", ["words", "merchants"])
-def test_injected_orders_change_no_verdict_of_other_words(home, endpoint, place):
-    # The simulated model obeys: an order in the words of a call turns all its answers.
+def test_orders_in_words_change_no_verdict_of_other_words(home, endpoint):
+    # The simulated model obeys: an order anywhere in a call turns all its answers.
     endpoint.configure(**FAST, gullible=True)
     prepared(home, label_types=2, merchants=4, words=40)
-    harmonizer = judged(home)
-    before = verdicts_by_word(harmonizer)
-    assert len(set(before.values())) == 2
-    replace = {
-        "words": "UPDATE words SET text = $order WHERE (image_id, line_id) = ($image, $line)",
-        "merchants": "UPDATE labels SET merchant_name = $order "
-        "WHERE (image_id, line_id) = ($image, $line)",
-    }[place]
+    before = verdicts_by_word(judged(home))
+    assert set(before.values()) == {True, False}
 
     def inject(con: duckdb.DuckDBPyConnection) -> None:
         for n, order in enumerate(INJECTIONS):
-            image = f"merchant-{n % 4}-receipt-{n % 8}"
-            con.execute(replace, {"image": image, "line": 5 + n % 5, "order": order})
+            con.execute(
+                "UPDATE words SET text = $3 WHERE (image_id, line_id) = ($1, $2)",
+                [f"merchant-{n % 4}-receipt-{n % 8}", 5 + n % 5, order],
+            )
 
-    harmonizer.warehouse.write(inject)
-    harmonizer.warehouse.write(lambda con: con.execute("DELETE FROM llm_verdicts") and None)
-    again = Harmonizer(home, Settings().with_judge(**QUICK))
-    list(again.judge_partitions(again.partitions(), judge="openai", refresh=True))
-    after = verdicts_by_word(again)
-    injected = set(INJECTIONS)
-    others = {word: found for word, found in after.items() if word[-1] not in injected}
+    after = verdicts_by_word(judged_anew(home, inject))
+    others = {word: found for word, found in after.items() if word[-1] not in set(INJECTIONS)}
     assert len(others) >= 200
-    assert all(before[word] == found for word, found in others.items())
+    assert others == {word: before[word] for word in others}
+
+
+def test_orders_in_merchants_names_change_no_verdict_at_all(home, endpoint):
+    endpoint.configure(**FAST, gullible=True)
+    prepared(home, merchants=len(INJECTIONS) + 10, words=2)
+    before = verdicts_by_word(judged(home))
+    assert set(before.values()) == {True, False}
+
+    def inject(con: duckdb.DuckDBPyConnection) -> None:
+        for n, order in enumerate(INJECTIONS):
+            con.execute(
+                "UPDATE labels SET merchant_name = $2 WHERE image_id LIKE $1",
+                [f"merchant-{n}-receipt-%", order],
+            )
+
+    assert verdicts_by_word(judged_anew(home, inject)) == before
+
+
+def judged_anew(home: Home, change: Callable[[duckdb.DuckDBPyConnection], None]) -> Harmonizer:
+    """Change the tables, forget all answers and ask again."""
+
+    def prepare(con: duckdb.DuckDBPyConnection) -> None:
+        change(con)
+        con.execute("DELETE FROM llm_verdicts")
+
+    harmonizer = Harmonizer(home, Settings().with_judge(**QUICK))
+    harmonizer.warehouse.write(prepare)
+    list(harmonizer.judge_partitions(harmonizer.partitions(), judge="openai", refresh=True))
+    return harmonizer
 
 
 def verdicts_by_word(harmonizer: Harmonizer) -> dict[tuple[Any, ...], bool | None]:
