@@ -411,10 +411,15 @@ def load(words: int = 1_000, slots: int = 100, **more: float) -> Load:
     return Load(slots=slots, words=words, **(parts | more))  # type: ignore[arg-type]
 
 
-@given(st.integers(1, 5_000), st.integers(1, 500))
+@given(st.integers(1, 5_000), st.integers(1, 75))
 def test_fast_gives_each_slot_its_share_where_all_answers_are_equally_long(words, slots):
     expected = min(MAX_BATCH_WORDS, max(1, words / slots))
     assert batch_words("fast", load(words, slots)) == pytest.approx(expected, abs=0.51)
+
+
+def test_fast_makes_no_more_calls_than_a_client_can_carry():
+    assert batch_words("fast", load(2_000, 200)) == 10
+    assert batch_words("fast", load(2_000, 2_000)) > 2
 
 
 def test_fast_makes_first_batches_shorter_where_answers_vary():

@@ -183,13 +183,26 @@ def test_in_word_scope_the_same_word_in_another_context_is_known(home, endpoint)
 def test_two_runs_at_the_same_time_ask_each_question_once(home, endpoint):
     prepared(home, label_types=3, merchants=3)
     endpoint.configure(first_token_seconds=0.3, tokens_per_second=2_000)
-    runs = [threading.Thread(target=judged, args=(home, f"run {n}")) for n in range(3)]
-    for run in runs:
-        run.start()
-    for run in runs:
-        run.join()
+    told = []
+
+    def run(number: int) -> None:
+        harmonizer = Harmonizer(home, Settings().with_judge(**QUICK))
+        for _ in harmonizer.judge_partitions(
+            harmonizer.partitions(),
+            judge="openai",
+            run_id=f"run {number}",
+            on_progress=lambda progress: told.append(progress.stage),
+        ):
+            pass
+
+    runs = [threading.Thread(target=run, args=(number,)) for number in range(3)]
+    for thread in runs:
+        thread.start()
+    for thread in runs:
+        thread.join()
     stats = endpoint.stats()
     assert stats["words_asked"] == stats["distinct_words"] == 108
+    assert told.count("llm_verdicts waits for another run that asks") == 2
 
 
 # Answers that cannot be used

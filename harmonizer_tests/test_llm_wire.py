@@ -11,13 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harmonizer_assets.core.llm.screening import is_plain_name, is_plain_word
 from harmonizer_assets.core.llm.wire import (
     REASONS,
     Ask,
     MalformedAnswerError,
     canonical,
-    is_plain_name,
-    is_plain_word,
 )
 from harmonizer_assets.core.merchants import merchant_key
 from harmonizer_tests.asks import IDENTITY, TAXONOMY, asks, question, wire
@@ -265,7 +264,7 @@ def test_the_schema_allows_what_is_taken_and_is_strict_throughout():
     assert one["properties"]["v"]["enum"] == ["ok", "outlier"]
     assert set(one["properties"]["label"]["enum"]) == {*TAXONOMY.names, None}
     assert set(one["properties"]["why"]["enum"]) == {*REASONS, None}
-    assert wire().schema_hash == WIRE.schema_hash != wire(explanations="text").schema_hash
+    assert wire().request_hash == WIRE.request_hash != wire(explanations="text").request_hash
 
 
 # Verdict keys

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from functools import cache, cached_property, partial
 from typing import Any, Final, Literal
@@ -27,7 +27,7 @@ from harmonizer_assets.core.llm.prices import price_of
 from harmonizer_assets.core.llm.scheduler import RunTotals
 from harmonizer_assets.core.outliers import OutlierPublishing, outlier_stage
 from harmonizer_assets.core.partitions import PartitionKey
-from harmonizer_assets.core.progress import ProgressFn
+from harmonizer_assets.core.progress import Progress, ProgressFn
 from harmonizer_assets.core.results import Counts, IndexReport, PartitionResult
 from harmonizer_assets.core.settings import JudgeName, Settings
 from harmonizer_assets.core.similarity import SimilarityScorer, similarity_stage
@@ -303,7 +303,7 @@ class Harmonizer:
             self.warehouse,
             stage,
             partitions,
-            lambda chunks: iterate(lambda: llm.judge(chunks, run_id)),
+            lambda chunks: iterate(lambda: llm.judge(chunks, run_id, _waits(on_progress))),
             **options,
         )
 
@@ -332,7 +332,7 @@ class Harmonizer:
         )
         for result in await asyncio.to_thread(lambda: list(run.unchanged())):
             yield result
-        async with aclosing(llm.judge(run.chunks(), run_id)) as judged:
+        async with aclosing(llm.judge(run.chunks(), run_id, _waits(on_progress))) as judged:
             async for chunk, rows in judged:
                 for result in await asyncio.to_thread(partial(_committed, run, chunk, rows)):
                     yield result
@@ -464,6 +464,13 @@ class Harmonizer:
     def counts(self) -> Counts:
         """The home's totals."""
         return Counts(**self.warehouse.query(_COUNTS).to_pylist()[0])
+
+
+def _waits(on_progress: ProgressFn | None) -> Callable[[], None] | None:
+    """Report as progress that another run has to finish first."""
+    if on_progress is None:
+        return None
+    return lambda: on_progress(Progress("llm_verdicts waits for another run that asks", 0, 0, 0, 0))
 
 
 def _committed(run: StageRun, chunk: Chunk, rows: ChunkRows) -> list[PartitionResult]:

@@ -20,6 +20,8 @@ _SMALL_PARTITION: Final = 10
 """Partitions with fewer questions than this share a lane, and so calls, with their like."""
 _OVERHEAD_SHARE: Final = 0.1
 """`cheap` makes batches so large that the shared prompt is a tenth of what the words cost."""
+_CLIENT_CALLS_PER_SECOND: Final = 150.0
+"""What one core carries beside its other work; beyond it more and smaller calls take longer."""
 STRETCH: Final = 1.15
 """How much longer than they should be batches of a chosen size may be, to be even."""
 _SPREAD: Final = 1.0
@@ -117,7 +119,10 @@ def batch_words(profile: Profile, load: Load) -> int:
     if load.per_token * deviation * _SPREAD > load.first_token:
         share -= _SPREAD * deviation
     words = max(1.0, share / per_word)
-    allowed = load.calls_left + load.calls_per_second * max(end, load.token_seconds)
+    seconds = max(end, load.token_seconds)
+    allowed = min(
+        load.calls_left + load.calls_per_second * seconds, _CLIENT_CALLS_PER_SECOND * seconds
+    )
     words = max(words, load.words / max(1.0, allowed))
     if load.token_seconds > end:
         # A call that takes a quarter of what is left leaves time to even out.

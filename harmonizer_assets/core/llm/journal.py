@@ -13,7 +13,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -111,8 +111,10 @@ def recover(folder: Path, warehouse: Warehouse) -> int:
 
 
 @asynccontextmanager
-async def judging_lock(home: Home) -> AsyncIterator[None]:
-    """Wait until no other run of this home asks a model.
+async def judging_lock(
+    home: Home, on_wait: Callable[[], None] | None = None
+) -> AsyncIterator[None]:
+    """Wait until no other run of this home asks a model; `on_wait` is called if there is one.
 
     One run keeps the endpoint as busy as its limits allow; a second one would only compete for
     them, and ask what the first is about to know.
@@ -123,6 +125,9 @@ async def judging_lock(home: Home) -> AsyncIterator[None]:
             lock.acquire(timeout=0)
             break
         except Timeout:
+            if on_wait is not None:
+                on_wait()
+                on_wait = None
             await asyncio.sleep(_LOCK_POLL_SECONDS)
     try:
         yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -88,7 +88,7 @@ class LLMJudge:
         """Everything besides the question that an answer depends on."""
         settings = self._settings
         parameters = f"temperature={settings.temperature},effort={settings.reasoning_effort}"
-        return f"openai/{self._model}/{parameters}/{PROMPT_VERSION}/{self._wire.schema_hash}"
+        return f"openai/{self._model}/{parameters}/{PROMPT_VERSION}/{self._wire.request_hash}"
 
     @property
     def identity(self) -> str:
@@ -120,9 +120,14 @@ class LLMJudge:
         return Budget(*limits, price.in_batch() if price and in_batch else price, self._model)
 
     async def judge(
-        self, chunks: Iterable[Chunk], run_id: str
+        self, chunks: Iterable[Chunk], run_id: str, on_wait: Callable[[], None] | None = None
     ) -> AsyncGenerator[tuple[Chunk, ChunkRows]]:
         """Judge chunks; partitions come out in groups as they are finished, in any order.
+
+        Args:
+            chunks: of scored labels.
+            run_id: under which usage is kept.
+            on_wait: called once if another run of the home has to finish first.
 
         Raises:
             ConfigurationError: there is no key, or a budget in USD for a model without a price.
@@ -131,7 +136,7 @@ class LLMJudge:
         price, budget = price_of(self._home, self._model), self.budget()
         partitions: dict[PartitionKey, _Partition] = {}
         async with (
-            judging_lock(self._home),
+            judging_lock(self._home, on_wait),
             self._journal(run_id) as journal,
             Endpoint(self._model, self.request_parameters()) as endpoint,
         ):

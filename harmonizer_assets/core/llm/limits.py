@@ -14,7 +14,7 @@ from typing import Final
 
 Clock = Callable[[], float]
 
-_START_IN_FLIGHT: Final = 32
+_START_IN_FLIGHT: Final = 64
 _MOST_IN_FLIGHT: Final = 512
 _BACK_OFF: Final = 0.5
 _SLOW_BACK_OFF: Final = 0.9

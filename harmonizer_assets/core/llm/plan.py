@@ -14,7 +14,7 @@ from harmonizer_assets.core.llm.prices import Price
 from harmonizer_assets.core.settings import JudgeSettings
 from harmonizer_assets.core.stages import Chunk
 
-_ASSUMED_IN_FLIGHT = 32
+_ASSUMED_IN_FLIGHT = 64
 """Calls in flight that time is estimated with, where no number is configured."""
 
 
@@ -28,7 +28,7 @@ class Plan:
         cache_hits: questions whose answer is known, or that are asked about another word already.
         words: questions that would be asked.
         usd: None when the model's price is not known.
-        seconds: with the endpoint's limits as configured, else with 32 calls in flight.
+        seconds: with the endpoint's limits as configured, else with 64 calls in flight.
         prompt: the messages of one call as it would be sent, or None if there is none.
     """
 
