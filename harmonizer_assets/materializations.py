@@ -98,8 +98,8 @@ def report_usage(context: OpExecutionContext, harmonizer: Harmonizer) -> None:
     if not by_type:
         return
     totals = asdict(harmonizer.llm_totals)
-    if totals["cost_usd"] is None:
-        totals["cost_usd"] = "unknown: no price for this model"
+    cost = totals["cost_usd"]
+    totals["cost_usd"] = "unknown: no price for this model" if cost is None else round(cost, 6)
     columns = [TableColumn("label_type", "string")] + [
         TableColumn(name, "float" if name == "cost_usd" else "int")
         for name in by_type[0]

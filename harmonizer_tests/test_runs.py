@@ -205,6 +205,8 @@ def cli(*arguments: object, home: Path):
 def test_ctrl_c_exits_with_130_and_says_how_to_go_on(tmp_path):
     words, labels = shop_receipts(each=30).write(tmp_path)
     arguments = ["--home", tmp_path / "home", "run", "--words", words, "--labels", labels]
+    # A shell that runs the tests in the background has its children ignore interrupts.
+    ignored = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [*COMMAND, *(str(argument) for argument in arguments)],
         stdout=subprocess.DEVNULL,
@@ -212,6 +214,7 @@ def test_ctrl_c_exits_with_130_and_says_how_to_go_on(tmp_path):
         cwd=ROOT,
         text=True,
     )
+    signal.signal(signal.SIGINT, ignored)
     runs = tmp_path / "home" / "dagster" / "history" / "runs"
     while process.poll() is None and len(list(runs.glob("*.db"))) < 2:
         time.sleep(0.02)

@@ -404,7 +404,8 @@ class Harmonizer:
             ConfigurationError: there is no key.
         """
         judge = self.llm_judge()
-        return BatchAPI(judge, self.warehouse, price_of(self.home, judge.model))
+        price = price_of(self.home, judge.model)
+        return BatchAPI(judge, self.warehouse, price, self.settings.judge.llm_batch_size)
 
     def has_open_batches(self) -> bool:
         """Whether batches of the Batch API have answers to be collected; needs no key."""

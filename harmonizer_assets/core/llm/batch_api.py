@@ -82,8 +82,20 @@ class Collected:
 class BatchAPI:
     """Submits questions as batches and collects their answers."""
 
-    def __init__(self, judge: LLMJudge, warehouse: Warehouse, price: Price | None) -> None:
+    def __init__(
+        self,
+        judge: LLMJudge,
+        warehouse: Warehouse,
+        price: Price | None,
+        words_per_call: int | None = None,
+    ) -> None:
         """Open a client with address and key from the environment.
+
+        Args:
+            judge: makes the questions and reads the answers.
+            warehouse: of the home.
+            price: of the model, at the standard tier.
+            words_per_call: 30 by default; nobody waits for a batch, so calls are large.
 
         Raises:
             ConfigurationError: there is no key.
@@ -92,6 +104,7 @@ class BatchAPI:
         self._judge = judge
         self._warehouse = warehouse
         self._price = price.in_batch() if price else None
+        self._words_per_call = words_per_call or _WORDS_PER_CALL
         # Few calls, none of them a question: the client's own retries do.
         self._client = openai.OpenAI()
 
@@ -123,7 +136,7 @@ class BatchAPI:
                     packer.add(PartitionWork(partition.key, asks))
         load: list[Batch] = []
         size = 0
-        while (batch := packer.next(_WORDS_PER_CALL, 0.0)) is not None:
+        while (batch := packer.next(self._words_per_call, 0.0)) is not None:
             packer.started(batch)
             packer.ended(batch)
             messages, _ = wire.messages(batch.asks)
