@@ -32,6 +32,7 @@ class ChatServer:
         faults: taken one per request while there are any: an HTTP status, or a function that turns
             the list of verdicts into the content of the answer.
         decide: says of each item's text whether it is an outlier.
+        looking_again: for `decide` to know.
     """
 
     decide: Callable[[str], bool] = lambda text: False
@@ -41,6 +42,7 @@ class ChatServer:
     requests: list[dict[str, Any]] = field(default_factory=list)
     authorizations: list[str] = field(default_factory=list)
     delay: float = 0.0
+    looking_again: bool = False
     url: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
 

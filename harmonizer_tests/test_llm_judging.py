@@ -141,6 +141,34 @@ def test_a_suggestion_that_similar_words_support_is_surer_than_one_that_they_do_
     assert max(sure) > 0.9
 
 
+def test_a_second_look_drops_a_suggestion_that_the_model_does_not_confirm(home, server):
+    # The model calls every time an outlier, suggests TIME for all, and takes no TIME for right.
+    server.decide = lambda text: True
+    prepared(home, label_types=1, words=6)
+    [without] = {row["suggested_label"] for row in table(judged(home), "label_decisions")}
+    assert without == "TIME"
+    asked = len(server.requests)
+    rows = table(judged(home, second_look=True), "label_decisions")
+    assert {row["suggested_label"] for row in rows} == {None}
+    assert {row["suggestion_confidence"] for row in rows} == {None}
+    assert all("on a second look TIME is wrong, too" in row["reasoning"] for row in rows)
+    again = server.questions()[asked:]
+    assert {document["label_type"] for document in again} == {"TIME"}
+    assert sum(len(document["items"]) for document in again) == 6
+    judged(home, second_look=True)
+    assert len(server.requests) == asked + len(again)
+
+
+def test_a_second_look_makes_a_confirmed_suggestion_surer(home, server):
+    server.decide = lambda text: not server.looking_again
+    prepared(home, label_types=1, words=6)
+    before = {row["suggestion_confidence"] for row in table(judged(home), "label_decisions")}
+    server.looking_again = True
+    rows = table(judged(home, second_look=True), "label_decisions")
+    assert {row["suggested_label"] for row in rows} == {"TIME"}
+    assert min(row["suggestion_confidence"] for row in rows) > max(before)
+
+
 # Bought once
 
 

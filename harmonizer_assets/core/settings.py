@@ -96,6 +96,9 @@ class JudgeSettings(_Section):
     cache_scope: CacheScope = "context"
     """`context`: an answer holds for the same word in the same context with the same evidence;
     `word`: for the same word of the same merchant and label type."""
+    second_look: bool = False
+    """Whether a suggestion that similar words do not support is asked about once more: is the
+    suggested label type right for this word?"""
     explanations: Explanations = "codes"
     """`codes`: a model names one of a few reasons, which takes one token; `text`: its own words."""
     budget_usd: float | None = Field(default=None, ge=0)

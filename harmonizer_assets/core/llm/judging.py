@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import duckdb
 
 from harmonizer_assets.core.home import Home
-from harmonizer_assets.core.judge import DeadLetter, Question, Usage, Verdict
+from harmonizer_assets.core.judge import DeadLetter, LabelKey, Question, Usage, Verdict
 from harmonizer_assets.core.llm.batching import PartitionWork
 from harmonizer_assets.core.llm.budget import Budget
 from harmonizer_assets.core.llm.cache import add_usage, in_open_batches, look_up
@@ -35,6 +35,9 @@ from harmonizer_assets.core.warehouse import Warehouse
 _COMMIT_SECONDS: Final = 2.0
 """Finished partitions, and what was answered with them, are written in groups of this long."""
 _COMMIT_PARTITIONS: Final = 500
+_CONTESTED_BELOW: Final = 0.5
+"""Confidence of a suggestion below which it gets a second look, where that is configured."""
+_EVEN: Final = 0.5
 
 
 @dataclass
@@ -50,6 +53,14 @@ class _Partition:
     keys: list[str] = field(default_factory=list)
     cached: dict[str, Answer] = field(default_factory=dict)
     asks: dict[str, Ask] = field(default_factory=dict)
+
+    def answer(self, verdict_key: str) -> Answer | None:
+        """The answer to a question, from the cache or from this run."""
+        ask = self.asks.get(verdict_key)
+        return self.cached.get(verdict_key) or (ask.answer if ask else None)
+
+
+_Finished = tuple[_Partition, PartitionWork]
 
 
 class LLMJudge:
@@ -94,7 +105,8 @@ class LLMJudge:
     def identity(self) -> str:
         """Changes whenever the same labels could get other verdicts."""
         settings = self._settings
-        return f"{self.answer_identity}/{settings.cache_scope}/{settings.skip_high_confidence}"
+        scope = f"{settings.cache_scope}/{settings.skip_high_confidence}/{settings.second_look}"
+        return f"{self.answer_identity}/{scope}"
 
     def request_parameters(self) -> dict[str, Any]:
         """What all requests have in common, besides model and messages."""
@@ -141,14 +153,61 @@ class LLMJudge:
             Endpoint(self._model, self.request_parameters()) as endpoint,
         ):
             store = VerdictStore(journal, self._model)
-            scheduler = Scheduler(
-                self._settings, self._wire, endpoint, store, budget, price, self.totals
-            )
-            finished = scheduler.run(self._works(chunks, partitions))
+
+            def scheduler() -> Scheduler:
+                return Scheduler(
+                    self._settings, self._wire, endpoint, store, budget, price, self.totals
+                )
+
+            contested: list[_Finished] = []
+            finished = scheduler().run(self._works(chunks, partitions))
             async with aclosing(_grouped(finished)) as groups:
                 async for works in groups:
-                    done = [(partitions.pop(work.partition), work) for work in works]
-                    yield self._rows(done, run_id, journal)
+                    ready: list[_Finished] = []
+                    for work in works:
+                        one = (partitions.pop(work.partition), work)
+                        looks_again = self._settings.second_look and _contested(one[0])
+                        (contested if looks_again else ready).append(one)
+                    if ready:
+                        yield self._rows(ready, run_id, journal)
+            if contested:
+                looks = await self._look_again(contested, scheduler())
+                yield self._rows(contested, run_id, journal, looks)
+
+    async def _look_again(
+        self, contested: Sequence[_Finished], scheduler: Scheduler
+    ) -> dict[LabelKey, Answer]:
+        """Ask whether contested suggestions are right; the answers, by the labels' keys."""
+        pairs = [pair for partition, _ in contested for pair in _contested(partition)]
+        asks: dict[LabelKey, Ask] = {}
+        by_partition: dict[PartitionKey, list[tuple[LabelKey, Question]]] = {}
+        for key, question in pairs:
+            partition = PartitionKey(question.key.label, question.merchant_key)
+            by_partition.setdefault(partition, []).append((key, question))
+        for questions in by_partition.values():
+            head = self._wire.head([question for _, question in questions])
+            distinct: dict[str, Ask] = {}
+            for key, question in questions:
+                ask = self._wire.ask(question, head, self.answer_identity)
+                asks[key] = distinct.setdefault(ask.verdict_key, ask)
+        wanted = sorted({ask.verdict_key for ask in asks.values()})
+        cached = await asyncio.to_thread(self._warehouse.read, lambda con: look_up(con, wanted))
+        works = [
+            PartitionWork(
+                partition,
+                list(
+                    dict.fromkeys(
+                        asks[key] for key, _ in questions if asks[key].verdict_key not in cached
+                    )
+                ),
+            )
+            for partition, questions in by_partition.items()
+        ]
+        async with aclosing(scheduler.run(_each(works))) as finished:
+            async for _ in finished:
+                pass
+        found = {key: cached.get(ask.verdict_key) or ask.answer for key, ask in asks.items()}
+        return {key: answer for key, answer in found.items() if answer is not None}
 
     @asynccontextmanager
     async def _journal(self, run_id: str) -> AsyncIterator[Journal]:
@@ -208,11 +267,12 @@ class LLMJudge:
 
     def _rows(
         self,
-        done: Sequence[tuple[_Partition, PartitionWork]],
+        done: Sequence[_Finished],
         run_id: str,
         journal: Journal,
+        looks: Mapping[LabelKey, Answer] | None = None,
     ) -> tuple[Chunk, ChunkRows]:
-        judged = [_verdicts(partition) for partition, _ in done]
+        judged = [_verdicts(partition, looks or {}) for partition, _ in done]
         used = {
             partition.key: Usage(
                 cache_hits=len(partition.questions) - len(partition.asks),
@@ -271,25 +331,62 @@ async def _grouped(
         await works.aclose()
 
 
-def _verdicts(partition: _Partition) -> PartitionVerdicts:
+async def _each(works: Iterable[PartitionWork]) -> AsyncIterator[PartitionWork]:
+    for work in works:
+        yield work
+
+
+def _contested(partition: _Partition) -> list[tuple[LabelKey, Question]]:
+    """Labels whose suggested type similar words do not support, each as a question about it."""
+    found = []
+    for question, verdict_key in zip(partition.questions, partition.keys, strict=True):
+        answer = partition.answer(verdict_key)
+        confidence = answer and suggestion_confidence(answer, question)
+        if answer and answer.suggested_label and (confidence or 0.0) < _CONTESTED_BELOW:
+            suggested = answer.suggested_label
+            chance = question.alternatives.get(suggested, 0.0)
+            about = replace(
+                question,
+                key=question.key._replace(label=suggested),
+                label_probability=chance,
+                competing_label=question.key.label,
+                competing_probability=question.label_probability,
+                outlier_score=_EVEN,
+                examples=(
+                    question.competing_examples if suggested == question.competing_label else ()
+                ),
+                competing_examples=question.examples,
+            )
+            found.append((question.key, about))
+    return found
+
+
+def _verdicts(partition: _Partition, looks: Mapping[LabelKey, Answer]) -> PartitionVerdicts:
     judged = PartitionVerdicts(partition.key, list(partition.without_word))
     told: set[str] = set()
     for question, key in zip(partition.questions, partition.keys, strict=True):
         ask = partition.asks.get(key)
-        answer = partition.cached.get(key) or (ask and ask.answer)
+        answer = partition.answer(key)
         if answer:
             fresh = ask is not None and key not in told
             told.add(key)
+            look = looks.get(question.key)
+            refuted = look is not None and look.is_outlier
+            explained = _explained(answer, question)
+            if refuted:
+                explained = f"{explained}; on a second look {answer.suggested_label} is wrong, too"
             judged.verdicts.append(
                 Verdict(
                     question.key,
                     answer.is_outlier,
                     "llm" if fresh else "cache",
-                    answer.suggested_label,
+                    None if refuted else answer.suggested_label,
                     answer.confidence,
-                    _explained(answer, question),
+                    explained,
                     key,
-                    suggestion_confidence(answer, question),
+                    None
+                    if refuted
+                    else suggestion_confidence(answer, question, confirmed=look is not None),
                 )
             )
             continue
