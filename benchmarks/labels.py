@@ -72,9 +72,9 @@ def scored_home(
     names = list(TEXTS)[:label_types]
     word_rows: list[dict[str, Any]] = []
     label_rows: list[dict[str, Any]] = []
+    used: set[str] = set()
     for merchant in range(merchants):
         for line, label_type in enumerate(names, start=1):
-            used: set[str] = set()
             common = [TEXTS[label_type](rnd) for _ in range(max(1, words // 20))]
             for number in range(words):
                 receipt, word_id = divmod(number, WORDS_PER_RECEIPT)

@@ -287,36 +287,39 @@ def kills(endpoint: Endpoint, times: int = 20) -> Figures:
     """Kill -9 at random moments; count answers that were stored and bought again."""
     rnd = random.Random(7)
     endpoint.configure(first_token_seconds=0.2, tokens_per_second=600.0)
-    bought_again = lost = 0
+    bought_again = 0
+    cut_off = []
     with new_home() as home:
         scored_home(home, label_types=10, merchants=20, words=25)
         code = f"from benchmarks.llm import _ask; _ask({str(home.root)!r})"
         for _ in range(times):
-            before, known = endpoint.stats(), _stored(home)
+            answered, before, stored = endpoint.stats()["answered"], endpoint.words(), _stored(home)
             process = subprocess.Popen([sys.executable, "-c", code])
-            while endpoint.stats()["answered"] == before["answered"] and process.poll() is None:
+            while endpoint.stats()["answered"] == answered and process.poll() is None:
                 time.sleep(0.01)
             time.sleep(rnd.uniform(0, 0.4))
             process.send_signal(signal.SIGKILL)
             process.wait()
-            after, stored = endpoint.stats(), _stored(home)
-            assert known <= stored
-            lost += after["words_asked"] - before["words_asked"] - (len(stored) - len(known))
+            after, now_stored = endpoint.words(), _stored(home)
+            # All texts are different, so a text stands for its question.
+            bought_again += sum(after[text] - before[text] for text in stored)
+            asked = sum(after.values()) - sum(before.values())
+            cut_off.append(asked - len(now_stored - stored))
+        before, stored = endpoint.words(), _stored(home)
         _ask(str(home.root))
-        final = endpoint.stats()
-        labels = 10 * 20 * 25
-        # What was asked beyond one time each are calls that a kill has cut off.
-        bought_again = final["words_asked"] - labels - lost
-        second = final["requests"]
+        after = endpoint.words()
+        bought_again += sum(after[text] - before[text] for text in stored)
+        calls = endpoint.stats()["requests"]
         _ask(str(home.root))
-        second = endpoint.stats()["requests"] - second
+        again = endpoint.stats()["requests"] - calls
     return {
         "kills": times,
-        "words": labels,
-        "words asked": final["words_asked"],
-        "words in calls that a kill cut off": lost,
+        "words": len(after),
+        "words asked": sum(after.values()),
+        "words in calls that one kill cut off, at most": max(cut_off),
+        "words in flight, at most": 8 * 10,
         "stored answers bought again": bought_again,
-        "calls of another run": second,
+        "calls of another run": again,
     }
 
 
@@ -332,14 +335,14 @@ def _ask(home: str) -> None:
 
 
 def _stored(home: Home) -> set[str]:
-    """Keys of the answers that are durable, in the database or in a journal."""
-    found = Harmonizer(home).warehouse.query("SELECT verdict_key FROM llm_verdicts")
-    keys = set(found["verdict_key"].to_pylist())
+    """Words whose answers are durable, in the database or in a journal."""
+    found = Harmonizer(home).warehouse.query("SELECT word_text FROM llm_verdicts")
+    words = set(found["word_text"].to_pylist())
     for journal in home.journals.glob("*.ndjson"):
         for line in journal.read_text().splitlines(keepends=True):
             if line.endswith("\n"):
-                keys |= {answer["verdict_key"] for answer in json.loads(line)["answers"]}
-    return keys
+                words |= {answer["word_text"] for answer in json.loads(line)["answers"]}
+    return words
 
 
 def show(title: str, rows: Figures | list[Figures]) -> None:

@@ -5,8 +5,8 @@ takes to write that many tokens, keeps request and token limits, and fails on pu
 
     python -m benchmarks.simulated_endpoint --port 8099 --requests-per-minute 500
 
-`GET /stats` says what it was asked; `POST /configure` changes any option and starts the counts
-anew. Tokens are counted as a quarter of the UTF-8 bytes, rounded up.
+`GET /stats` and `GET /words` say what it was asked; `POST /configure` changes any option and starts
+the counts anew. Tokens are counted as a quarter of the UTF-8 bytes, rounded up.
 """
 
 from __future__ import annotations
@@ -161,6 +161,8 @@ class Simulated:
             await self._chat(json.loads(body), receive, send)
         elif path == "/stats":
             await _send(send, 200, self._stats())
+        elif path == "/words":
+            await _send(send, 200, self.stats.words)
         elif path == "/configure":
             self.configure(replace(Options(), **json.loads(body)))
             await _send(send, 200, asdict(self.options))
@@ -473,6 +475,12 @@ class Endpoint:
     def stats(self) -> dict[str, Any]:
         with urllib.request.urlopen(f"{self.url}/stats", timeout=30) as response:
             found: dict[str, Any] = json.load(response)
+            return found
+
+    def words(self) -> dict[str, int]:
+        """How often each word was asked about."""
+        with urllib.request.urlopen(f"{self.url}/words", timeout=30) as response:
+            found: dict[str, int] = json.load(response)
             return found
 
     def configure(self, **options: Any) -> None:

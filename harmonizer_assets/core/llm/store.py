@@ -13,7 +13,7 @@ from harmonizer_assets.core.llm.cache import BoughtAnswer, UsageByPartition
 from harmonizer_assets.core.llm.journal import Journal
 from harmonizer_assets.core.llm.wire import PROMPT_VERSION
 
-GROUP_SECONDS: Final = 0.05
+GROUP_SECONDS: Final = 0.02
 """Answers of this long are written together; with the time it takes they wait under 250 ms."""
 
 _BEHIND_SECONDS: Final = 1.0
