@@ -67,7 +67,9 @@ class Taxonomy:
         try:
             document = yaml.load(content, Loader=_UniqueKeyLoader)
         except yaml.YAMLError as error:
-            raise TaxonomyError(f"{source}: not valid YAML: {error}") from error
+            raise TaxonomyError(
+                f"{source}: not valid YAML: {' '.join(str(error).split())}"
+            ) from error
         types = document.get("label_types") if isinstance(document, Mapping) else None
         if not isinstance(types, Mapping) or not types:
             raise TaxonomyError(

@@ -85,7 +85,9 @@ def _parse(content: str, source: str) -> _File:
             raise ConfigurationError(f"{source}: expected a mapping with the key 'models'")
         return _File.model_validate(document)
     except yaml.YAMLError as error:
-        raise ConfigurationError(f"{source}: not valid YAML: {error}") from error
+        raise ConfigurationError(
+            f"{source}: not valid YAML: {' '.join(str(error).split())}"
+        ) from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
