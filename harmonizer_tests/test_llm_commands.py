@@ -155,7 +155,7 @@ def test_usage_shows_in_dagster_per_run_and_per_partition(home, endpoint, files,
         assert totals["calls"].value == stats["requests"]
         assert totals["prompt_tokens"].value == stats["prompt_tokens"]
         assert totals["cost_usd"].value == pytest.approx(
-            sum(row["cost_usd"] for row in outcome.llm)
+            sum(row["cost_usd"] for row in outcome.llm), abs=1e-6
         )
         assert len(totals["by_label_type"].value.records) == len(outcome.llm) > 5
         partitions = last_materializations(instance, "llm_verdicts").values()
