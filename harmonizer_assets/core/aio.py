@@ -1,4 +1,4 @@
-"""Asynchronous iteration from synchronous code."""
+"""Asynchronous iteration from synchronous code, and waiting that can be cancelled."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -62,3 +62,14 @@ def iterate(make: Callable[[], AsyncGenerator[T]]) -> Generator[T]:
         if not loop.is_closed():
             loop.call_soon_threadsafe(task.cancel)
         thread.join()
+
+
+async def wait_for_event(event: asyncio.Event, seconds: float) -> None:
+    """Wait until an event is set, but not longer than this.
+
+    Until Python 3.12 `asyncio.wait_for` swallows a cancellation that comes in the same moment as
+    the event (python/cpython#86296).
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

@@ -6,11 +6,11 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
+from harmonizer_assets.core.aio import wait_for_event
 from harmonizer_assets.core.errors import JudgeError
 from harmonizer_assets.core.judge import Usage
 from harmonizer_assets.core.llm.batching import (
@@ -202,8 +202,7 @@ class Scheduler:
             else:
                 wait = self._until_retry()
             self._wake.clear()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), wait)
+            await wait_for_event(self._wake, wait)
 
     def _may_send(self) -> bool:
         if self._store.behind or len(self._in_flight) >= self._concurrency.limit:
