@@ -12,6 +12,8 @@ from typing import Final
 import duckdb
 import pyarrow as pa
 
+from harmonizer_assets.core.layout import ROWED
+
 DOCUMENT_VERSION: Final = "1"
 PLACE_BINS: Final = 8
 COLUMN_BINS: Final = 4
@@ -22,7 +24,6 @@ UNKNOWN_PLACE: Final = 255
 
 RECEIPTS_PER_CHUNK: Final = 10_000
 
-_MAX_MASK = 64
 _MAX_CONTEXT = 64
 _MAX_ROW = 200
 
@@ -33,46 +34,9 @@ _PENDING = """
     ANTI JOIN word_documents d USING (image_id, receipt_id, line_id, word_id)
 """
 
-# Words are on one row when their vertical centres are within half a median word height of the
-# previous word's centre; OCR splits "TOTAL      12.50" into two lines, the row puts them together.
 _BUILD = f"""
 WITH receipts AS ({_PENDING} ORDER BY ALL LIMIT $receipts),
-page_words AS (
-    SELECT image_id, receipt_id, line_id, word_id,
-        left(regexp_replace(lower(trim(text)), '[0-9]', '0', 'g'), {_MAX_MASK}) AS mask,
-        x + coalesce(width, 0) / 2 AS x_center,
-        y + coalesce(height, 0) / 2 AS y_center,
-        height
-    FROM words SEMI JOIN receipts USING (image_id, receipt_id)
-),
-measured AS (
-    SELECT *,
-        median(height) OVER receipt AS median_height,
-        min(x_center) OVER receipt AS x_min, max(x_center) OVER receipt AS x_max,
-        min(y_center) OVER receipt AS y_min, max(y_center) OVER receipt AS y_max
-    FROM page_words
-    WINDOW receipt AS (PARTITION BY image_id, receipt_id)
-),
-gaps AS (
-    SELECT *,
-        CASE WHEN y_center IS NULL
-            THEN line_id IS DISTINCT FROM lag(line_id) OVER reading
-            ELSE coalesce(
-                y_center - lag(y_center) OVER reading > 0.5 * coalesce(median_height, 0.01), true)
-        END AS starts_row
-    FROM measured
-    WINDOW reading AS (
-        PARTITION BY image_id, receipt_id
-        ORDER BY y_center NULLS LAST, line_id, x_center, word_id)
-),
-rowed AS (
-    SELECT *,
-        sum(starts_row::INTEGER) OVER (
-            PARTITION BY image_id, receipt_id
-            ORDER BY y_center NULLS LAST, line_id, x_center, word_id
-            ROWS UNBOUNDED PRECEDING) AS row_number
-    FROM gaps
-),
+{ROWED},
 placed AS (
     SELECT *,
         row_number() OVER in_row AS position,

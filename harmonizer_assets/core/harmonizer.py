@@ -15,6 +15,7 @@ from harmonizer_assets.core.aio import iterate
 from harmonizer_assets.core.alarms import update_merchant_alarms
 from harmonizer_assets.core.documents import DOCUMENT_VERSION
 from harmonizer_assets.core.embedding import Embedder, make_embedder
+from harmonizer_assets.core.fitting import FittedModel
 from harmonizer_assets.core.home import Home
 from harmonizer_assets.core.indexing import Indexing
 from harmonizer_assets.core.ingest import Ingest, IngestReport
@@ -25,11 +26,13 @@ from harmonizer_assets.core.llm.judging import LLMJudge
 from harmonizer_assets.core.llm.plan import Plan, make_plan
 from harmonizer_assets.core.llm.prices import price_of
 from harmonizer_assets.core.llm.scheduler import RunTotals
+from harmonizer_assets.core.models import NO_MODEL, Models
 from harmonizer_assets.core.outliers import OutlierPublishing, outlier_stage
 from harmonizer_assets.core.partitions import PartitionKey
 from harmonizer_assets.core.progress import Progress, ProgressFn
 from harmonizer_assets.core.results import Counts, IndexReport, PartitionResult
 from harmonizer_assets.core.settings import JudgeName, Settings
+from harmonizer_assets.core.similar_words import SimilarWords
 from harmonizer_assets.core.similarity import SimilarityScorer, similarity_stage
 from harmonizer_assets.core.stages import (
     Chunk,
@@ -51,6 +54,8 @@ AssetName = Literal["similarity_matches", "llm_verdicts", "outliers"]
 
 _SELECTED_LABELS_PER_CHUNK: Final = 100_000
 """Stages that do little but join tables take fewer, larger steps: each reads the tables once."""
+
+_ASKING: Final = "llm_verdicts waits for another run that asks"
 
 _COUNTS = """
 SELECT
@@ -121,14 +126,47 @@ class Harmonizer:
         return VectorIndex(self.home, self._embedder)
 
     @cached_property
+    def models(self) -> Models:
+        """The fitted models of the home."""
+        embedder = f"{self._embedder.name}/{self._embedder.version}"
+        return Models(
+            self.home, self.warehouse, self.taxonomy.names, embedder, self.settings.triage
+        )
+
+    @property
     def _scoring(self) -> Stage:
+        """The stage with the model that is in force now, or due."""
+        similarity_settings = self.settings.similarity
         identity = {
             "documents": DOCUMENT_VERSION,
             "embedder": [self._embedder.name, self._embedder.version],
-            "settings": self.settings.similarity.model_dump(),
+            "settings": similarity_settings.model_dump(),
             "label_types": list(self.taxonomy.names),
+            "model": self.models.version() if similarity_settings.scorer == "model" else NO_MODEL,
         }
         return similarity_stage(hashlib.sha256(json.dumps(identity).encode()).hexdigest())
+
+    def fit_model(
+        self, *, refit: bool = False, on_progress: ProgressFn | None = None
+    ) -> tuple[str, FittedModel | None]:
+        """Version and model of suspicion that is in force, fitted first where one is due.
+
+        Without a model (the version is `NO_MODEL`) similar words alone judge: there are too few
+        labels, or the settings say so.
+
+        Args:
+            refit: fit although none is due.
+            on_progress: called when another process has to finish its fit first.
+        """
+        if self.settings.similarity.scorer != "model":
+            return NO_MODEL, None
+        waits = _waits_for(on_progress, "suspicion_model waits for another run that fits it")
+        return self.models.ensure(self._similar_words, waits, refit=refit)
+
+    def _similar_words(self) -> SimilarWords:
+        return SimilarWords(
+            self.warehouse, self._index, self.taxonomy.names, self.settings.similarity
+        )
 
     def ingest_pending(self, on_progress: ProgressFn | None = None) -> IngestReport:
         """Ingest all batches that wait in the inbox, oldest first."""
@@ -230,8 +268,9 @@ class Harmonizer:
 
     def _stages(self, judge: JudgeName) -> tuple[Stage, Stage, Stage]:
         identity = OfflineJudge().identity if judge == "offline" else self.llm_judge().identity
-        verdicts = verdict_stage(self._scoring, identity)
-        return self._scoring, verdicts, outlier_stage(verdicts)
+        scoring = self._scoring
+        verdicts = verdict_stage(scoring, identity)
+        return scoring, verdicts, outlier_stage(verdicts)
 
     def llm_judge(self) -> LLMJudge:
         """The language-model judge with the home's settings; it sends nothing by itself."""
@@ -247,11 +286,17 @@ class Harmonizer:
     ) -> Iterator[PartitionResult]:
         """Compute `similarity_matches` of these partitions; yields each once it is committed."""
 
+        model = self.fit_model(on_progress=on_progress)
+
         @cache
         def scorer() -> SimilarityScorer:
             # Made on first use: a run without changes must not load the corpus.
             return SimilarityScorer(
-                self.warehouse, self._index, self.taxonomy.names, self.settings.similarity
+                self.warehouse,
+                self._similar_words(),
+                model,
+                self.settings.similarity,
+                self.settings.triage,
             )
 
         yield from run_stage(
@@ -299,11 +344,12 @@ class Harmonizer:
         require_key()
         llm = self.llm_judge()
         self.llm_totals = llm.totals
+        waits = _waits_for(on_progress, _ASKING)
         yield from run_stage(
             self.warehouse,
             stage,
             partitions,
-            lambda chunks: iterate(lambda: llm.judge(chunks, run_id, _waits(on_progress))),
+            lambda chunks: iterate(lambda: llm.judge(chunks, run_id, waits)),
             **options,
         )
 
@@ -332,7 +378,8 @@ class Harmonizer:
         )
         for result in await asyncio.to_thread(lambda: list(run.unchanged())):
             yield result
-        async with aclosing(llm.judge(run.chunks(), run_id, _waits(on_progress))) as judged:
+        waits = _waits_for(on_progress, _ASKING)
+        async with aclosing(llm.judge(run.chunks(), run_id, waits)) as judged:
             async for chunk, rows in judged:
                 for result in await asyncio.to_thread(partial(_committed, run, chunk, rows)):
                     yield result
@@ -361,6 +408,7 @@ class Harmonizer:
 
     def unscored_partitions(self) -> list[PartitionKey]:
         """The partitions whose labels or settings have changed since they were scored."""
+        scoring = self._scoring
         counts, prints, stored = self.warehouse.read(
             lambda con: (
                 label_counts(con),
@@ -372,7 +420,7 @@ class Harmonizer:
             [
                 key
                 for key in counts
-                if stored.get(key) != self._scoring.fingerprint(prints[key.merchant_key])
+                if stored.get(key) != scoring.fingerprint(prints[key.merchant_key])
             ],
             None,
             None,
@@ -467,11 +515,11 @@ class Harmonizer:
         return Counts(**self.warehouse.query(_COUNTS).to_pylist()[0])
 
 
-def _waits(on_progress: ProgressFn | None) -> Callable[[], None] | None:
+def _waits_for(on_progress: ProgressFn | None, what: str) -> Callable[[], None] | None:
     """Report as progress that another run has to finish first."""
     if on_progress is None:
         return None
-    return lambda: on_progress(Progress("llm_verdicts waits for another run that asks", 0, 0, 0, 0))
+    return lambda: on_progress(Progress(what, 0, 0, 0, 0))
 
 
 def _committed(run: StageRun, chunk: Chunk, rows: ChunkRows) -> list[PartitionResult]:

@@ -78,6 +78,10 @@ class Home:
         """Answers on their way into the database."""
         return self.root / "journals"
 
+    def model_file(self, version: str) -> Path:
+        """Where a fitted model is kept."""
+        return self.root / "models" / f"{version}.npz"
+
     @property
     def prices(self) -> Path:
         """Prices of models, where they differ from the packaged ones."""

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from harmonizer_assets.core.errors import ConfigurationError
 
-ScorerName = Literal["evidence", "count_rule"]
+ScorerName = Literal["model", "evidence", "count_rule"]
 EmbedderName = Literal["local", "openai"]
 JudgeName = Literal["offline", "openai"]
 Profile = Literal["fast", "cheap"]
@@ -25,7 +25,9 @@ class _Section(BaseModel):
 class SimilaritySettings(_Section):
     """How labels are compared and when similarity alone decides."""
 
-    scorer: ScorerName = "evidence"
+    scorer: ScorerName = "model"
+    """`model` learns from the labels; `evidence` compares similar words only; `count_rule` is the
+    classic rule."""
     neighbours: int = Field(default=50, ge=1, le=500)
     """Nearest documents of other merchants that vote on a label."""
     match_threshold: float = Field(default=0.70, gt=0, le=1)
@@ -47,6 +49,28 @@ class SimilaritySettings(_Section):
         if self.valid_below > self.outlier_above:
             raise ValueError("valid_below must not exceed outlier_above")
         return self
+
+
+class TriageSettings(_Section):
+    """Which labels the `model` scorer decides without a judge."""
+
+    alpha: float = Field(default=0.01, gt=0, lt=0.5)
+    """At most this share of the labels accepted without a question is wrong; likewise, in
+    expectation, at most this share of those rejected is right."""
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    """Probability that the promise on accepted labels holds."""
+    accept_at_most: float = Field(default=0.10, gt=0, le=0.5)
+    """No label above this probability of being wrong is accepted, whatever the promise allows."""
+    reject_at_least: float = Field(default=0.90, ge=0.5, le=1)
+    """No label below this probability of being wrong is rejected."""
+    least_validated: int = Field(default=300, ge=50)
+    """Validated labels from which a promise is given."""
+    least_examples: int = Field(default=20, ge=0)
+    """Labels of a type with fewer trusted examples are always asked about."""
+    least_rejected: int = Field(default=30, ge=1)
+    """Fewer labels than this are not worth rejecting as a group."""
+    refit_growth: float = Field(default=2.0, gt=1)
+    """The model is fitted again when labels, or validated labels, have grown by this factor."""
 
 
 class EmbeddingSettings(_Section):
@@ -117,6 +141,7 @@ class Settings(_Section):
     """All settings of one home."""
 
     similarity: SimilaritySettings = SimilaritySettings()
+    triage: TriageSettings = TriageSettings()
     embedding: EmbeddingSettings = EmbeddingSettings()
     judge: JudgeSettings = JudgeSettings()
     checks: CheckSettings = CheckSettings()

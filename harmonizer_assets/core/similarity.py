@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import duckdb
@@ -11,26 +10,24 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from harmonizer_assets.core.evidence import (
-    Corpus,
-    Evidence,
-    ExactSearch,
-    IndexSearch,
-    Ints,
-    MerchantLabels,
-    gather_evidence,
-    status_votes,
+from harmonizer_assets.core.evidence import Evidence, Ints
+from harmonizer_assets.core.fitting import FittedModel, locate_labels, read_labels_with_pages
+from harmonizer_assets.core.pages import Page
+from harmonizer_assets.core.scoring import (
+    DECIMALS,
+    SCORER_VERSION,
+    Scores,
+    score_labels,
+    score_with_model,
 )
-from harmonizer_assets.core.scoring import SCORER_VERSION, Scores, score_labels
-from harmonizer_assets.core.settings import SimilaritySettings
-from harmonizer_assets.core.stages import (
-    Chunk,
-    ChunkRows,
-    Stage,
-    merchant_fingerprints,
-    partition_table,
+from harmonizer_assets.core.settings import SimilaritySettings, TriageSettings
+from harmonizer_assets.core.similar_words import (
+    SimilarWords,
+    label_type_columns,
+    read_merchant_labels,
 )
-from harmonizer_assets.core.vector_index import VectorIndex
+from harmonizer_assets.core.stages import Chunk, ChunkRows, Stage, merchant_fingerprints
+from harmonizer_assets.core.suspicion import EVIDENCE_GROUPS
 from harmonizer_assets.core.warehouse import Warehouse
 
 ASSET: Final = "similarity_matches"
@@ -51,22 +48,6 @@ QUALIFY row_number() OVER (PARTITION BY s.label_type, s.merchant_key
 ORDER BY s.outlier_score DESC, s.image_id, s.receipt_id, s.line_id, s.word_id
 """
 
-_CORPUS_COUNTS = """
-SELECT d.document_id, l.label, l.validation_status, count(*) AS n
-FROM labels l JOIN word_documents d USING (image_id, receipt_id, line_id, word_id)
-GROUP BY ALL ORDER BY ALL
-"""
-
-_CHUNK_LABELS = """
-SELECT l.image_id, l.receipt_id, l.line_id, l.word_id, l.label, l.validation_status,
-    l.merchant_key, d.document_id,
-    dense_rank() OVER (PARTITION BY l.merchant_key ORDER BY l.image_id, l.receipt_id) AS receipt
-FROM labels l LEFT JOIN word_documents d USING (image_id, receipt_id, line_id, word_id)
-WHERE l.merchant_key IN (SELECT unnest($merchants::VARCHAR[]))
-    AND l.label IN (SELECT unnest($label_types::VARCHAR[]))
-ORDER BY l.merchant_key, l.image_id, l.receipt_id, l.line_id, l.word_id, l.label
-"""
-
 _ALTERNATIVES: Final = 4
 """Label types per label that a judge's suggestion is compared with."""
 _UNKNOWN_SCORE: Final = 0.5
@@ -81,54 +62,35 @@ def similarity_stage(identity: str) -> Stage:
 
 
 class SimilarityScorer:
-    """Scores chunks of merchants against one corpus.
-
-    The corpus is read once: votes of all labels from the database, and, while the corpus is small,
-    all vectors from Chroma. Larger corpora are searched through Chroma's index chunk by chunk.
-    """
+    """Scores chunks of merchants: evidence of similar words, then the model in force."""
 
     def __init__(
         self,
         warehouse: Warehouse,
-        index: VectorIndex,
-        label_types: Sequence[str],
+        similar_words: SimilarWords,
+        model: tuple[str, FittedModel | None],
         settings: SimilaritySettings,
+        triage: TriageSettings,
     ) -> None:
-        self._warehouse = warehouse
-        self._index = index
-        self._label_types = tuple(label_types)
-        self._settings = settings
-        self._load_corpus()
+        """Have all that scoring needs.
 
-    def _load_corpus(self) -> None:
-        counts = self._warehouse.query(_CORPUS_COUNTS)
-        self._corpus = Corpus.from_counts(counts, self._label_types)
-        n, k = len(self._corpus.document_ids), self._settings.neighbours
-        self._vectors: npt.NDArray[np.float32] | None = None
-        self._search: ExactSearch | IndexSearch = IndexSearch(n, k)
-        if n <= self._settings.exact_search_limit:
-            with self._index.session() as session:
-                self._vectors = session.vectors(self._corpus.document_ids.tolist())
-            self._search = ExactSearch(self._vectors, k)
+        Args:
+            warehouse: holds the labels.
+            similar_words: gathers the evidence of similar words.
+            model: version and model, which is None where similar words alone are to judge.
+            settings: of similarity.
+            triage: of triage.
+        """
+        self._warehouse = warehouse
+        self._similar_words = similar_words
+        self._version, self._model = model
+        self._settings = settings
+        self._triage = triage
 
     def score(self, chunk: Chunk) -> ChunkRows:
         """Score all labels of the chunk's merchants and keep those of its partitions."""
-        labels, fingerprints = self._warehouse.read(lambda con: self._read(con, chunk))
-        ids = np.array([id_ or "" for id_ in labels["document_id"].to_pylist()], dtype="<U32")
-        document = self._corpus.rows(ids)
-        if ((document < 0) & (ids != "")).any():
-            # Another run has added documents since the corpus was read.
-            self._load_corpus()
-            document = self._corpus.rows(ids)
-        distinct = np.unique(document[document >= 0])
-        vectors = self._fetch(distinct)
-        parts = [
-            self._score_merchant(
-                labels.slice(first, length), document[first : first + length], vectors, distinct
-            )
-            for first, length in _runs(labels["merchant_key"])
-        ]
-        rows = pa.concat_tables(parts) if parts else partition_table([])
+        labels, page, fingerprints = self._warehouse.read(lambda con: self._read(con, chunk))
+        rows = self._score(labels, page)
 
         def write(con: duckdb.DuckDBPyConnection) -> None:
             con.register("chunk", chunk.table())
@@ -142,74 +104,48 @@ class SimilarityScorer:
 
     def _read(
         self, con: duckdb.DuckDBPyConnection, chunk: Chunk
-    ) -> tuple[pa.Table, dict[str, str]]:
-        labels = con.execute(
-            _CHUNK_LABELS, {"merchants": chunk.merchants, "label_types": list(self._label_types)}
-        ).to_arrow_table()
-        return labels, merchant_fingerprints(con, chunk.merchants)
+    ) -> tuple[pa.Table, Page | None, dict[str, str]]:
+        label_types = self._similar_words.label_types
+        prints = merchant_fingerprints(con, chunk.merchants)
+        if self._model is None:
+            return read_merchant_labels(con, chunk.merchants, label_types), None, prints
+        return *read_labels_with_pages(con, chunk.merchants, label_types), prints
 
-    def _fetch(self, documents: Ints) -> npt.NDArray[np.float32]:
-        """The vectors of these corpus rows; has the search know their neighbours."""
-        if self._vectors is not None:
-            return self._vectors[documents]
-        ids = self._corpus.document_ids
-        with self._index.session() as session:
-            vectors = session.vectors(ids[documents].tolist())
-            if isinstance(self._search, IndexSearch):
-                asked = self._search.unknown(documents)
-                found = session.nearest(
-                    vectors[np.searchsorted(documents, asked)], self._settings.neighbours
-                )
-                self._search.learn(asked, self._corpus.rows(found.ids), found.similarities)
-        return vectors
-
-    def _score_merchant(
-        self,
-        labels: pa.Table,
-        document: Ints,
-        vectors: npt.NDArray[np.float32],
-        distinct: Ints,
-    ) -> pa.Table:
-        statuses = labels["validation_status"].to_pylist()
-        known = document >= 0
+    def _score(self, labels: pa.Table, page: Page | None) -> pa.Table:
+        evidence, known = self._similar_words.evidence(labels)
         columns = _unknown_columns(labels.num_rows)
-        if known.any():
-            column_of = {name: column for column, name in enumerate(self._label_types)}
-            label_type = np.array([column_of[name] for name in labels["label"].to_pylist()])
-            merchant = MerchantLabels(
-                document=document[known],
-                label_type=label_type[known],
-                vote=status_votes(statuses)[known],
-                valid=np.array([status == "VALID" for status in statuses])[known],
-                receipt=labels["receipt"].to_numpy()[known],
-            )
-            documents = np.unique(merchant.document)
-            evidence = gather_evidence(
-                merchant,
-                documents,
-                vectors[np.searchsorted(distinct, documents)],
-                self._corpus,
-                self._search,
-                self._settings,
-            )
-            of_known = [
-                status for status, is_known in zip(statuses, known, strict=True) if is_known
-            ]
-            scores = score_labels(evidence, of_known, self._settings)
-            for name, values in self._columns(evidence, scores).items():
+        scored = labels.filter(pa.array(known))
+        if scored.num_rows:
+            scores = self._scores(scored, page, evidence)
+            kinds = label_type_columns(scored, self._similar_words.label_types)
+            for name, values in self._columns(evidence, scores, kinds).items():
                 columns[name][known] = values
         table = labels.select(["image_id", "receipt_id", "line_id", "word_id", "label"])
         table = table.append_column("label_type", labels["label"])
         table = table.append_column("merchant_key", labels["merchant_key"])
         for name, values in columns.items():
-            array = pa.array(values, from_pandas=True)
-            table = table.append_column(name, array)
-        scorer = pa.array([self._settings.scorer] * labels.num_rows, pa.string())
-        return table.append_column("scorer", scorer)
+            table = table.append_column(name, pa.array(values, from_pandas=True))
+        scorer = self._settings.scorer
+        if scorer == "model" and self._model is None:
+            scorer = "evidence"
+        for name, value in (("scorer", scorer), ("model_version", self._version)):
+            table = table.append_column(name, pa.array([value] * labels.num_rows, pa.string()))
+        return table
 
-    def _columns(self, evidence: Evidence, scores: Scores) -> dict[str, npt.NDArray[Any]]:
-        names = np.array(self._label_types, dtype=object)
-        nearest, ids = evidence.corpus_nearest, self._corpus.document_ids
+    def _scores(self, labels: pa.Table, page: Page | None, evidence: Evidence) -> Scores:
+        if self._model is None or page is None:
+            return score_labels(evidence, labels["validation_status"].to_pylist(), self._settings)
+        located = locate_labels(
+            labels, page, self._similar_words.label_types, evidence.type_probability
+        )
+        return score_with_model(self._model, located, self._triage)
+
+    def _columns(
+        self, evidence: Evidence, scores: Scores, kinds: Ints
+    ) -> dict[str, npt.NDArray[Any]]:
+        names = np.array(self._similar_words.label_types, dtype=object)
+        nearest, ids = evidence.corpus_nearest, self._similar_words.corpus.document_ids
+        every, probability = np.arange(len(kinds)), scores.type_probability
         return {
             "n_matches": evidence.n_matches,
             "best_similarity": _rounded(evidence.best_similarity),
@@ -217,10 +153,10 @@ class SimilarityScorer:
             "outlier_score": scores.outlier_score,
             "triage": scores.triage.astype(object),
             "valid_matches": evidence.valid_matches,
-            "label_probability": _rounded(evidence.label_probability),
-            "competing_label": names[evidence.competing_type],
-            "competing_probability": _rounded(evidence.competing_probability),
-            "alternatives": _alternatives(evidence.type_probability, names),
+            "label_probability": _rounded(probability[every, kinds]),
+            "competing_label": names[scores.competing_type],
+            "competing_probability": _rounded(probability[every, scores.competing_type]),
+            "alternatives": _alternatives(probability, names),
             "merchant_for": _rounded(evidence.merchant_for),
             "merchant_against": _rounded(evidence.merchant_against),
             "corpus_for": _rounded(evidence.corpus_for),
@@ -230,7 +166,22 @@ class SimilarityScorer:
             "nearest_document": np.array(
                 [ids[row] if row >= 0 else None for row in nearest.tolist()], dtype=object
             ),
+            "no_label": scores.no_label.astype(object),
+            "contributions": _contributions(scores),
         }
+
+
+def _contributions(scores: Scores) -> npt.NDArray[np.object_]:
+    """Per label the log odds against it by group of evidence, as JSON."""
+    if scores.contributions is None:
+        return np.full(len(scores.outlier_score), None, dtype=object)
+    return np.array(
+        [
+            json.dumps(dict(zip(EVIDENCE_GROUPS, row, strict=True)))
+            for row in np.round(scores.contributions, 2).tolist()
+        ],
+        dtype=object,
+    )
 
 
 def _unknown_columns(n: int) -> dict[str, npt.NDArray[Any]]:
@@ -255,6 +206,8 @@ def _unknown_columns(n: int) -> dict[str, npt.NDArray[Any]]:
     columns["competing_label"] = np.full(n, None, dtype=object)
     columns["nearest_document"] = np.full(n, None, dtype=object)
     columns["alternatives"] = np.full(n, None, dtype=object)
+    columns["no_label"] = np.full(n, False, dtype=object)
+    columns["contributions"] = np.full(n, None, dtype=object)
     return columns
 
 
@@ -274,13 +227,4 @@ def _alternatives(
 
 
 def _rounded(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    # The last bits of a matrix product depend on the processor; six decimals do not.
-    return np.round(values, 6)
-
-
-def _runs(keys: pa.ChunkedArray) -> Iterator[tuple[int, int]]:
-    """Start and length of each run of equal keys in a sorted column."""
-    encoded = keys.combine_chunks().dictionary_encode().indices.to_numpy()
-    if len(encoded):
-        starts = np.flatnonzero(np.diff(encoded, prepend=-1))
-        yield from zip(starts.tolist(), np.diff(starts, append=len(encoded)).tolist(), strict=True)
+    return np.round(values, DECIMALS)
