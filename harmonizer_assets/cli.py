@@ -541,6 +541,7 @@ def _show_outcome(harmonizer: Harmonizer, outcome: PipelineOutcome) -> None:
         ("outliers", f"{counts.outliers:,}"),
         ("unresolved", f"{counts.unresolved:,}"),
         ("decided by", ", ".join(f"{name} {count:,}" for name, count in decided.items())),
+        ("triage", harmonizer.guarantee()),
         ("merchant alarms", f"{counts.merchant_alarms:,}"),
         ("quarantined", f"{outcome.quarantined:,} rows by this run, {counts.quarantined:,} in all"),
         ("changed", f"{outcome.words_changed:,} words, {outcome.labels_changed:,} labels"),

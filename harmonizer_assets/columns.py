@@ -56,6 +56,19 @@ SIMILARITY_MATCHES = TableSchema(
         TableColumn("competing_label", "string", description="The most probable other type"),
     ]
 )
+SUSPICION_MODELS = TableSchema(
+    [
+        TableColumn("version", "string", description="Hash of what it was fitted on, and how"),
+        TableColumn("labels", "int", description="Labels in the home when it was fitted"),
+        TableColumn("validated", "int", description="How many of them were VALID"),
+        TableColumn("wrong_share", "float", description="Estimated among unvalidated labels"),
+        TableColumn("accept_up_to", "float", description="P(wrong) accepted without a question"),
+        TableColumn("reject_from", "float", description="P(wrong) rejected without a question"),
+        TableColumn("accepted_wrong_bound", "float", description="Promise on the accepted"),
+        TableColumn("rejected_right_level", "float", description="Promise on the rejected"),
+        TableColumn("reason", "string", description="Why there is no promise"),
+    ]
+)
 LLM_VERDICTS = TableSchema(
     [
         TableColumn("verdict_key", "string", description="Hash of all that decides the answer"),

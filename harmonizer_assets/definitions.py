@@ -16,6 +16,7 @@ from harmonizer_assets.assets.harmonize import (
     similarity_matches,
 )
 from harmonizer_assets.assets.ingest import ingest_batches
+from harmonizer_assets.assets.model import suspicion_model
 from harmonizer_assets.checks import CHECKS
 from harmonizer_assets.instance import EVENT_BATCH_SIZE
 from harmonizer_assets.jobs import (
@@ -37,6 +38,7 @@ defs = Definitions(
     assets=[
         ingest_batches,
         word_embeddings,
+        suspicion_model,
         similarity_matches,
         llm_verdicts,
         outliers,

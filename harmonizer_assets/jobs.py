@@ -20,6 +20,7 @@ from harmonizer_assets.core.harmonizer import AssetName, Harmonizer
 from harmonizer_assets.core.results import PartitionResult
 from harmonizer_assets.core.stages import stored_fingerprints
 from harmonizer_assets.materializations import (
+    model_metadata,
     plan_metadata,
     report_materializations,
     report_usage,
@@ -43,7 +44,23 @@ check_job = define_asset_job(
 )
 
 
-@op(description="Score the labels of the partitions that are not up to date.")
+@op(ins={"collected": In(Nothing)}, description="Fit the model of suspicion where one is due.")
+def fit(context: OpExecutionContext, harmonizer: HarmonizerResource) -> str:
+    """Bring `suspicion_model` up to date; a model that stays in force is not reported again."""
+    opened = harmonizer.open()
+    before = opened.models.version()
+    version, _ = opened.fit_model(on_progress=LogProgress(context.log))
+    if version != before:
+        context.log_event(
+            AssetMaterialization("suspicion_model", metadata=model_metadata(opened, version))
+        )
+    return version
+
+
+@op(
+    ins={"fitted": In(Nothing)},
+    description="Score the labels of the partitions that are not up to date.",
+)
 def score(
     context: OpExecutionContext, harmonizer: HarmonizerResource, selection: PartitionSelection
 ) -> dict[str, int]:
@@ -93,7 +110,7 @@ def raise_alarms(context: OpExecutionContext, harmonizer: HarmonizerResource) ->
 )
 def harmonize_job() -> None:
     """Score, judge, publish, raise alarms."""
-    raise_alarms(published=publish(judged=judge(scored=score())))
+    raise_alarms(published=publish(judged=judge(scored=score(fitted=fit()))))
 
 
 @job(
@@ -104,7 +121,7 @@ def harmonize_job() -> None:
 )
 def retry_job() -> None:
     """Requeue, score, judge, publish, raise alarms."""
-    raise_alarms(published=publish(judged=judge(scored=score())))
+    raise_alarms(published=publish(judged=judge(scored=score(fitted=fit()))))
 
 
 @op(ins={"scored": In(Nothing)}, description="Estimate what judging would take; spends nothing.")
@@ -131,7 +148,7 @@ def plan(
 )
 def plan_job() -> None:
     """Score, plan."""
-    plan(scored=score())
+    plan(scored=score(fitted=fit()))
 
 
 @op(ins={"scored": In(Nothing)}, description="Submit the open questions to the Batch API.")
@@ -156,7 +173,7 @@ def submit(
 )
 def submit_job() -> None:
     """Score, submit."""
-    submit(scored=score())
+    submit(scored=score(fitted=fit()))
 
 
 @op(description="Store the answers of the batches that have ended.")
@@ -170,14 +187,6 @@ def collect(context: OpExecutionContext, harmonizer: HarmonizerResource) -> None
     context.add_output_metadata(asdict(collected))
 
 
-@op(ins={"collected": In(Nothing)}, description="Score what is not up to date.")
-def score_collected(
-    context: OpExecutionContext, harmonizer: HarmonizerResource, selection: PartitionSelection
-) -> dict[str, int]:
-    """Bring `similarity_matches` up to date after answers were collected."""
-    return _run_stage(context, selection.open(harmonizer), selection, "similarity_matches")
-
-
 @job(
     name="collect_batches",
     description="Collect the batches that have ended and bring up to date what waited for them.",
@@ -189,7 +198,7 @@ def score_collected(
 )
 def collect_job() -> None:
     """Collect, score, judge, publish, raise alarms."""
-    raise_alarms(published=publish(judged=judge(scored=score_collected(collected=collect()))))
+    raise_alarms(published=publish(judged=judge(scored=score(fitted=fit(collected=collect())))))
 
 
 def _run_stage(

@@ -34,6 +34,7 @@ from dagster._core.execution.context.metadata_logging import (
 
 from harmonizer_assets.core.harmonizer import Harmonizer
 from harmonizer_assets.core.llm.plan import Plan
+from harmonizer_assets.core.models import NO_MODEL
 from harmonizer_assets.core.partitions import PartitionKey
 from harmonizer_assets.core.results import PartitionResult
 from harmonizer_assets.partitions import from_dagster, to_dagster
@@ -82,6 +83,20 @@ def worst_table(rows: Iterable[Mapping[str, Any]]) -> MetadataValue:
         for row in rows
     ]
     return MetadataValue.table(records, schema=_WORST_SCHEMA)
+
+
+def model_metadata(harmonizer: Harmonizer, version: str) -> dict[str, Any]:
+    """What the UI shows of the model in force; without one, why there is none."""
+    row = harmonizer.models.latest()
+    if version == NO_MODEL or row is None:
+        return {
+            "model_version": NO_MODEL,
+            "reason": "too few labels, or another scorer is set: similar words alone judge",
+        }
+    shown = {name: value for name, value in row.items() if value is not None}
+    shown["model_version"] = shown.pop("version")
+    shown["fitted_at"] = MetadataValue.timestamp(shown["fitted_at"])
+    return {**shown, "guarantee": harmonizer.guarantee()}
 
 
 def plan_metadata(plan: Plan) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from harmonizer_assets.core import migrations
 from harmonizer_assets.core.errors import InputError, StoreBusyError, StoreError
 from harmonizer_assets.core.home import Home
 from harmonizer_assets.core.warehouse import EXPORTABLE, Warehouse
@@ -57,10 +58,13 @@ def stored(warehouse: Warehouse) -> list[tuple[str, str, str]]:
 
 
 def test_migrations_are_applied_once_and_recorded_by_name(warehouse):
-    assert warehouse.migrate() == ["0001_initial", "0002_llm_path"]
+    folder = Path(migrations.__path__[0])
+    packaged = sorted(path.stem for path in folder.glob("*.sql"))
+    assert packaged[0] == "0001_initial"
+    assert warehouse.migrate() == packaged
     assert warehouse.migrate() == []
     applied = warehouse.query("SELECT name FROM schema_migrations")
-    assert applied["name"].to_pylist() == ["0001_initial", "0002_llm_path"]
+    assert applied["name"].to_pylist() == packaged
 
 
 def test_a_database_of_a_newer_version_is_refused(warehouse):

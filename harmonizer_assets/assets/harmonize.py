@@ -70,7 +70,7 @@ llm_plan = AssetSpec(
 
 
 @asset(
-    deps=["word_embeddings"],
+    deps=["word_embeddings", "suspicion_model"],
     partitions_def=label_type_by_merchant,
     backfill_policy=BackfillPolicy.single_run(),
     description="Evidence for and against each label, its outlier score and triage.",

@@ -163,6 +163,23 @@ class Harmonizer:
         waits = _waits_for(on_progress, "suspicion_model waits for another run that fits it")
         return self.models.ensure(self._similar_words, waits, refit=refit)
 
+    def guarantee(self) -> str:
+        """What is promised of the labels that nobody is asked about, in one sentence."""
+        row = self.models.latest() if self.settings.similarity.scorer == "model" else None
+        if row is None:
+            return "no promise: fixed thresholds on the votes of similar words"
+        if row["accepted_wrong_bound"] is None:
+            return f"no promise: {row['reason']}"
+        triage = self.settings.triage
+        promise = (
+            f"at most {row['accepted_wrong_bound']:.2%} of the accepted labels are wrong (aim "
+            f"{triage.alpha:.1%}, {triage.confidence:.0%} confidence, from {row['validated']:,} "
+            "validated labels"
+        )
+        if row["rejected_right_level"] is None:
+            return f"{promise}); none is rejected without a question"
+        return f"{promise}); at most {row['rejected_right_level']:.1%} of the rejected are right"
+
     def _similar_words(self) -> SimilarWords:
         return SimilarWords(
             self.warehouse, self._index, self.taxonomy.names, self.settings.similarity

@@ -31,6 +31,8 @@ class Question:
         competing_examples: texts that VALID labels of the competing type have there.
         support: kernel-weighted votes for or against, near and far; 1 is one VALID label on an
             identical word.
+        calibrated: whether `outlier_score` is a calibrated probability of being wrong, by a model
+            that looks at more than similar words.
     """
 
     key: LabelKey
@@ -46,6 +48,7 @@ class Question:
     right: str = ""
     height: float | None = None
     alternatives: Mapping[str, float] = field(default_factory=dict)
+    calibrated: bool = False
     examples: tuple[str, ...] = ()
     competing_examples: tuple[str, ...] = ()
 
@@ -107,11 +110,13 @@ class OfflineJudge:
     is thin or balanced, the label stays unresolved.
     """
 
-    _VERSION: Final = "2"
+    _VERSION: Final = "3"
     _MIN_SUPPORT: Final = 0.05
     """One VALID label at cosine similarity 0.70."""
     _VALID_UP_TO: Final = 0.45
     _OUTLIER_FROM: Final = 0.70
+    """Where similar words are all that is known: their odds are too sure in the middle."""
+    _CALIBRATED_OUTLIER_FROM: Final = 0.55
 
     @property
     def identity(self) -> str:
@@ -125,18 +130,20 @@ class OfflineJudge:
     def _decide(self, question: Question) -> Verdict:
         score = question.outlier_score
         odds = (
-            f"similar words are {question.competing_label} with probability "
+            f"the evidence says {question.competing_label} with probability "
             f"{question.competing_probability:.2f}, {question.key.label} with "
             f"{question.label_probability:.2f}"
         )
-        if question.competing_label is None or question.support < self._MIN_SUPPORT:
+        outlier_from = self._CALIBRATED_OUTLIER_FROM if question.calibrated else self._OUTLIER_FROM
+        supported = question.calibrated or question.support >= self._MIN_SUPPORT
+        if question.competing_label is None or not supported:
             return Verdict(
                 question.key,
                 None,
                 "unresolved",
                 reasoning="no labelled word is similar enough to compare with",
             )
-        if score >= self._OUTLIER_FROM:
+        if score >= outlier_from:
             return Verdict(
                 question.key, True, "offline_judge", question.competing_label, score, odds
             )

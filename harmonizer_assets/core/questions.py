@@ -18,6 +18,7 @@ SELECT s.image_id, s.receipt_id, s.line_id, s.word_id, s.label, s.merchant_key,
     l.merchant_name, w.text AS word_text, s.outlier_score, s.label_probability, s.competing_label,
     s.competing_probability,
     s.merchant_for + s.merchant_against + s.corpus_for + s.corpus_against AS support,
+    s.scorer = 'model' AS calibrated,
     coalesce(d.left_context, '') AS "left", coalesce(d.right_context, '') AS "right",
     (d.row_bin + 0.5) / 8 AS height, s.alternatives
 FROM similarity_matches s SEMI JOIN chunk USING (label_type, merchant_key)
