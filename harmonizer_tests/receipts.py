@@ -101,14 +101,19 @@ class Receipts:
 
 
 def shop_receipts(
-    merchants: Sequence[str | None] = ("Alpha Mart", "Beta Cafe"), each: int = 4
+    merchants: Sequence[str | None] = ("Alpha Mart", "Beta Cafe"),
+    each: int = 4,
+    images: str = "image",
 ) -> Receipts:
-    """`each` receipts of every merchant, the last of each with its total labelled as a date."""
+    """`each` receipts of every merchant, the last of each with its total labelled as a date.
+
+    Receipts of different batches need different `images`, or they replace each other.
+    """
     receipts = Receipts()
     for number, merchant in enumerate(merchants):
         for copy in range(each):
             receipts.add_receipt(
-                f"image-{number}-{copy}",
+                f"{images}-{number}-{copy}",
                 merchant,
                 total=f"{10 + copy}.50",
                 wrong_total="DATE" if copy == each - 1 else None,
