@@ -21,12 +21,13 @@ from scipy.special import expit, logit, logsumexp
 Floats = npt.NDArray[np.float64]
 
 STATUS_LOG_ODDS: Final[Mapping[str, float]] = {
-    # Somebody has looked at these; what they said outweighs all but the strongest evidence.
+    # Somebody has looked at it; what they said outweighs all but the strongest evidence.
     "VALID": -5.0,
     "PENDING": 0.0,
     "NEEDS_REVIEW": 0.5,
     "NONE": 0.0,
-    "INVALID": 8.0,
+    # Somebody has rejected it: no evidence makes it likely to be right.
+    "INVALID": 4.0,
 }
 
 _ROUNDS: Final = 200
@@ -83,7 +84,8 @@ class Calibration:
 def probability(log_odds: Floats, statuses: Sequence[str]) -> Floats:
     """P(wrong) of n labels, shape (n,), with what their statuses say."""
     shift = np.array([STATUS_LOG_ODDS[status] for status in statuses], dtype=np.float64)
-    return np.asarray(expit(log_odds + shift))
+    rejected = np.array([status == "INVALID" for status in statuses], dtype=bool)
+    return np.asarray(expit(np.where(rejected, np.maximum(log_odds, 0.0), log_odds) + shift))
 
 
 def _mixture(unknown: Floats, right: Floats, wrong: Floats) -> tuple[Floats, float]:
