@@ -589,18 +589,18 @@ def _show_worst(harmonizer: Harmonizer) -> None:
     from rich.text import Text
 
     worst = harmonizer.warehouse.query(
-        "SELECT word_text, label, suggested_label, outlier_score, merchant_name FROM outliers "
-        "WHERE is_outlier ORDER BY outlier_score DESC, image_id, line_id, word_id LIMIT 10"
+        "SELECT line, label, outlier_score, merchant_name, reasoning FROM outliers "
+        "WHERE is_outlier ORDER BY outlier_score DESC, image_id, line_id, word_id LIMIT 6"
     ).to_pylist()
-    table = Table("word", "label", "suggested", "score", "merchant", title="Most suspicious")
+    table = Table("line", "label", "score", "merchant", "why", title="Most suspicious")
     for row in worst:
         # Text, not markup: words of receipts may hold square brackets.
         table.add_row(
-            Text(_printable(row["word_text"])),
+            Text(_printable(row["line"])),
             row["label"],
-            row["suggested_label"] or "",
             f"{row['outlier_score']:.3f}",
-            Text(_printable(row["merchant_name"] or "unknown")[:40]),
+            Text(_printable(row["merchant_name"] or "unknown")[:30]),
+            Text(_printable(row["reasoning"])),
         )
     Console().print(table)
 

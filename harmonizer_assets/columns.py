@@ -115,7 +115,10 @@ OUTLIERS = TableSchema(
         TableColumn("is_outlier", "bool", description="Null where it is unresolved"),
         TableColumn("suggested_label", "string", description="The label type proposed instead"),
         TableColumn("confidence", "float", description="0..1"),
-        TableColumn("reasoning", "string", description="Why"),
+        TableColumn("reasoning", "string", description="Why, in one sentence"),
+        TableColumn("line", "string", description="Its row on the receipt, the word marked"),
+        TableColumn("evidence", "json", description="What decided, by group, with log odds"),
+        TableColumn("examples", "json", description="Alike words labelled so, and otherwise"),
     ]
 )
 MERCHANT_ALARMS = TableSchema(

@@ -44,6 +44,8 @@ _WORST_SCHEMA = TableSchema(
         TableColumn("word", "string", description="The word as OCR read it"),
         TableColumn("outlier_score", "float", description="0..1, higher is more suspicious"),
         TableColumn("suggested_label", "string", description="The label type that fits better"),
+        TableColumn("line", "string", description="Its row on the receipt, the word marked"),
+        TableColumn("reasoning", "string", description="Why it is doubted"),
         TableColumn("word_key", "string", description="image / receipt / line / word"),
     ]
 )
@@ -76,6 +78,8 @@ def worst_table(rows: Iterable[Mapping[str, Any]]) -> MetadataValue:
                 "word": str(row["word_text"]),
                 "outlier_score": float(row["outlier_score"]),
                 "suggested_label": row["suggested_label"] or "",
+                "line": row.get("line") or "",
+                "reasoning": row.get("reasoning") or "",
                 "word_key": f"{row['image_id']} / {row['receipt_id']} / "
                 f"{row['line_id']} / {row['word_id']}",
             }

@@ -27,7 +27,7 @@ STATUS_LOG_ODDS: Final[Mapping[str, float]] = {
     "NEEDS_REVIEW": 0.5,
     "NONE": 0.0,
     # Somebody has rejected it: no evidence makes it likely to be right.
-    "INVALID": 4.0,
+    "INVALID": 5.0,
 }
 
 _ROUNDS: Final = 200

@@ -411,7 +411,9 @@ class Harmonizer:
         on_progress: ProgressFn | None = None,
     ) -> Iterator[PartitionResult]:
         """Write the `outliers` of these partitions; yields each once it is committed."""
-        publishing = OutlierPublishing(self.warehouse, self.settings.similarity.match_threshold)
+        publishing = OutlierPublishing(
+            self.warehouse, self.taxonomy.names, self.settings.similarity.match_threshold
+        )
         yield from run_stage(
             self.warehouse,
             self._stages(judge)[2],

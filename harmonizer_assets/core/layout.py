@@ -12,12 +12,13 @@ from typing import Final
 import duckdb
 import pyarrow as pa
 
-MAX_MASK: Final = 64
+MASK: Final = "left(regexp_replace(lower(trim(text)), '[0-9]', '0', 'g'), 64)"
+"""SQL for the text of a word in lower case with its digits masked."""
 
 ROWED: Final = f"""
 page_words AS (
     SELECT image_id, receipt_id, line_id, word_id, text,
-        left(regexp_replace(lower(trim(text)), '[0-9]', '0', 'g'), {MAX_MASK}) AS mask,
+        {MASK} AS mask,
         x + coalesce(width, 0) / 2 AS x_center,
         y + coalesce(height, 0) / 2 AS y_center,
         height

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Final
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, Final
 
 import duckdb
+import pyarrow as pa
 
+from harmonizer_assets.core.examples import find_examples
+from harmonizer_assets.core.explanations import Facts, Piece, explain, pieces_as_data, reasoning
+from harmonizer_assets.core.facts import WORD_KEY, FactFinder, Lines, read_profile
 from harmonizer_assets.core.stages import Chunk, ChunkRows, Stage, merchant_fingerprints
 from harmonizer_assets.core.warehouse import Warehouse
 
 ASSET: Final = "outliers"
-_VERSION: Final = "1"
+_VERSION: Final = "2"
 
 _OUTCOMES = """
 SELECT label_type, merchant_key, CASE WHEN is_outlier THEN 'outlier' ELSE 'unresolved' END, count(*)
@@ -19,7 +26,7 @@ FROM outliers SEMI JOIN chunk USING (label_type, merchant_key) GROUP BY ALL
 
 _WORST = """
 SELECT o.label_type, o.merchant_key, o.word_text, o.outlier_score, o.suggested_label, o.decided_by,
-    o.reasoning, o.image_id, o.receipt_id, o.line_id, o.word_id
+    o.reasoning, o.line, o.image_id, o.receipt_id, o.line_id, o.word_id
 FROM outliers o SEMI JOIN chunk USING (label_type, merchant_key)
 WHERE o.is_outlier
 QUALIFY row_number() OVER (PARTITION BY o.label_type, o.merchant_key
@@ -30,8 +37,9 @@ ORDER BY o.outlier_score DESC, o.image_id, o.receipt_id, o.line_id, o.word_id
 _OUTLIERS = """
 SELECT d.image_id, d.receipt_id, d.line_id, d.word_id, d.label, d.label_type, d.merchant_key,
     d.merchant_name, d.word_text, d.outlier_score, d.decided_by, d.is_outlier, d.suggested_label,
-    d.confidence,
-    coalesce(d.reasoning, CASE
+    d.confidence, d.reasoning AS said, s.competing_label, coalesce(s.no_label, false) AS no_label,
+    s.contributions,
+    CASE
         WHEN s.scorer = 'count_rule' THEN
             format('{} VALID labels of this type at similarity {:.2f} or above in the merchant',
                 s.valid_matches, $match_threshold)
@@ -40,7 +48,7 @@ SELECT d.image_id, d.receipt_id, d.line_id, d.word_id, d.label, d.label_type, d.
                 s.competing_label, s.competing_probability, d.label_type, s.label_probability)
             || CASE d.validation_status
                 WHEN 'INVALID' THEN '; its status is INVALID already' ELSE '' END
-        ELSE 'not scored yet' END) AS reasoning
+        ELSE 'not scored yet' END AS scored
 FROM label_decisions d
 SEMI JOIN chunk USING (label_type, merchant_key)
 LEFT JOIN similarity_matches s
@@ -49,6 +57,9 @@ WHERE d.is_outlier IS DISTINCT FROM false
 ORDER BY d.merchant_key, d.label_type, d.image_id, d.receipt_id, d.line_id, d.word_id
 """
 
+_OWN_WORDS: Final = frozenset({"llm", "cache", "rule"})
+"""Who says why in words of their own, which come first."""
+
 
 def outlier_stage(verdicts: Stage) -> Stage:
     """The stage: its rows depend on the scores and verdicts."""
@@ -56,24 +67,68 @@ def outlier_stage(verdicts: Stage) -> Stage:
 
 
 class OutlierPublishing:
-    """Writes the outlier rows of chunks from their decisions."""
+    """Writes the outlier rows of chunks from their decisions, each with its explanation."""
 
-    def __init__(self, warehouse: Warehouse, match_threshold: float) -> None:
+    def __init__(
+        self, warehouse: Warehouse, label_types: Sequence[str], match_threshold: float
+    ) -> None:
         self._warehouse = warehouse
+        self._label_types = label_types
         self._match_threshold = match_threshold
 
+    @cached_property
+    def _finder(self) -> FactFinder:
+        return FactFinder(self._warehouse.read(read_profile), self._label_types)
+
     def publish(self, chunk: Chunk) -> ChunkRows:
-        """Select the chunk's flagged and unresolved labels."""
-        rows, fingerprints = self._warehouse.read(
-            lambda con: (
-                con.register("chunk", chunk.table())
-                .execute(_OUTLIERS, {"match_threshold": self._match_threshold})
-                .to_arrow_table(),
-                merchant_fingerprints(con, chunk.merchants),
-            )
-        )
+        """Select the chunk's flagged and unresolved labels and explain them."""
+        finder = self._finder
+
+        def read(con: duckdb.DuckDBPyConnection) -> tuple[pa.Table, dict[str, str]]:
+            con.register("chunk", chunk.table())
+            found = con.execute(_OUTLIERS, {"match_threshold": self._match_threshold})
+            rows = self._explained(con, found.to_arrow_table(), finder)
+            return rows, merchant_fingerprints(con, chunk.merchants)
+
+        rows, fingerprints = self._warehouse.read(read)
 
         def write(con: duckdb.DuckDBPyConnection) -> None:
             self._warehouse.replace_partitions(con, ASSET, chunk.table(), rows)
 
         return ChunkRows(fingerprints, write)
+
+    def _explained(
+        self, con: duckdb.DuckDBPyConnection, rows: pa.Table, finder: FactFinder
+    ) -> pa.Table:
+        lines = Lines.read(con, rows, self._label_types)
+        facts = finder.find(con, rows, lines)
+        examples = find_examples(con, rows, self._label_types)
+        columns: dict[str, list[str | None]] = {
+            name: [] for name in ("reasoning", "line", "evidence", "examples")
+        }
+        for row, known, alike in zip(rows.to_pylist(), facts, examples, strict=True):
+            word = lines.number(tuple(row[name] for name in WORD_KEY))
+            pieces = [] if known is None else explain(known)
+            columns["line"].append(None if word is None else lines.line(word).to_text())
+            columns["evidence"].append(_json(pieces_as_data(pieces)))
+            columns["examples"].append(_json(alike))
+            columns["reasoning"].append(_reasoning(row, known, pieces))
+        kept = rows.drop_columns(["said", "scored", "competing_label", "no_label", "contributions"])
+        for name, values in columns.items():
+            kept = kept.append_column(name, pa.array(values, pa.string()))
+        return kept
+
+
+def _reasoning(row: Mapping[str, Any], facts: Facts | None, pieces: Sequence[Piece]) -> str:
+    said: str | None = row["said"]
+    if facts is None:
+        return said or str(row["scored"])
+    if row["decided_by"] in _OWN_WORDS:
+        return reasoning(facts, pieces, said)
+    if row["is_outlier"] is None:
+        return f"undecided ({said or 'not judged yet'}); {reasoning(facts, pieces)}"
+    return reasoning(facts, pieces)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
