@@ -33,7 +33,19 @@ COLUMNS = (
     "peak_mb",
     "second_run_seconds",
 )
-PARTS = ("ingest", "documents", "embedding", "index", "similarity", "duckdb", "dagster", "other")
+PARTS = (
+    "ingest",
+    "documents",
+    "embedding",
+    "index",
+    "fitting",
+    "similarity",
+    "scoring",
+    "explaining",
+    "duckdb",
+    "dagster",
+    "other",
+)
 
 
 class Stopwatch:
@@ -68,7 +80,14 @@ def measure_size(labels: int, seed: int, home: Path) -> dict[str, Any]:
     from dagster import DagsterInstance
 
     from harmonizer_assets import runs
-    from harmonizer_assets.core import indexing, similarity, vector_index
+    from harmonizer_assets.core import (
+        indexing,
+        models,
+        outliers,
+        similar_words,
+        similarity,
+        vector_index,
+    )
     from harmonizer_assets.core.embedding import LocalEmbedder
     from harmonizer_assets.core.harmonizer import Harmonizer
     from harmonizer_assets.core.home import Home
@@ -87,8 +106,10 @@ def measure_size(labels: int, seed: int, home: Path) -> dict[str, Any]:
     watch.measure(LocalEmbedder, "embed", "embedding")
     for name in ("add", "update_metadata", "vectors", "nearest", "count"):
         watch.measure(vector_index.IndexSession, name, "index")
-    watch.measure(similarity, "gather_evidence", "similarity")
-    watch.measure(similarity.SimilarityScorer, "score", "similarity")
+    watch.measure(models, "fit_model", "fitting")
+    watch.measure(similar_words, "gather_evidence", "similarity")
+    watch.measure(similarity.SimilarityScorer, "score", "scoring")
+    watch.measure(outliers.OutlierPublishing, "_explained", "explaining")
     for name in ("_open", "_close", "publish_snapshot"):
         watch.measure(Warehouse, name, "duckdb")
     watch.measure(Warehouse, "_transaction", "duckdb")

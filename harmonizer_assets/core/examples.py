@@ -103,8 +103,8 @@ def find_examples(
 
     An example for carries the same label type, one against the competing type. Words with the same
     text come first, those of the merchant before those beside the same word and all others, then
-    other words of the merchant, then any; validated ones first. There is none against where a word looks like one
-    that carries no label.
+    other words of the merchant, then any; validated ones first. There is none against where a word
+    looks like one that carries no label.
 
     Args:
         con: a connection inside a transaction.
