@@ -360,7 +360,6 @@ def demo(*, home: Home, n_labels: int, merchants: int | None, seed: int, verbose
 
     Needs no key and no network.
     """
-    from harmonizer_assets.core.evaluation import evaluate
     from harmonizer_assets.core.sample_data import SampleSpec, write_samples
 
     harmonizer = _open(home, None, "offline")
@@ -376,7 +375,7 @@ def demo(*, home: Home, n_labels: int, merchants: int | None, seed: int, verbose
     outcome = _run(harmonizer, "offline", verbose=verbose)
     _show_outcome(harmonizer, outcome)
     click.echo("\nAgainst the known errors (offline judge, no language model):\n")
-    click.echo(evaluate(harmonizer.warehouse, samples.truth).to_text())
+    click.echo(harmonizer.evaluate(samples.truth).to_text())
     _show_worst(harmonizer)
     shown = click.format_filename(home.root)
     click.echo(
@@ -387,19 +386,63 @@ def demo(*, home: Home, n_labels: int, merchants: int | None, seed: int, verbose
 
 
 @main.command()
-@click.option("--truth", type=_FILE, required=True, help="Label key, is_error, true_label.")
+@click.option("--truth", type=_FILE, help="Label key, is_error, true_label [as in the settings].")
 @click.option("--json", "json_file", type=_FILE, help="Also write the figures as JSON.")
+@click.option("--plots", type=_FILE, help="Also write plots into this folder.")
 @_home_option
-def evaluate(*, home: Home, truth: Path, json_file: Path | None) -> None:
+def evaluate(*, home: Home, truth: Path | None, json_file: Path | None, plots: Path | None) -> None:
     """Compare what was found with what is known to be wrong."""
-    from harmonizer_assets.core.evaluation import evaluate as compare
-    from harmonizer_assets.core.warehouse import Warehouse
+    from harmonizer_assets.core import quality_history
 
     _require_home(home)
-    evaluation = compare(Warehouse(home), truth)
+    harmonizer = _open(home, None, "offline")
+    truth = truth or harmonizer.truth_file
+    if truth is None:
+        raise InputError("no truth file: give --truth, or set [evaluation] truth in the settings")
+    evaluation = harmonizer.evaluate(truth)
     if json_file is not None:
         _write_json(json_file, evaluation.to_dict())
     click.echo(evaluation.to_text())
+    click.echo(f"promise: {harmonizer.guarantee()}")
+    history = quality_history.read(harmonizer.warehouse, evaluation.truth_sha256)
+    if len(history) > 1:
+        earlier = " -> ".join(f"{row['f1'] or 0:.3f}" for row in history[-5:])
+        click.echo(f"F1 of the last {len(history[-5:])} evaluations against this file: {earlier}")
+    if plots is not None:
+        from harmonizer_assets.core.plots import write_plots
+
+        for file in write_plots(evaluation, plots):
+            click.echo(f"{file} written")
+
+
+@main.command()
+@click.option("--words", type=_FILE, required=True, help="Words: Parquet, CSV or NDJSON.")
+@click.option("--labels", type=_FILE, required=True, help="Labels that are taken as right.")
+@click.option("--out", type=_FILE, required=True, help="Folder for words, labels and truth.")
+@click.option("--rate", type=click.FloatRange(0, 0.5), default=0.08, show_default=True)
+@click.option(
+    "--validated",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="Share of the right labels that become VALID.",
+)
+@click.option("--seed", type=int, default=7, show_default=True)
+@click.option("--force", is_flag=True, help="Replace files that are there.")
+def corrupt(
+    *, words: Path, labels: Path, out: Path, rate: float, validated: float, seed: int, force: bool
+) -> None:
+    """Put known errors into clean labels, to measure on them what is found."""
+    from harmonizer_assets.core.corrupt import CorruptionSpec, corrupt_files
+
+    spec = CorruptionSpec(rate=rate, validated=validated, seed=seed)
+    made = corrupt_files(words, labels, out, spec, force=force)
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in made.errors.items())
+    click.echo(
+        f"{made.n_labels:,} labels, {sum(made.errors.values()):,} of them wrong ({kinds}): {out}\n"
+        f"harmonizer run --words {made.words} --labels {made.labels}\n"
+        f"harmonizer evaluate --truth {made.truth}"
+    )
 
 
 @main.command()

@@ -69,6 +69,19 @@ SUSPICION_MODELS = TableSchema(
         TableColumn("reason", "string", description="Why there is no promise"),
     ]
 )
+QUALITY_HISTORY = TableSchema(
+    [
+        TableColumn("evaluated_at", "timestamp", description="When"),
+        TableColumn("truth_file", "string", description="Against what"),
+        TableColumn("label_type", "string", description="Null: all labels together"),
+        TableColumn("precision", "float", description="Of the flagged, how many are wrong"),
+        TableColumn("recall", "float", description="Of the wrong, how many were flagged"),
+        TableColumn("auprc", "float", description="Area under the precision-recall curve"),
+        TableColumn("ece", "float", description="Expected calibration error"),
+        TableColumn("asked_share", "float", description="Labels that evidence left open"),
+        TableColumn("accepted_wrong_share", "float", description="Wrong ones among the accepted"),
+    ]
+)
 LLM_VERDICTS = TableSchema(
     [
         TableColumn("verdict_key", "string", description="Hash of all that decides the answer"),

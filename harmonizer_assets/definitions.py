@@ -17,11 +17,13 @@ from harmonizer_assets.assets.harmonize import (
 )
 from harmonizer_assets.assets.ingest import ingest_batches
 from harmonizer_assets.assets.model import suspicion_model
+from harmonizer_assets.assets.quality import detection_quality
 from harmonizer_assets.checks import CHECKS
 from harmonizer_assets.instance import EVENT_BATCH_SIZE
 from harmonizer_assets.jobs import (
     check_job,
     collect_job,
+    evaluate_job,
     harmonize_job,
     ingest_job,
     plan_job,
@@ -45,9 +47,19 @@ defs = Definitions(
         merchant_alarms,
         llm_usage,
         llm_plan,
+        detection_quality,
     ],
     asset_checks=CHECKS,
-    jobs=[ingest_job, harmonize_job, check_job, plan_job, retry_job, submit_job, collect_job],
+    jobs=[
+        evaluate_job,
+        ingest_job,
+        harmonize_job,
+        check_job,
+        plan_job,
+        retry_job,
+        submit_job,
+        collect_job,
+    ],
     sensors=[watch_batches],
     resources={
         "harmonizer": HarmonizerResource(),

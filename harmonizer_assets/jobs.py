@@ -44,6 +44,14 @@ check_job = define_asset_job(
 )
 
 
+evaluate_job = define_asset_job(
+    "evaluate_labels",
+    AssetSelection.assets("detection_quality"),
+    description="Compare what was found with the truth file that the settings name.",
+    executor_def=in_process_executor,
+)
+
+
 @op(ins={"collected": In(Nothing)}, description="Fit the model of suspicion where one is due.")
 def fit(context: OpExecutionContext, harmonizer: HarmonizerResource) -> str:
     """Bring `suspicion_model` up to date; a model that stays in force is not reported again."""

@@ -36,6 +36,7 @@ from harmonizer_assets.core.harmonizer import Harmonizer
 from harmonizer_assets.core.llm.plan import Plan
 from harmonizer_assets.core.models import NO_MODEL
 from harmonizer_assets.core.partitions import PartitionKey
+from harmonizer_assets.core.quality import Quality
 from harmonizer_assets.core.results import PartitionResult
 from harmonizer_assets.partitions import from_dagster, to_dagster
 
@@ -101,6 +102,27 @@ def model_metadata(harmonizer: Harmonizer, version: str) -> dict[str, Any]:
     shown["model_version"] = shown.pop("version")
     shown["fitted_at"] = MetadataValue.timestamp(shown["fitted_at"])
     return {**shown, "guarantee": harmonizer.guarantee()}
+
+
+def quality_table(groups: Mapping[str, Quality]) -> MetadataValue:
+    """The main figures of each group of labels."""
+    names = ("labels", "errors", "precision", "recall", "f1", "auprc", "suggestion_accuracy")
+    counts = ("labels", "errors")
+    schema = TableSchema(
+        [
+            TableColumn("group", "string"),
+            *(TableColumn(name, "int" if name in counts else "float") for name in names),
+        ]
+    )
+    records = [
+        TableRecord({"group": group, **{name: _known(getattr(quality, name)) for name in names}})
+        for group, quality in groups.items()
+    ]
+    return MetadataValue.table(records, schema=schema)
+
+
+def _known(value: float | int | None) -> float | int | str:
+    return "" if value is None else round(value, 4)
 
 
 def plan_metadata(plan: Plan) -> dict[str, Any]:

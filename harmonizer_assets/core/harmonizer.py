@@ -8,13 +8,15 @@ import json
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from functools import cache, cached_property, partial
+from pathlib import Path
 from typing import Any, Final, Literal
 
-from harmonizer_assets.core import outliers, similarity
+from harmonizer_assets.core import outliers, quality_history, similarity
 from harmonizer_assets.core.aio import iterate
 from harmonizer_assets.core.alarms import update_merchant_alarms
 from harmonizer_assets.core.documents import DOCUMENT_VERSION
 from harmonizer_assets.core.embedding import Embedder, make_embedder
+from harmonizer_assets.core.evaluation import Evaluation, evaluate
 from harmonizer_assets.core.fitting import FittedModel
 from harmonizer_assets.core.home import Home
 from harmonizer_assets.core.indexing import Indexing
@@ -528,6 +530,22 @@ class Harmonizer:
     def update_alarms(self) -> int:
         """Find receipts whose merchant name is suspect; how many there are."""
         return update_merchant_alarms(self.warehouse)
+
+    @property
+    def truth_file(self) -> Path | None:
+        """The truth file that the settings name."""
+        truth = self.settings.evaluation.truth
+        return None if truth is None else self.home.root / truth
+
+    def evaluate(self, truth: Path, *, run_id: str = "") -> Evaluation:
+        """Compare what was decided with a truth file and keep the figures in `quality_history`.
+
+        Raises:
+            InputError: the truth file is not usable.
+        """
+        evaluation = evaluate(self.warehouse, truth)
+        quality_history.record(self.warehouse, evaluation, run_id)
+        return evaluation
 
     def counts(self) -> Counts:
         """The home's totals."""

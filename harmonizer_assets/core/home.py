@@ -83,6 +83,11 @@ class Home:
         return self.root / "models" / f"{version}.npz"
 
     @property
+    def reports(self) -> Path:
+        """Reports and plots for people."""
+        return self.root / "reports"
+
+    @property
     def prices(self) -> Path:
         """Prices of models, where they differ from the packaged ones."""
         return self.root / "prices.yaml"

@@ -137,6 +137,13 @@ class CheckSettings(_Section):
     max_unresolved_share: float = Field(default=0.25, ge=0, le=1)
 
 
+class EvaluationSettings(_Section):
+    """What is known to be right or wrong, where it is."""
+
+    truth: Path | None = None
+    """A truth file, relative to the home; the asset `detection_quality` compares with it."""
+
+
 class Settings(_Section):
     """All settings of one home."""
 
@@ -145,6 +152,7 @@ class Settings(_Section):
     embedding: EmbeddingSettings = EmbeddingSettings()
     judge: JudgeSettings = JudgeSettings()
     checks: CheckSettings = CheckSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
 
     def with_judge(self, **chosen: Any) -> Settings:
         """These settings with some of the judge's replaced; those that are None stay.

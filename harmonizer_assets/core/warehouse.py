@@ -39,6 +39,8 @@ EXPORTABLE: Final = (
     "dead_letters",
     "llm_usage",
     "merchant_alarms",
+    "suspicion_models",
+    "quality_history",
 )
 _WITH_EXTRA_COLUMNS: Final = ("words", "labels")
 _EXPORT_FORMATS: Final = {

@@ -1,0 +1,46 @@
+"""Quality history: the figures of each evaluation, kept so that runs can be compared."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import asdict
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from harmonizer_assets.core.evaluation import Evaluation
+from harmonizer_assets.core.quality import rounded
+from harmonizer_assets.core.warehouse import Warehouse
+
+
+def record(warehouse: Warehouse, evaluation: Evaluation, run_id: str) -> None:
+    """Add an evaluation to the table `quality_history`."""
+    common = {
+        "evaluated_at": dt.datetime.now(dt.UTC),
+        "run_id": run_id,
+        "truth_file": evaluation.truth_file,
+        "truth_sha256": evaluation.truth_sha256,
+    }
+    groups = [(None, evaluation.overall), *evaluation.per_label_type.items()]
+    rows = pa.Table.from_pylist(
+        [
+            {**common, "label_type": label_type, **rounded(asdict(quality))}
+            for label_type, quality in groups
+        ]
+    )
+
+    def write(con: duckdb.DuckDBPyConnection) -> None:
+        con.register("evaluated", rows)
+        con.execute("INSERT INTO quality_history BY NAME SELECT * FROM evaluated")
+
+    warehouse.write(write)
+
+
+def read(warehouse: Warehouse, truth_sha256: str) -> list[dict[str, Any]]:
+    """The figures over all labels of each evaluation against the same truth, oldest first."""
+    return warehouse.query(
+        "SELECT * FROM quality_history WHERE truth_sha256 = $truth AND label_type IS NULL "
+        "ORDER BY evaluated_at",
+        {"truth": truth_sha256},
+    ).to_pylist()
