@@ -86,6 +86,24 @@ def embeddings_complete(harmonizer: HarmonizerResource) -> AssetCheckResult:
     )
 
 
+@asset_check(
+    asset="labels",
+    description="Equal words of a merchant are not validated with different label types.",
+)
+def no_contradictions(harmonizer: HarmonizerResource) -> AssetCheckResult:
+    """Warn when validated labels contradict each other."""
+    found = harmonizer.open().contradictions()
+    return AssetCheckResult(
+        passed=not found,
+        severity=AssetCheckSeverity.WARN,
+        metadata={
+            "contradictions": len(found),
+            "first": "; ".join(f"{row['sentence']} ({row['merchant_key']})" for row in found[:5])
+            or "none",
+        },
+    )
+
+
 CHECKS: Sequence[AssetChecksDefinition] = [
     counts_reconcile,
     unresolved_share,
@@ -93,4 +111,5 @@ CHECKS: Sequence[AssetChecksDefinition] = [
     no_dead_letters,
     quarantine_is_empty,
     embeddings_complete,
+    no_contradictions,
 ]

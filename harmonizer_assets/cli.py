@@ -22,6 +22,7 @@ from harmonizer_assets.core.home import Home
 
 if TYPE_CHECKING:
     from harmonizer_assets.core.harmonizer import Harmonizer
+    from harmonizer_assets.core.rules import RuleChange
     from harmonizer_assets.core.settings import JudgeName
     from harmonizer_assets.core.taxonomy import Taxonomy
     from harmonizer_assets.runs import PipelineOutcome
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., None])
 _FILE = click.Path(path_type=Path)
+_LISTED = 20
+"""Rows of a list that are shown; files hold them all."""
 
 
 def _model_options(command: F) -> F:
@@ -446,6 +449,101 @@ def corrupt(
 
 
 @main.command()
+@click.option("--json", "json_file", type=_FILE, help="Also write all of it as JSON.")
+@_home_option
+def patterns(*, home: Home, json_file: Path | None) -> None:
+    """List wrong labels that recur, and validated labels that contradict each other."""
+    from harmonizer_assets.core.warehouse import Warehouse
+
+    _require_home(home)
+    warehouse = Warehouse(home)
+    found = {
+        "patterns": "SELECT * FROM label_patterns ORDER BY support DESC, pattern_id",
+        "findings": "SELECT * FROM findings ORDER BY n_labels DESC, sentence",
+        "contradictions": "SELECT * FROM label_contradictions ORDER BY n_a + n_b DESC, sentence",
+    }
+    rows = {name: warehouse.query(sql).to_pylist() for name, sql in found.items()}
+    if json_file is not None:
+        _write_json(json_file, rows)
+    click.echo(f"{len(rows['patterns']):,} patterns; `harmonizer rules accept ID` makes one a rule")
+    for row in rows["patterns"][:_LISTED]:
+        click.echo(
+            f"  {row['pattern_id']}  {_printable(row['sentence'])}  "
+            f"({row['support']:,} wrong, {row['against']:,} right)"
+        )
+    click.echo(f"{len(rows['findings']):,} findings")
+    for row in rows["findings"][:_LISTED]:
+        click.echo(f"  {_printable(row['sentence'])}")
+    click.echo(f"{len(rows['contradictions']):,} contradictions among validated labels")
+    for row in rows["contradictions"][:_LISTED]:
+        click.echo(f"  {_printable(row['sentence'])} ({row['merchant_key']})")
+
+
+@main.group()
+def rules() -> None:
+    """Patterns that a person has accepted; they decide labels before anything else."""
+
+
+@rules.command("list")
+@_home_option
+def rules_list(*, home: Home) -> None:
+    """List all rules, those that were retired included."""
+    from harmonizer_assets.core.rules import list_rules
+    from harmonizer_assets.core.warehouse import Warehouse
+
+    _require_home(home)
+    listed = list_rules(Warehouse(home))
+    if not listed:
+        click.echo("There are no rules.")
+    for row in listed:
+        kept = f", {row['overruled']:,} validated labels stay" if row["overruled"] else ""
+        by = f", by {_printable(row['decided_by'])}" if row["decided_by"] else ""
+        click.echo(
+            f"{row['rule_id']}  {row['status']} (version {row['version']}{by})  "
+            f"{_printable(row['sentence'])}  decides {row['decides']:,} labels{kept}"
+        )
+
+
+def _rule_options(command: F) -> F:
+    """Who changes a rule, and why."""
+    command = click.option("--note", help="Why, for the record.")(command)
+    return click.option("--by", default="", help="Who decides, for the record.")(command)
+
+
+@rules.command("accept")
+@click.argument("pattern_id")
+@_rule_options
+@_home_option
+def rules_accept(*, home: Home, pattern_id: str, by: str, note: str | None) -> None:
+    """Make the pattern PATTERN_ID a rule."""
+    from harmonizer_assets.core.rules import accept_rule
+    from harmonizer_assets.core.warehouse import Warehouse
+
+    _require_home(home)
+    _show_change(accept_rule(Warehouse(home), pattern_id, decided_by=by, note=note))
+
+
+@rules.command("retire")
+@click.argument("rule_id")
+@_rule_options
+@_home_option
+def rules_retire(*, home: Home, rule_id: str, by: str, note: str | None) -> None:
+    """Have the rule RULE_ID decide nothing any more."""
+    from harmonizer_assets.core.rules import retire_rule
+    from harmonizer_assets.core.warehouse import Warehouse
+
+    _require_home(home)
+    _show_change(retire_rule(Warehouse(home), rule_id, decided_by=by, note=note))
+
+
+def _show_change(change: RuleChange) -> None:
+    click.echo(f"{_printable(change.sentence)} (rules version {change.version})")
+    if change.overruled:
+        click.echo(f"{change.overruled:,} labels that a person has validated stay as they are")
+    click.echo(f"`harmonizer run` computes {change.partitions:,} partitions again")
+
+
+@main.command()
 @click.argument("table")
 @click.option("--out", type=_FILE, required=True, help="File: .parquet, .csv or .ndjson.")
 @_home_option
@@ -483,7 +581,9 @@ def ui(*, home: Home, port: int) -> None:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     try:
-        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        path.write_text(
+            json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8"
+        )
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
 
@@ -585,7 +685,11 @@ def _show_outcome(harmonizer: Harmonizer, outcome: PipelineOutcome) -> None:
         ("unresolved", f"{counts.unresolved:,}"),
         ("decided by", ", ".join(f"{name} {count:,}" for name, count in decided.items())),
         ("triage", harmonizer.guarantee()),
-        ("merchant alarms", f"{counts.merchant_alarms:,}"),
+        (
+            "alarms",
+            f"{counts.merchant_alarms:,} on merchants, {counts.receipt_alarms:,} on receipts",
+        ),
+        ("patterns", f"{counts.patterns:,} could become rules (harmonizer patterns)"),
         ("quarantined", f"{outcome.quarantined:,} rows by this run, {counts.quarantined:,} in all"),
         ("changed", f"{outcome.words_changed:,} words, {outcome.labels_changed:,} labels"),
         ("embedded", f"{outcome.embedded:,} documents"),

@@ -82,6 +82,20 @@ QUALITY_HISTORY = TableSchema(
         TableColumn("accepted_wrong_share", "float", description="Wrong ones among the accepted"),
     ]
 )
+LABEL_PATTERNS = TableSchema(
+    [
+        TableColumn("pattern_id", "string", description="Names it for `harmonizer rules accept`"),
+        TableColumn("label_type", "string", description="The label that is wrong"),
+        TableColumn("mask", "string", description="The text, in lower case, digits masked"),
+        TableColumn("before", "string", description="The word before it; null: any"),
+        TableColumn("merchant_key", "string", description="Null: every merchant"),
+        TableColumn("suggested_label", "string", description="Null: it carries no label"),
+        TableColumn("support", "int", description="Labels found wrong that it covers"),
+        TableColumn("against", "int", description="Labels found right that it covers"),
+        TableColumn("precision", "float", description="support / (support + against)"),
+        TableColumn("sentence", "string", description="What the rule would say"),
+    ]
+)
 LLM_VERDICTS = TableSchema(
     [
         TableColumn("verdict_key", "string", description="Hash of all that decides the answer"),
@@ -142,5 +156,15 @@ MERCHANT_ALARMS = TableSchema(
         TableColumn("share", "float", description="Labels that disagree with that merchant"),
         TableColumn("suggested_merchant_key", "string", description="Whose labels they look like"),
         TableColumn("reasoning", "string", description="Why"),
+    ]
+)
+RECEIPT_ALARMS = TableSchema(
+    [
+        TableColumn("image_id", "string", description="The image that holds the receipt"),
+        TableColumn("receipt_id", "int", description="The receipt within the image"),
+        TableColumn("merchant_key", "string", description="Whose receipt it is"),
+        TableColumn("kind", "string", description="columns_shifted or many_types"),
+        TableColumn("share", "float", description="Labels of the receipt that are wrong"),
+        TableColumn("reasoning", "string", description="What has moved where"),
     ]
 )

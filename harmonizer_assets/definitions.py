@@ -8,11 +8,13 @@ from dagster import Definitions, in_process_executor
 
 from harmonizer_assets.assets.embeddings import word_embeddings
 from harmonizer_assets.assets.harmonize import (
+    label_patterns,
     llm_plan,
     llm_usage,
     llm_verdicts,
     merchant_alarms,
     outliers,
+    receipt_alarms,
     similarity_matches,
 )
 from harmonizer_assets.assets.ingest import ingest_batches
@@ -45,6 +47,8 @@ defs = Definitions(
         llm_verdicts,
         outliers,
         merchant_alarms,
+        receipt_alarms,
+        label_patterns,
         llm_usage,
         llm_plan,
         detection_quality,

@@ -21,6 +21,7 @@ from harmonizer_assets.core.results import PartitionResult
 from harmonizer_assets.core.stages import stored_fingerprints
 from harmonizer_assets.materializations import (
     model_metadata,
+    pattern_metadata,
     plan_metadata,
     report_materializations,
     report_usage,
@@ -99,14 +100,23 @@ def publish(
     return _run_stage(context, selection.open(harmonizer), selection, "outliers")
 
 
-@op(ins={"published": In(Nothing)}, description="Find receipts that disagree with their merchant.")
+@op(
+    ins={"published": In(Nothing)},
+    description="Find receipts that are wrong as a whole, and recurring patterns.",
+)
 def raise_alarms(context: OpExecutionContext, harmonizer: HarmonizerResource) -> None:
-    """Bring `merchant_alarms` up to date and publish the read-only copy of the tables."""
+    """Bring alarms and patterns up to date and publish the read-only copy of the tables."""
     opened = harmonizer.open()
     alarms = opened.update_alarms()
     context.log_event(
         AssetMaterialization("merchant_alarms", metadata={"dagster/row_count": alarms})
     )
+    receipts = opened.update_receipt_alarms()
+    context.log_event(
+        AssetMaterialization("receipt_alarms", metadata={"dagster/row_count": receipts})
+    )
+    opened.update_patterns()
+    context.log_event(AssetMaterialization("label_patterns", metadata=pattern_metadata(opened)))
     opened.warehouse.publish_snapshot()
 
 

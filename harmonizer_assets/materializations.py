@@ -121,8 +121,31 @@ def quality_table(groups: Mapping[str, Quality]) -> MetadataValue:
     return MetadataValue.table(records, schema=schema)
 
 
-def _known(value: float | int | None) -> float | int | str:
-    return "" if value is None else round(value, 4)
+def _known(value: float | int | str | None) -> float | int | str:
+    if value is None:
+        return ""
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def pattern_metadata(harmonizer: Harmonizer) -> dict[str, Any]:
+    """What the UI shows of the patterns: how many, the most frequent, the findings."""
+    tables = {
+        "patterns": "SELECT pattern_id, sentence, support, against FROM label_patterns "
+        "ORDER BY support DESC, pattern_id LIMIT 20",
+        "findings": "SELECT sentence, n_labels, n_merchants, line FROM findings "
+        "ORDER BY n_labels DESC, sentence LIMIT 20",
+    }
+    shown = {
+        name: MetadataValue.table(
+            [
+                TableRecord({column: _known(value) for column, value in row.items()})
+                for row in harmonizer.warehouse.query(sql).to_pylist()
+            ]
+        )
+        for name, sql in tables.items()
+        if harmonizer.warehouse.query(sql).num_rows
+    }
+    return {"dagster/row_count": harmonizer.counts().patterns, **shown}
 
 
 def plan_metadata(plan: Plan) -> dict[str, Any]:

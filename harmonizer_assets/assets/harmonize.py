@@ -22,6 +22,7 @@ from harmonizer_assets.core.scoring import SCORER_VERSION
 from harmonizer_assets.materializations import (
     add_partition_metadata,
     partition_metadata,
+    pattern_metadata,
     report_usage,
 )
 from harmonizer_assets.partitions import from_dagster, label_type_by_merchant
@@ -135,6 +136,38 @@ def outliers(
 def merchant_alarms(harmonizer: HarmonizerResource) -> MaterializeResult:
     """Find receipts that disagree with their merchant."""
     return MaterializeResult(metadata={"dagster/row_count": harmonizer.open().update_alarms()})
+
+
+@asset(
+    deps=[outliers],
+    description="Receipts on which many label types are wrong together: shifted columns.",
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"duckdb"},
+    code_version="1",
+    metadata={"dagster/column_schema": columns.RECEIPT_ALARMS},
+)
+def receipt_alarms(harmonizer: HarmonizerResource) -> MaterializeResult:
+    """Find receipts that are wrong as a whole."""
+    return MaterializeResult(
+        metadata={"dagster/row_count": harmonizer.open().update_receipt_alarms()}
+    )
+
+
+@asset(
+    deps=[outliers],
+    description="Wrong labels that recur, to be accepted as rules with `harmonizer rules accept`.",
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"duckdb"},
+    code_version="1",
+    metadata={"dagster/column_schema": columns.LABEL_PATTERNS},
+)
+def label_patterns(harmonizer: HarmonizerResource) -> MaterializeResult:
+    """Find patterns in what was found."""
+    opened = harmonizer.open()
+    opened.update_patterns()
+    return MaterializeResult(metadata=pattern_metadata(opened))
 
 
 def _materialize(

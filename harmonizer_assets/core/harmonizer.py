@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from harmonizer_assets.core import outliers, quality_history, similarity
 from harmonizer_assets.core.aio import iterate
-from harmonizer_assets.core.alarms import update_merchant_alarms
+from harmonizer_assets.core.alarms import update_merchant_alarms, update_receipt_alarms
 from harmonizer_assets.core.documents import DOCUMENT_VERSION
 from harmonizer_assets.core.embedding import Embedder, make_embedder
 from harmonizer_assets.core.evaluation import Evaluation, evaluate
@@ -31,6 +31,7 @@ from harmonizer_assets.core.llm.scheduler import RunTotals
 from harmonizer_assets.core.models import NO_MODEL, Models
 from harmonizer_assets.core.outliers import OutlierPublishing, outlier_stage
 from harmonizer_assets.core.partitions import PartitionKey
+from harmonizer_assets.core.patterns import update_patterns
 from harmonizer_assets.core.progress import Progress, ProgressFn
 from harmonizer_assets.core.results import Counts, IndexReport, PartitionResult
 from harmonizer_assets.core.settings import JudgeName, Settings
@@ -70,7 +71,9 @@ SELECT
     (SELECT count(*) FROM batches) AS batches,
     (SELECT count(*) FROM label_partitions) AS partitions,
     (SELECT count(DISTINCT merchant_key) FROM labels) AS merchants,
-    (SELECT count(*) FROM merchant_alarms) AS merchant_alarms
+    (SELECT count(*) FROM merchant_alarms) AS merchant_alarms,
+    (SELECT count(*) FROM receipt_alarms) AS receipt_alarms,
+    (SELECT count(*) FROM label_patterns) AS patterns
 """
 
 _UNINDEXED = """
@@ -530,6 +533,20 @@ class Harmonizer:
     def update_alarms(self) -> int:
         """Find receipts whose merchant name is suspect; how many there are."""
         return update_merchant_alarms(self.warehouse)
+
+    def update_receipt_alarms(self) -> int:
+        """Find receipts on which many label types are wrong together; how many there are."""
+        return update_receipt_alarms(self.warehouse)
+
+    def update_patterns(self) -> int:
+        """Find recurring wrong labels that could become rules; how many there are."""
+        return update_patterns(self.warehouse, self.settings.patterns)
+
+    def contradictions(self) -> list[dict[str, Any]]:
+        """Equal words that are validated with different label types: `label_contradictions`."""
+        return self.warehouse.query(
+            "SELECT * FROM label_contradictions ORDER BY n_a + n_b DESC, merchant_key, document_id"
+        ).to_pylist()
 
     @property
     def truth_file(self) -> Path | None:

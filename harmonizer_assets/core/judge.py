@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Final, Literal, NamedTuple
 
-DecidedBy = Literal["similarity", "cache", "llm", "offline_judge", "unresolved"]
+DecidedBy = Literal["similarity", "cache", "llm", "offline_judge", "rule", "unresolved"]
 
 
 class LabelKey(NamedTuple):

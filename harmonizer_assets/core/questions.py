@@ -26,6 +26,7 @@ JOIN labels l USING (image_id, receipt_id, line_id, word_id, label, merchant_key
 LEFT JOIN words w USING (image_id, receipt_id, line_id, word_id)
 LEFT JOIN word_documents wd USING (image_id, receipt_id, line_id, word_id)
 LEFT JOIN documents d USING (document_id)
+ANTI JOIN rule_decisions USING (image_id, receipt_id, line_id, word_id, label)
 WHERE s.triage = 'ambiguous' OR $all
 ORDER BY s.merchant_key, s.label, s.image_id, s.receipt_id, s.line_id, s.word_id
 """
@@ -43,8 +44,11 @@ FROM texts GROUP BY merchant_key, label
 """
 
 _SKIPPED: Final = """
-SELECT label_type, merchant_key, count(*) FILTER (WHERE triage <> 'ambiguous' AND NOT $all)
-FROM similarity_matches SEMI JOIN chunk USING (label_type, merchant_key) GROUP BY ALL
+SELECT s.label_type, s.merchant_key,
+    count(*) FILTER (WHERE r.rule_id IS NOT NULL OR (s.triage <> 'ambiguous' AND NOT $all))
+FROM similarity_matches s SEMI JOIN chunk USING (label_type, merchant_key)
+LEFT JOIN rule_decisions r USING (image_id, receipt_id, line_id, word_id, label)
+GROUP BY ALL
 """
 
 
@@ -55,7 +59,7 @@ class ChunkQuestions:
     Attributes:
         questions: per partition, in the order of the labels' keys; every partition is there.
         without_word: labels whose word has not arrived, per partition; nobody can judge them.
-        skipped: labels that similarity decides, per partition.
+        skipped: labels that similarity or a rule decides, per partition.
         fingerprints: per merchant, read in the same transaction.
     """
 

@@ -71,3 +71,5 @@ class Counts:
     partitions: int
     merchants: int
     merchant_alarms: int
+    receipt_alarms: int
+    patterns: int

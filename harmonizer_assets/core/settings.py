@@ -137,6 +137,15 @@ class CheckSettings(_Section):
     max_unresolved_share: float = Field(default=0.25, ge=0, le=1)
 
 
+class PatternSettings(_Section):
+    """Which recurring wrong labels are proposed as rules."""
+
+    min_support: int = Field(default=3, ge=2)
+    """Wrong labels that a pattern covers."""
+    min_precision: float = Field(default=0.9, gt=0, le=1)
+    """Share of wrong ones among the decided labels that it covers."""
+
+
 class EvaluationSettings(_Section):
     """What is known to be right or wrong, where it is."""
 
@@ -152,6 +161,7 @@ class Settings(_Section):
     embedding: EmbeddingSettings = EmbeddingSettings()
     judge: JudgeSettings = JudgeSettings()
     checks: CheckSettings = CheckSettings()
+    patterns: PatternSettings = PatternSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 
     def with_judge(self, **chosen: Any) -> Settings:

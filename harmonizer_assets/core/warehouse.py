@@ -39,6 +39,11 @@ EXPORTABLE: Final = (
     "dead_letters",
     "llm_usage",
     "merchant_alarms",
+    "receipt_alarms",
+    "findings",
+    "label_patterns",
+    "label_rules",
+    "label_contradictions",
     "suspicion_models",
     "quality_history",
 )
