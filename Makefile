@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_HOME ?= harmonizer_home
 
-.PHONY: help demo test lint typecheck ui bench bench-llm clean
+.PHONY: help demo test lint typecheck ui bench bench-quality bench-llm clean
 
 help:
 	@echo "make demo       install, make sample receipts, find their wrong labels"
 	@echo "make test       install, run the demo, lint, type check, run all tests"
 	@echo "make ui         serve the web UI of the demo's home on 127.0.0.1:3000"
 	@echo "make bench      measure the pipeline without a language model"
+	@echo "make bench-quality DATA=folder  measure what is found on labels with known errors"
 	@echo "make bench-llm  measure the language-model path against a simulated endpoint"
 	@echo "make clean      remove the environment and the demo's home"
 
@@ -47,6 +48,9 @@ ui: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/pipeline.py
+
+bench-quality: $(STAMP)
+	$(BIN)/python -m benchmarks.quality $(DATA) --scorers --ablation --noise
 
 bench-llm: $(STAMP)
 	$(BIN)/python -m benchmarks.llm

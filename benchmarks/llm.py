@@ -54,7 +54,10 @@ Figures = dict[str, Any]
 @contextmanager
 def new_home() -> Iterator[Home]:
     with tempfile.TemporaryDirectory(prefix="harmonizer-bench-") as folder:
-        yield Home(Path(folder) / "home").ensure()
+        home = Home(Path(folder) / "home").ensure()
+        # The words made here have no receipt around them and no status: nothing for a model.
+        home.settings_file.write_text('[similarity]\nscorer = "evidence"\n')
+        yield home
 
 
 def old_style(endpoint: Endpoint) -> Figures:

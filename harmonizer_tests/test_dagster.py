@@ -50,10 +50,14 @@ def test_the_graph_has_the_contracts_assets_with_their_dependencies():
         "labels": set(),
         "quarantine": set(),
         "word_embeddings": {"words", "labels"},
-        "similarity_matches": {"word_embeddings"},
+        "suspicion_model": {"word_embeddings"},
+        "similarity_matches": {"word_embeddings", "suspicion_model"},
         "llm_verdicts": {"similarity_matches"},
         "outliers": {"llm_verdicts"},
         "merchant_alarms": {"similarity_matches"},
+        "receipt_alarms": {"outliers"},
+        "label_patterns": {"outliers"},
+        "detection_quality": {"outliers"},
         "llm_usage": {"llm_verdicts"},
         "llm_plan": {"similarity_matches"},
     }
@@ -67,7 +71,7 @@ def test_every_asset_says_what_it_is_who_owns_it_and_which_columns_it_has():
         assert node.owners
         assert node.kinds
         assert node.code_version
-        assert node.group_name in {"ingest", "index", "harmonize"}
+        assert node.group_name in {"ingest", "index", "harmonize", "report"}
         if key not in (AssetKey("word_embeddings"), AssetKey("llm_plan")):
             assert node.metadata["dagster/column_schema"].columns
 
@@ -91,6 +95,7 @@ def test_there_are_checks_on_counts_coverage_quarantine_and_dead_letters():
         ("outliers", "all_partitions_current"),
         ("llm_verdicts", "no_dead_letters"),
         ("quarantine", "quarantine_is_empty"),
+        ("labels", "no_contradictions"),
         ("word_embeddings", "embeddings_complete"),
     }
 

@@ -42,8 +42,8 @@ def test_only_the_warehouse_opens_the_database():
         for path in PACKAGE.rglob("*.py")
         if "duckdb.connect(" in path.read_text(encoding="utf-8")
     }
-    # Ingest opens a private scratch database, never the home's.
-    assert openers == {"warehouse.py", "ingest.py"}
+    # Ingest and corrupt open private scratch databases, never the home's.
+    assert openers == {"warehouse.py", "ingest.py", "corrupt.py"}
 
 
 def test_help_does_not_wait_for_dagster():

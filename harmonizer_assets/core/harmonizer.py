@@ -166,7 +166,7 @@ class Harmonizer:
         if self.settings.similarity.scorer != "model":
             return NO_MODEL, None
         waits = _waits_for(on_progress, "suspicion_model waits for another run that fits it")
-        return self.models.ensure(self._similar_words, waits, refit=refit)
+        return self.models.ensure(self.similar_words, waits, refit=refit)
 
     def guarantee(self) -> str:
         """What is promised of the labels that nobody is asked about, in one sentence."""
@@ -185,7 +185,8 @@ class Harmonizer:
             return f"{promise}); none is rejected without a question"
         return f"{promise}); at most {row['rejected_right_level']:.1%} of the rejected are right"
 
-    def _similar_words(self) -> SimilarWords:
+    def similar_words(self) -> SimilarWords:
+        """Gathers the evidence of similar words, against the labels as they are now."""
         return SimilarWords(
             self.warehouse, self._index, self.taxonomy.names, self.settings.similarity
         )
@@ -315,7 +316,7 @@ class Harmonizer:
             # Made on first use: a run without changes must not load the corpus.
             return SimilarityScorer(
                 self.warehouse,
-                self._similar_words(),
+                self.similar_words(),
                 model,
                 self.settings.similarity,
                 self.settings.triage,

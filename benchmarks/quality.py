@@ -1,0 +1,282 @@
+"""Measure what is found on labels with known errors, beside cleanlab, and what each part is worth.
+
+    python -m benchmarks.quality ../shared/data/sroie_dev --cleanlab --ablation --noise
+
+DATA is a folder with `words.parquet`, `labels.parquet` and `truth.parquet`. Everything runs in this
+process, one after the other, so that times can be compared as ratios. cleanlab is optional:
+`pip install -e '.[bench]'`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from sklearn.metrics import average_precision_score
+
+from harmonizer_assets.core.corrupt import CorruptionSpec, corrupt_files
+from harmonizer_assets.core.evaluation import Evaluation, evaluate
+from harmonizer_assets.core.fitting import (
+    fit_model,
+    locate_labels,
+    read_labels_with_pages,
+    sampled_merchants,
+)
+from harmonizer_assets.core.harmonizer import Harmonizer
+from harmonizer_assets.core.home import Home
+from harmonizer_assets.core.ingest import submit_batch
+from harmonizer_assets.core.scoring import score_with_model
+from harmonizer_assets.core.settings import ScorerName, Settings
+from harmonizer_assets.core.suspicion import EVIDENCE_GROUPS
+
+KEY = ("image_id", "receipt_id", "line_id", "word_id", "label")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Files with known errors."""
+
+    words: Path
+    labels: Path
+    truth: Path
+
+    @classmethod
+    def of(cls, folder: Path) -> Data:
+        return cls(*(folder / f"{name}.parquet" for name in ("words", "labels", "truth")))
+
+    def pending(self, folder: Path) -> Data:
+        """The same with every status PENDING."""
+        table = pq.read_table(self.labels)
+        at = table.column_names.index("validation_status")
+        statuses = pa.array(["PENDING"] * table.num_rows)
+        folder.mkdir(parents=True)
+        pq.write_table(
+            table.set_column(at, "validation_status", statuses), folder / "labels.parquet"
+        )
+        return Data(self.words, folder / "labels.parquet", self.truth)
+
+    def clean(self, folder: Path) -> tuple[Path, Path]:
+        """Words, and the labels that the truth calls right."""
+        truth = pq.read_table(self.truth, columns=[*KEY, "is_error"])
+        right = truth.filter(pc.invert(truth["is_error"])).drop_columns(["is_error"])
+        labels = pq.read_table(self.labels).join(right, list(KEY), join_type="inner")
+        folder.mkdir(parents=True)
+        pq.write_table(labels, folder / "labels.parquet")
+        return self.words, folder / "labels.parquet"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the offline pipeline: its quality, and seconds to fit and to score."""
+
+    evaluation: Evaluation
+    seconds: float
+    guarantee: str
+
+
+def prepared(data: Data, home: Path, scorer: ScorerName = "model") -> Harmonizer:
+    """A home with the data ingested and indexed."""
+    settings = Settings.model_validate({"similarity": {"scorer": scorer}})
+    harmonizer = Harmonizer(Home(home).ensure(), settings)
+    submit_batch(harmonizer.home, data.words, data.labels)
+    harmonizer.ingest_pending()
+    harmonizer.index_documents()
+    return harmonizer
+
+
+def run(data: Data, home: Path, scorer: ScorerName = "model") -> Run:
+    harmonizer = prepared(data, home, scorer)
+    began = time.perf_counter()
+    harmonizer.fit_model()
+    partitions = harmonizer.stale_partitions("offline")
+    list(harmonizer.score_partitions(partitions))
+    seconds = time.perf_counter() - began
+    list(harmonizer.judge_partitions(partitions, judge="offline"))
+    list(harmonizer.publish_outliers(partitions, judge="offline"))
+    return Run(evaluate(harmonizer.warehouse, data.truth), seconds, harmonizer.guarantee())
+
+
+def cleanlab_ranking(data: Data) -> dict[str, float]:
+    """cleanlab's ranking with a model as good as its features allow; seconds and AUPRC.
+
+    Logistic regression on character n-grams of text and line and on the position, out of fold.
+    """
+    from cleanlab.rank import get_label_quality_scores
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_predict
+    from sklearn.preprocessing import LabelEncoder
+
+    rows = _labels_with_lines(data)
+    began = time.perf_counter()
+    text = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4), min_df=2)
+    line = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 3), min_df=2)
+    from scipy import sparse
+
+    places = np.column_stack([rows[name].to_numpy() for name in ("x", "y", "width", "height")])
+    features = sparse.hstack(
+        [
+            text.fit_transform(rows["text"].to_pylist()),
+            line.fit_transform(rows["line"].to_pylist()),
+            sparse.csr_matrix(np.nan_to_num(places)),
+        ],
+        format="csr",
+    )
+    given = LabelEncoder().fit_transform(rows["label"].to_pylist())
+    probabilities = cross_val_predict(
+        LogisticRegression(C=10, max_iter=1000), features, given, cv=5, method="predict_proba"
+    )
+    suspicion = -get_label_quality_scores(given, probabilities, method="normalized_margin")
+    seconds = time.perf_counter() - began
+    wrong = rows["is_error"].to_numpy(zero_copy_only=False)
+    validated = np.array(rows["validation_status"].to_pylist()) == "VALID"
+    return {
+        "seconds": seconds,
+        "auprc": float(average_precision_score(wrong, suspicion)),
+        "auprc_valid_last": float(
+            average_precision_score(wrong, np.where(validated, -10.0, suspicion))
+        ),
+    }
+
+
+def _labels_with_lines(data: Data) -> pa.Table:
+    import duckdb
+
+    con = duckdb.connect()
+    for name in ("words", "labels", "truth"):
+        con.register(name, pq.read_table(getattr(data, name)))
+    return con.execute(
+        """
+        WITH lines AS (
+            SELECT image_id, receipt_id, line_id, string_agg(text, ' ' ORDER BY word_id) AS line
+            FROM words GROUP BY ALL
+        )
+        SELECT l.label, l.validation_status, w.text, lines.line, w.x, w.y, w.width, w.height,
+            t.is_error
+        FROM labels l
+        JOIN words w USING (image_id, receipt_id, line_id, word_id)
+        JOIN lines USING (image_id, receipt_id, line_id)
+        JOIN truth t USING (image_id, receipt_id, line_id, word_id, label)
+        ORDER BY l.image_id, l.receipt_id, l.line_id, l.word_id, l.label
+        """
+    ).to_arrow_table()
+
+
+def ablation(data: Data, home: Path) -> dict[str, float]:
+    """AUPRC of the score with all groups of evidence, and without each of them."""
+    harmonizer = prepared(data, home)
+    label_types = harmonizer.taxonomy.names
+    labels, page = harmonizer.warehouse.read(
+        lambda con: read_labels_with_pages(con, sampled_merchants(con), label_types)
+    )
+    truth = {
+        tuple(row[name] for name in KEY): row["is_error"]
+        for row in pq.read_table(data.truth, columns=[*KEY, "is_error"]).to_pylist()
+    }
+    similar_words = harmonizer.similar_words()
+    evidence, known = similar_words.evidence(labels)
+    scored = labels.filter(pa.array(known))
+    wrong = [truth[key] for key in zip(*(scored[name].to_pylist() for name in KEY), strict=True)]
+    found = {}
+    for group in (None, *EVIDENCE_GROUPS):
+        left_out = () if group is None else (group,)
+        model = fit_model(similar_words, labels, page, harmonizer.settings.triage, left_out)
+        votes: npt.NDArray[np.float64] = evidence.type_probability
+        if group == "similar_words":
+            votes = np.ones_like(votes)
+        located = locate_labels(scored, page, label_types, votes)
+        scores = score_with_model(model, located, harmonizer.settings.triage)
+        found[group or "all"] = float(average_precision_score(wrong, scores.outlier_score))
+    return found
+
+
+def show(name: str, done: Run) -> dict[str, Any]:
+    """Print one line of figures; the same as data."""
+    overall = done.evaluation.overall
+    print(
+        f"{name:<34} AUPRC {_shown(overall.auprc, 4)}  P {_shown(overall.precision)}  "
+        f"R {_shown(overall.recall)}  F1 {_shown(overall.f1)}  "
+        f"suggestion {_shown(overall.suggestion_accuracy)}  ECE {_shown(overall.ece, 4)}  "
+        f"asked {_shown(overall.asked_share)}  accepted wrong "
+        f"{_shown(overall.accepted_wrong_share, 4)}  rejected right "
+        f"{_shown(overall.rejected_right_share, 4)}  {done.seconds:.1f} s",
+        flush=True,
+    )
+    return {"name": name, "seconds": done.seconds, **asdict(overall)}
+
+
+def _shown(value: float | None, decimals: int = 3) -> str:
+    return "-" if value is None else f"{value:.{decimals}f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("data", type=Path, help="folder with words, labels and truth.parquet")
+    parser.add_argument("--cleanlab", action="store_true", help="compare with cleanlab")
+    parser.add_argument("--ablation", action="store_true", help="leave out each group of evidence")
+    parser.add_argument("--scorers", action="store_true", help="also the other scorers")
+    parser.add_argument("--noise", nargs="*", type=float, help="rates [0.02 0.08 0.20]")
+    parser.add_argument("--seed", type=int, default=7, help="of the injected noise")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="harmonizer-quality-") as folder:
+        figures = measure(options, Path(folder))
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    data = Data.of(options.data)
+    pending = data.pending(folder / "pending")
+    given = run(data, folder / "given")
+    unvalidated = run(pending, folder / "unvalidated")
+    figures: dict[str, Any] = {
+        "runs": [show("statuses as given", given), show("every status PENDING", unvalidated)]
+    }
+    print(f"promise: {given.guarantee}")
+    for name, quality in given.evaluation.per_merchant_size.items():
+        print(
+            f"  merchants with {name:<11} {quality.labels:>6} labels, recall {quality.recall:.3f}"
+        )
+    if options.scorers:
+        scorers: tuple[ScorerName, ...] = ("evidence", "count_rule")
+        for scorer in scorers:
+            figures["runs"].append(show(scorer, run(data, folder / scorer, scorer)))
+    if options.cleanlab:
+        ranking = cleanlab_ranking(data)
+        figures["cleanlab"] = ranking
+        print(
+            f"cleanlab: AUPRC {ranking['auprc']:.4f}, with VALID ranked last "
+            f"{ranking['auprc_valid_last']:.4f}, {ranking['seconds']:.1f} s; ours took "
+            f"{given.seconds / ranking['seconds']:.2f} of that with statuses, "
+            f"{unvalidated.seconds / ranking['seconds']:.2f} without"
+        )
+    if options.ablation:
+        for name, each in (("statuses", data), ("pending", pending)):
+            figures[f"ablation_{name}"] = ablation(each, folder / f"ablation-{name}")
+            shown = ", ".join(f"{k} {v:.4f}" for k, v in figures[f"ablation_{name}"].items())
+            print(f"AUPRC without each group ({name}): {shown}", flush=True)
+    if options.noise is not None:
+        clean = data.clean(folder / "clean")
+        for rate in options.noise or [0.02, 0.08, 0.20]:
+            for validated in (0.5, 0.0):
+                out = folder / f"noise-{rate}-{validated}"
+                spec = CorruptionSpec(rate=rate, validated=validated, seed=options.seed)
+                corrupt_files(*clean, out, spec)
+                name = f"{rate:.0%} noise, {validated:.0%} validated"
+                figures["runs"].append(show(name, run(Data.of(out), out / "home")))
+    return figures
+
+
+if __name__ == "__main__":
+    main()
