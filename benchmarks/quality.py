@@ -17,10 +17,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from sklearn.metrics import average_precision_score
 
@@ -66,12 +66,21 @@ class Data:
         return Data(self.words, folder / "labels.parquet", self.truth)
 
     def clean(self, folder: Path) -> tuple[Path, Path]:
-        """Words, and the labels that the truth calls right."""
-        truth = pq.read_table(self.truth, columns=[*KEY, "is_error"])
-        right = truth.filter(pc.invert(truth["is_error"])).drop_columns(["is_error"])
-        labels = pq.read_table(self.labels).join(right, list(KEY), join_type="inner")
+        """Words, and the labels as the truth says they should be."""
+        con = duckdb.connect()
+        con.register("labels", pq.read_table(self.labels))
+        con.register("truth", pq.read_table(self.truth))
+        right = con.execute(
+            """
+            SELECT DISTINCT ON (image_id, receipt_id, line_id, word_id, true_label)
+                l.* REPLACE (t.true_label AS label)
+            FROM labels l JOIN truth t USING (image_id, receipt_id, line_id, word_id, label)
+            WHERE t.true_label IS NOT NULL
+            ORDER BY ALL
+            """
+        ).to_arrow_table()
         folder.mkdir(parents=True)
-        pq.write_table(labels, folder / "labels.parquet")
+        pq.write_table(right, folder / "labels.parquet")
         return self.words, folder / "labels.parquet"
 
 
@@ -150,8 +159,6 @@ def cleanlab_ranking(data: Data) -> dict[str, float]:
 
 
 def _labels_with_lines(data: Data) -> pa.Table:
-    import duckdb
-
     con = duckdb.connect()
     for name in ("words", "labels", "truth"):
         con.register(name, pq.read_table(getattr(data, name)))

@@ -29,14 +29,20 @@ _KEY: Final = (*_WORD_KEY, "label")
 # Candidates in an order that depends on the seed and the keys, and not on the order of the rows.
 _TARGETS: Final = """
 WITH free AS (
-    SELECT w.image_id, w.receipt_id, w.line_id, w.word_id FROM words w
+    SELECT w.image_id, w.receipt_id, w.line_id, w.word_id, lower(trim(w.text)) AS text FROM words w
     ANTI JOIN labels USING (image_id, receipt_id, line_id, word_id)
+),
+-- A word that carries the label elsewhere may deserve it here: no error would come of it.
+deserved AS (
+    SELECT DISTINCT lower(trim(w.text)) AS text, l.label
+    FROM labels l JOIN words w USING (image_id, receipt_id, line_id, word_id)
 ),
 in_line AS (
     SELECT m.number, f.image_id, f.receipt_id, f.line_id, f.word_id,
         row_number() OVER (PARTITION BY m.number
             ORDER BY abs(f.word_id - m.word_id), f.word_id) AS choice
     FROM moved m JOIN free f USING (image_id, receipt_id, line_id)
+    ANTI JOIN deserved e ON e.text = f.text AND e.label = m.label
     WHERE m.kind = 'caption'
 ),
 on_receipt AS (
@@ -44,6 +50,7 @@ on_receipt AS (
         row_number() OVER (PARTITION BY m.number
             ORDER BY md5(concat_ws(chr(31), m.salt, f.line_id, f.word_id))) AS choice
     FROM moved m JOIN free f USING (image_id, receipt_id)
+    ANTI JOIN deserved e ON e.text = f.text AND e.label = m.label
     WHERE m.kind = 'unlabelled_word'
 )
 SELECT number, image_id, receipt_id, line_id, word_id
@@ -274,7 +281,7 @@ def _moved(
     """The word that each label is to move to, where there is a free one."""
     at = np.flatnonzero((kind == "caption") | (kind == "unlabelled_word"))
     con.register("labels", right)
-    moving = right.select(_WORD_KEY).take(at)
+    moving = right.select(_KEY).take(at)
     moving = moving.append_column("number", pa.array(at, pa.int64()))
     moving = moving.append_column("kind", pa.array(kind[at].tolist(), pa.string()))
     keys = zip(*(moving[name].to_pylist() for name in _WORD_KEY), strict=True)
