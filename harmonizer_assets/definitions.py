@@ -23,6 +23,7 @@ from harmonizer_assets.assets.quality import detection_quality
 from harmonizer_assets.checks import CHECKS
 from harmonizer_assets.instance import EVENT_BATCH_SIZE
 from harmonizer_assets.jobs import (
+    arrivals_job,
     check_job,
     collect_job,
     evaluate_job,
@@ -33,7 +34,13 @@ from harmonizer_assets.jobs import (
     submit_job,
 )
 from harmonizer_assets.resources import HarmonizerResource, PartitionSelection
-from harmonizer_assets.sensors import watch_batches
+from harmonizer_assets.schedules import nightly_catch_up, weekly_check
+from harmonizer_assets.sensors import (
+    dead_letter_sensor,
+    new_labels_sensor,
+    run_failure_alert,
+    watch_batches,
+)
 
 # Also for runs that the web UI launches: without it every partition's event is a transaction.
 os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", EVENT_BATCH_SIZE)
@@ -56,6 +63,7 @@ defs = Definitions(
     asset_checks=CHECKS,
     jobs=[
         evaluate_job,
+        arrivals_job,
         ingest_job,
         harmonize_job,
         check_job,
@@ -64,7 +72,8 @@ defs = Definitions(
         submit_job,
         collect_job,
     ],
-    sensors=[watch_batches],
+    sensors=[new_labels_sensor, dead_letter_sensor, watch_batches, run_failure_alert],
+    schedules=[nightly_catch_up, weekly_check],
     resources={
         "harmonizer": HarmonizerResource(),
         "selection": PartitionSelection(),

@@ -1,6 +1,6 @@
 """Jobs: ingest what has arrived, harmonize what it touched, check the result."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -16,7 +16,9 @@ from dagster import (
     op,
 )
 
+from harmonizer_assets.assets.ingest import ingest_inbox
 from harmonizer_assets.core.harmonizer import AssetName, Harmonizer
+from harmonizer_assets.core.partitions import PartitionKey
 from harmonizer_assets.core.results import PartitionResult
 from harmonizer_assets.core.stages import stored_fingerprints
 from harmonizer_assets.materializations import (
@@ -29,6 +31,9 @@ from harmonizer_assets.materializations import (
 )
 from harmonizer_assets.progress import LogProgress
 from harmonizer_assets.resources import HarmonizerResource, PartitionSelection
+
+_NAMED = 20
+"""Partitions that a log line names; the events of the run name them all."""
 
 ingest_job = define_asset_job(
     "ingest_and_index",
@@ -237,6 +242,7 @@ def _run_stage(
         for partition in selection.all(harmonizer)
         if partition in stored and shown.get(partition) != stored[partition]
     )
+    context.log.info(f"{asset}: {_why(wanted, stored)}")
     computed = rows = 0
 
     def worth_reporting() -> Iterator[PartitionResult]:
@@ -259,3 +265,49 @@ def _run_stage(
     totals = {"computed": computed, "rows": rows}
     context.add_output_metadata({**totals, "reported": reported})
     return totals
+
+
+@op(description="Ingest what waits in the inbox and bring the vector index up to date.")
+def ingest_arrivals(context: OpExecutionContext, harmonizer: HarmonizerResource) -> None:
+    """Ingest and index; a run that finds nothing new goes on with what waits to be computed."""
+    opened = harmonizer.open()
+    for table, metadata in ingest_inbox(context.instance, context.log, opened).items():
+        context.log_event(AssetMaterialization(table, metadata=metadata))
+    report = opened.index_documents(LogProgress(context.log))
+    context.log_event(
+        AssetMaterialization(
+            "word_embeddings", metadata={"dagster/row_count": report.total, **asdict(report)}
+        )
+    )
+
+
+@job(
+    name="harmonize_arrivals",
+    description="Ingest what has arrived and bring the partitions that it touches up to date, all "
+    "in one run; requested by new_labels_sensor.",
+    executor_def=in_process_executor,
+)
+def arrivals_job() -> None:
+    """Ingest, index, fit, score, judge, publish, raise alarms."""
+    raise_alarms(
+        published=publish(judged=judge(scored=score(fitted=fit(collected=ingest_arrivals()))))
+    )
+
+
+def _why(wanted: set[PartitionKey], stored: Mapping[PartitionKey, str]) -> str:
+    """Which partitions are to be computed, and why, for the log."""
+    if not wanted:
+        return "all partitions are up to date"
+    new = sorted(partition for partition in wanted if partition not in stored)
+    changed = sorted(wanted - {*new})
+    reasons = {
+        "never computed": new,
+        "labels, statuses, settings, model or judge have changed": changed,
+    }
+    return "; ".join(
+        f"{len(keys)} partitions because {reason}: "
+        + ", ".join("|".join(key) for key in keys[:_NAMED])
+        + (" ..." if len(keys) > _NAMED else "")
+        for reason, keys in reasons.items()
+        if keys
+    )

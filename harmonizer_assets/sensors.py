@@ -1,11 +1,132 @@
 """Sensors: what happens without anybody asking for it."""
 
+import json
+import os
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 
-from dagster import DefaultSensorStatus, RunRequest, SkipReason, sensor
+from dagster import (
+    DagsterRun,
+    DagsterRunStatus,
+    DefaultSensorStatus,
+    RunFailureSensorContext,
+    RunRequest,
+    RunsFilter,
+    SensorEvaluationContext,
+    SkipReason,
+    run_failure_sensor,
+    sensor,
+)
 
-from harmonizer_assets.jobs import collect_job
+from harmonizer_assets.jobs import arrivals_job, collect_job, retry_job
 from harmonizer_assets.resources import HarmonizerResource
+
+ARRIVAL_TAG = "harmonizer/arrival"
+WEBHOOK_VARIABLE = "HARMONIZER_ALERT_WEBHOOK"
+_ATTEMPTS = 3
+_WEBHOOK_SECONDS = 10.0
+_UNFINISHED = (
+    DagsterRunStatus.QUEUED,
+    DagsterRunStatus.NOT_STARTED,
+    DagsterRunStatus.STARTING,
+    DagsterRunStatus.STARTED,
+    DagsterRunStatus.CANCELING,
+)
+
+
+@sensor(
+    job=arrivals_job,
+    minimum_interval_seconds=5,
+    default_status=DefaultSensorStatus.RUNNING,
+    description="Watches the inbox; has what arrives ingested and the partitions that it touches "
+    "brought up to date, in one run.",
+)
+def new_labels_sensor(
+    context: SensorEvaluationContext, harmonizer: HarmonizerResource
+) -> Iterator[RunRequest | SkipReason]:
+    """Request one run for all that waits in the inbox, one run at a time.
+
+    There is no cursor that could run ahead of the work: the inbox itself is the queue. A batch
+    leaves it in the moment that its rows are in the tables, and a run that fails after that is
+    requested again until it has brought the touched partitions up to date, three times at most.
+    """
+    last = _last_runs(context, arrivals_job.name)
+    if last and last[0].status in _UNFINISHED:
+        yield SkipReason(f"run {last[0].run_id} is under way; what arrives meanwhile waits")
+        return
+    failures = 0
+    for run in last:
+        if run.status != DagsterRunStatus.FAILURE:
+            break
+        failures += 1
+    waiting = harmonizer.open().waiting_batches()
+    if waiting is None and not failures:
+        yield SkipReason("nothing waits in the inbox")
+        return
+    same = bool(last) and waiting in (None, last[0].tags.get(ARRIVAL_TAG))
+    if failures >= _ATTEMPTS and same:
+        yield SkipReason(
+            f"the last {failures} runs failed: see run {last[0].run_id}; the next arrival, or a "
+            f"run of {arrivals_job.name} by hand, tries again"
+        )
+        return
+    arrival = waiting or last[0].tags.get(ARRIVAL_TAG, "retry")
+    after = f"after-{last[0].run_id}" if failures else "first"
+    yield RunRequest(run_key=f"{arrival}-{after}", tags={ARRIVAL_TAG: arrival})
+
+
+@sensor(
+    job=retry_job,
+    minimum_interval_seconds=3600,
+    default_status=DefaultSensorStatus.STOPPED,
+    description="Asks dead letters again, once an hour; off by default, since it costs money.",
+)
+def dead_letter_sensor(
+    context: SensorEvaluationContext, harmonizer: HarmonizerResource
+) -> Iterator[RunRequest | SkipReason]:
+    """Request a retry when there are dead letters that have not just been retried."""
+    opened = harmonizer.open()
+    dead = opened.counts().dead_letters
+    if not dead:
+        yield SkipReason("there are no dead letters")
+        return
+    last = _last_runs(context, retry_job.name)
+    if last and last[0].status in _UNFINISHED:
+        yield SkipReason(f"run {last[0].run_id} is asking them again")
+        return
+    after = last[0].run_id if last else "first"
+    yield RunRequest(run_key=f"{dead}-after-{after}", tags={"harmonizer/dead_letters": str(dead)})
+
+
+@run_failure_sensor(
+    minimum_interval_seconds=30,
+    default_status=DefaultSensorStatus.RUNNING,
+    description="Says in the daemon's log that a run failed, and posts it to the address in "
+    f"{WEBHOOK_VARIABLE} where one is set.",
+)
+def run_failure_alert(context: RunFailureSensorContext) -> None:
+    """Report a failed run."""
+    run = context.dagster_run
+    message = f"{run.job_name} failed (run {run.run_id}): {context.failure_event.message}"
+    context.log.error(message)
+    address = os.environ.get(WEBHOOK_VARIABLE)
+    if not address:
+        return
+    content = {"text": message, "job": run.job_name, "run_id": run.run_id}
+    request = urllib.request.Request(
+        address, json.dumps(content).encode(), {"Content-Type": "application/json"}
+    )
+    try:
+        urllib.request.urlopen(request, timeout=_WEBHOOK_SECONDS).close()
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        # Not the address: it may hold a token.
+        context.log.error(f"{WEBHOOK_VARIABLE}: the alert was not taken ({type(error).__name__})")
+
+
+def _last_runs(context: SensorEvaluationContext, job_name: str) -> list[DagsterRun]:
+    """The last runs of a job, newest first."""
+    return list(context.instance.get_runs(RunsFilter(job_name=job_name), limit=_ATTEMPTS))
 
 
 @sensor(

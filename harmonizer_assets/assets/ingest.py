@@ -1,10 +1,19 @@
 """Assets of arriving data: words, labels and the rows that had to be set aside."""
 
 from collections.abc import Iterator
+from typing import Any
 
-from dagster import AssetExecutionContext, AssetSpec, MaterializeResult, multi_asset
+from dagster import (
+    AssetExecutionContext,
+    AssetSpec,
+    DagsterInstance,
+    DagsterLogManager,
+    MaterializeResult,
+    multi_asset,
+)
 
 from harmonizer_assets import columns
+from harmonizer_assets.core.harmonizer import Harmonizer
 from harmonizer_assets.partitions import add_merchants
 from harmonizer_assets.progress import LogProgress
 from harmonizer_assets.resources import HarmonizerResource
@@ -49,12 +58,19 @@ def ingest_batches(
     context: AssetExecutionContext, harmonizer: HarmonizerResource
 ) -> Iterator[MaterializeResult]:
     """Ingest the batches of the inbox and add the merchants that they bring as partitions."""
-    opened = harmonizer.open()
-    report = opened.ingest_pending(LogProgress(context.log))
-    partitions = opened.partitions()
-    new = add_merchants(context.instance, {key.merchant_key for key in partitions})
+    for table, metadata in ingest_inbox(context.instance, context.log, harmonizer.open()).items():
+        yield MaterializeResult(table, metadata=metadata)
+
+
+def ingest_inbox(
+    instance: DagsterInstance, log: DagsterLogManager, harmonizer: Harmonizer
+) -> dict[str, dict[str, Any]]:
+    """Ingest the inbox and add new merchants; what the UI shows of each table."""
+    report = harmonizer.ingest_pending(LogProgress(log))
+    partitions = harmonizer.partitions()
+    new = add_merchants(instance, {key.merchant_key for key in partitions})
     for batch in report.batches:
-        context.log.info(
+        log.info(
             f"{batch.source}: "
             + (
                 "ingested before, nothing to do"
@@ -65,34 +81,29 @@ def ingest_batches(
             )
         )
     for source, error in report.failed:
-        context.log.error(f"{source} could not be read and was set aside: {error}")
-    counts = opened.counts()
+        log.error(f"{source} could not be read and was set aside: {error}")
+    counts = harmonizer.counts()
     batches = {"batches": len(report.batches), "batches_set_aside": len(report.failed)}
-    for table in ("words", "labels"):
-        yield MaterializeResult(
-            table,
-            metadata={
-                **batches,
-                "read": report.total(f"{table}_read"),
-                "inserted": report.total(f"{table}_inserted"),
-                "updated": report.total(f"{table}_updated"),
-                **(
-                    {
-                        "dagster/row_count": counts.labels,
-                        "partitions_with_labels": len(partitions),
-                        "new_merchants": len(new),
-                    }
-                    if table == "labels"
-                    else {}
-                ),
-            },
-        )
-    yield MaterializeResult(
-        "quarantine",
-        metadata={
+    shown: dict[str, dict[str, Any]] = {
+        table: {
             **batches,
-            "quarantined": report.total("quarantined"),
-            "set_aside": [{"source": source, "error": error} for source, error in report.failed],
-            "dagster/row_count": counts.quarantined,
-        },
+            "read": report.total(f"{table}_read"),
+            "inserted": report.total(f"{table}_inserted"),
+            "updated": report.total(f"{table}_updated"),
+        }
+        for table in ("words", "labels")
+    }
+    shown["labels"].update(
+        {
+            "dagster/row_count": counts.labels,
+            "partitions_with_labels": len(partitions),
+            "new_merchants": len(new),
+        }
     )
+    shown["quarantine"] = {
+        **batches,
+        "quarantined": report.total("quarantined"),
+        "set_aside": [{"source": source, "error": error} for source, error in report.failed],
+        "dagster/row_count": counts.quarantined,
+    }
+    return shown

@@ -195,6 +195,10 @@ class Harmonizer:
         """Ingest all batches that wait in the inbox, oldest first."""
         return Ingest(self.home, self.warehouse, self.taxonomy).ingest_pending(on_progress)
 
+    def waiting_batches(self) -> str | None:
+        """Names what waits in the inbox; None when nothing does."""
+        return Ingest(self.home, self.warehouse, self.taxonomy).waiting()
+
     def index_documents(self, on_progress: ProgressFn | None = None) -> IndexReport:
         """Bring the vector index up to date with words and labels."""
         return Indexing(self.warehouse, self._index, self._embedder).run(on_progress)

@@ -184,6 +184,20 @@ class Ingest:
                         found.append(batch)
         return sorted(found, key=lambda batch: (batch.time, batch.folder.name))
 
+    def waiting(self) -> str | None:
+        """Names what lies in the inbox: a hash that changes with every arrival; None when empty."""
+        batches = self.pending()
+        if not batches:
+            return None
+        digest = hashlib.sha256()
+        for batch in batches:
+            for _, path in batch.files:
+                with contextlib.suppress(FileNotFoundError):
+                    state = path.stat()
+                    content = f"{path.name}\n{state.st_size}\n{state.st_mtime_ns}\n"
+                    digest.update(f"{batch.folder.name}\n{content}".encode())
+        return digest.hexdigest()[:16]
+
     def ingest_pending(self, on_progress: ProgressFn | None = None) -> IngestReport:
         """Ingest all pending batches; one that cannot be read is set aside and reported."""
         report = IngestReport()

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from dagster import (
+    DagsterEvent,
+    DagsterRunStatus,
+    DefaultScheduleStatus,
+    DefaultSensorStatus,
+    RunRequest,
+    SkipReason,
+    build_run_status_sensor_context,
+    build_sensor_context,
+)
+
+from harmonizer_assets.core.harmonizer import Harmonizer
+from harmonizer_assets.core.ingest import submit_batch
+from harmonizer_assets.core.merchants import merchant_key
+from harmonizer_assets.definitions import defs
+from harmonizer_assets.instance import open_instance
+from harmonizer_assets.materializations import reported_versions
+from harmonizer_assets.resources import HarmonizerResource
+from harmonizer_assets.sensors import dead_letter_sensor, new_labels_sensor, run_failure_alert
+from harmonizer_tests.receipts import Receipts, shop_receipts, table
+
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+ARRIVALS = "harmonize_arrivals"
+
+
+@pytest.fixture
+def instance(home):
+    with open_instance(home) as instance:
+        yield instance
+
+
+def tick(instance, sensor=new_labels_sensor):
+    """What one evaluation asks for: a run request, or why there is none."""
+    context = build_sensor_context(
+        instance=instance, resources={"harmonizer": HarmonizerResource()}
+    )
+    [answer] = list(sensor(context))
+    return answer
+
+
+def run_of(instance, request: RunRequest, job: str = ARRIVALS):
+    return defs.resolve_job_def(job).execute_in_process(
+        instance=instance, run_config=QUIET, tags=dict(request.tags), raise_on_error=False
+    )
+
+
+def run_with_status(instance, status: DagsterRunStatus, **tags: str):
+    return instance.create_run_for_job(
+        defs.resolve_job_def(ARRIVALS), status=status, tags=tags or None
+    )
+
+
+def drop(home, folder, receipts: Receipts):
+    words, labels = receipts.write(folder)
+    return submit_batch(home, words, labels)
+
+
+def test_nothing_in_the_inbox_asks_for_nothing(instance):
+    assert isinstance(tick(instance), SkipReason)
+
+
+def test_an_arrival_is_ingested_and_harmonized_in_one_run(instance, home, tmp_path):
+    drop(home, tmp_path / "a", shop_receipts())
+    request = tick(instance)
+    assert isinstance(request, RunRequest)
+    assert run_of(instance, request).success
+    harmonizer = Harmonizer(home)
+    assert harmonizer.stale_partitions("offline") == []
+    assert len(table(harmonizer, "outliers")) == 2
+    assert {*reported_versions(instance, "outliers")} == {*harmonizer.partitions()}
+    assert isinstance(tick(instance), SkipReason)
+
+
+def test_a_burst_of_arrivals_is_one_run(instance, home, tmp_path):
+    for number in range(4):
+        drop(home, tmp_path / str(number), shop_receipts(("Alpha",), 2, f"burst-{number}"))
+    assert run_of(instance, tick(instance)).success
+    assert Harmonizer(home).counts().batches == 4
+    assert isinstance(tick(instance), SkipReason)
+
+
+def test_only_the_merchants_that_an_arrival_touches_are_computed(instance, home, tmp_path):
+    drop(home, tmp_path / "a", shop_receipts(("Alpha Mart", "Beta Cafe")))
+    run_of(instance, tick(instance))
+    state = "SELECT * FROM partition_state WHERE merchant_key LIKE 'alpha%' ORDER BY ALL"
+    before = Harmonizer(home).warehouse.query(state).to_pylist()
+    drop(home, tmp_path / "b", shop_receipts(("Beta Cafe",), 2, "later"))
+    result = run_of(instance, tick(instance))
+    assert Harmonizer(home).warehouse.query(state).to_pylist() == before
+    computed = Harmonizer(home).warehouse.query(
+        "SELECT DISTINCT merchant_key FROM partition_state WHERE run_id = $run",
+        {"run": result.run_id},
+    )
+    assert computed["merchant_key"].to_pylist() == [merchant_key("Beta Cafe")]
+
+
+def test_the_same_arrival_has_the_same_run_key_and_the_next_one_another(instance, home, tmp_path):
+    drop(home, tmp_path / "a", shop_receipts())
+    first = tick(instance)
+    assert tick(instance).run_key == first.run_key
+    drop(home, tmp_path / "b", shop_receipts(("Gamma",), 2, "more"))
+    assert tick(instance).run_key != first.run_key
+
+
+def test_while_a_run_is_under_way_arrivals_wait_and_are_not_lost(instance, home, tmp_path):
+    drop(home, tmp_path / "a", shop_receipts())
+    running = run_with_status(instance, DagsterRunStatus.STARTED)
+    assert "is under way" in tick(instance).skip_message
+    instance.report_run_canceled(running, "stopped")
+    assert isinstance(tick(instance), RunRequest)
+
+
+def test_a_run_that_failed_after_ingest_is_asked_for_again(instance, home, tmp_path):
+    drop(home, tmp_path / "a", shop_receipts())
+    request = tick(instance)
+    Harmonizer(home).ingest_pending()
+    failed = run_with_status(instance, DagsterRunStatus.FAILURE, **request.tags)
+    again = tick(instance)
+    assert isinstance(again, RunRequest)
+    assert failed.run_id in again.run_key
+    assert again.tags == request.tags
+    assert run_of(instance, again).success
+    assert Harmonizer(home).stale_partitions("offline") == []
+    assert isinstance(tick(instance), SkipReason)
+
+
+def test_after_three_failures_it_waits_for_the_next_arrival(instance, home, tmp_path):
+    drop(home, tmp_path / "a", shop_receipts())
+    tags = dict(tick(instance).tags)
+    keys = set()
+    for _ in range(3):
+        keys.add(tick(instance).run_key)
+        run_with_status(instance, DagsterRunStatus.FAILURE, **tags)
+    assert len(keys) == 3
+    assert "the last 3 runs failed" in tick(instance).skip_message
+    drop(home, tmp_path / "b", shop_receipts(("Gamma",), 2, "more"))
+    assert isinstance(tick(instance), RunRequest)
+
+
+def test_a_batch_that_cannot_be_read_is_set_aside_and_not_asked_for_for_ever(
+    instance, home, tmp_path
+):
+    broken = home.inbox / "broken"
+    broken.mkdir()
+    (broken / "labels.parquet").write_bytes(b"not parquet")
+    drop(home, tmp_path / "a", shop_receipts())
+    assert run_of(instance, tick(instance)).success
+    assert isinstance(tick(instance), SkipReason)
+    assert (home.inbox / ".failed" / "broken").exists()
+    assert Harmonizer(home).counts().labels == 96
+
+
+def test_the_log_says_which_partitions_are_computed_and_why(instance, home, tmp_path):
+    drop(home, tmp_path / "a", shop_receipts(("Alpha Mart",), 2))
+    result = run_of(instance, tick(instance))
+    lines = [
+        record.user_message
+        for record in instance.all_logs(result.run_id)
+        if record.user_message.startswith("similarity_matches: ")
+    ]
+    assert "partitions because never computed: ADDRESS_LINE|alpha-mart-" in lines[0]
+
+
+def test_dead_letters_are_asked_again_only_where_the_sensor_is_turned_on(instance, home, tmp_path):
+    assert dead_letter_sensor.default_status == DefaultSensorStatus.STOPPED
+    assert isinstance(tick(instance, dead_letter_sensor), SkipReason)
+    harmonizer = Harmonizer(home)
+    drop(home, tmp_path / "a", shop_receipts(("Alpha",), 2))
+    harmonizer.ingest_pending()
+    harmonizer.warehouse.write(
+        lambda con: con.execute(
+            "INSERT INTO dead_letters SELECT image_id, receipt_id, line_id, word_id, label, "
+            "'llm_verdicts', 'refused', 5, now(), now() FROM labels LIMIT 1"
+        )
+    )
+    request = tick(instance, dead_letter_sensor)
+    assert request.tags["harmonizer/dead_letters"] == "1"
+    assert tick(instance, dead_letter_sensor).run_key == request.run_key
+
+
+class _Webhook(BaseHTTPRequestHandler):
+    received: list[dict[str, str]]
+
+    def do_POST(self):
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        self.received.append(json.loads(content))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+@pytest.fixture
+def webhook(monkeypatch):
+    received: list[dict[str, str]] = []
+    server = HTTPServer(("127.0.0.1", 0), type("Handler", (_Webhook,), {"received": received}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv(
+        "HARMONIZER_ALERT_WEBHOOK", f"http://127.0.0.1:{server.server_port}/hook?token=secret-1"
+    )
+    yield received
+    server.shutdown()
+
+
+def failed_context(instance):
+    run = run_with_status(instance, DagsterRunStatus.STARTED)
+    event: DagsterEvent = instance.report_run_failed(run, "the disk is full")
+    return build_run_status_sensor_context(
+        sensor_name="run_failure_alert",
+        dagster_event=event,
+        dagster_instance=instance,
+        dagster_run=instance.get_run_by_id(run.run_id),
+    ).for_run_failure()
+
+
+def test_a_failed_run_is_posted_to_the_webhook(instance, webhook):
+    run_failure_alert(failed_context(instance))
+    [alert] = webhook
+    assert alert["job"] == ARRIVALS
+    assert "the disk is full" in alert["text"]
+
+
+def test_a_webhook_that_is_down_fails_nothing_and_its_address_is_not_logged(
+    instance, monkeypatch, caplog, capfd
+):
+    monkeypatch.setenv("HARMONIZER_ALERT_WEBHOOK", "http://127.0.0.1:9/hook?token=secret-2")
+    run_failure_alert(failed_context(instance))
+    assert "secret-2" not in caplog.text + "".join(capfd.readouterr())
+
+
+def test_schedules_are_off_until_somebody_turns_them_on():
+    schedules = defs.schedules or []
+    assert {schedule.name for schedule in schedules} == {"nightly_catch_up", "weekly_check"}
+    assert {schedule.default_status for schedule in schedules} == {DefaultScheduleStatus.STOPPED}
