@@ -17,7 +17,7 @@ from scipy import sparse
 from harmonizer_assets.core.calibration import Calibration, probability
 from harmonizer_assets.core.errors import StoreError
 from harmonizer_assets.core.features import extract_features
-from harmonizer_assets.core.pages import Page, read_page
+from harmonizer_assets.core.pages import TRUST, Page, read_page
 from harmonizer_assets.core.settings import TriageSettings
 from harmonizer_assets.core.similar_words import (
     SimilarWords,
@@ -29,7 +29,6 @@ from harmonizer_assets.core.suspicion import (
     Ints,
     Suspicion,
     SuspicionModel,
-    fit_weights,
     receipt_folds,
 )
 from harmonizer_assets.core.triage import Thresholds, choose_thresholds
@@ -60,7 +59,7 @@ class FittedModel:
         calibration: how likely a margin means a wrong label.
         thresholds: between which probabilities a label is asked about.
         examples: per label type, how many trusted labels it was fitted on; statuses count as in
-            `suspicion.FIT_WEIGHTS`, so four PENDING labels are one.
+            `pages.TRUST`, so four PENDING labels are one.
         labels: labels it was fitted on.
         validated: how many of them are VALID.
     """
@@ -219,7 +218,7 @@ def fit_model(
     words, features, row = _training_words(located, without)
     fold = receipt_folds(page)[page.receipt[words]]
     statuses = np.array(located.labels["validation_status"].to_pylist(), dtype=object)
-    weights = fit_weights(statuses.tolist())
+    weights = np.array([TRUST[status] for status in statuses], dtype=np.float64)
     model = SuspicionModel.fit(
         features, row, located.label_type, weights, fold, votes, len(label_types)
     )

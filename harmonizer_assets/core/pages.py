@@ -14,7 +14,7 @@ import pyarrow as pa
 from harmonizer_assets.core.layout import read_layout
 
 TRUST: Final = {"VALID": 1.0, "PENDING": 0.25, "NEEDS_REVIEW": 0.2, "NONE": 0.25, "INVALID": 0.0}
-"""How much a label says about the words around it, by status."""
+"""How much a label is believed, by status: when a model learns from it, and of the words around."""
 
 _LABELS = """
 SELECT p.word, l.label, l.validation_status

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import warnings
 import zlib
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,7 +22,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from harmonizer_assets.core.features import GROUPS, group_ranges
-from harmonizer_assets.core.pages import Page
+from harmonizer_assets.core.pages import TRUST, Page
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -32,13 +31,6 @@ FOLDS: Final = 3
 EVIDENCE_GROUPS: Final = (*GROUPS, "similar_words")
 """Groups of evidence whose contributions are told apart."""
 
-FIT_WEIGHTS: Final[Mapping[str, float]] = {
-    "VALID": 1.0,
-    "PENDING": 0.25,
-    "NEEDS_REVIEW": 0.2,
-    "NONE": 0.25,
-    "INVALID": 0.0,
-}
 UNLABELLED_WEIGHT: Final = 0.25
 UNLABELLED_ODDS: Final = 0.1
 """How readily "no label type fits" is believed: an unlabelled word may have been forgotten."""
@@ -122,7 +114,7 @@ class SuspicionModel:
             features: shape (n, d), of n words.
             word: shape (m,), row in `features` of each label; rows without any are unlabelled.
             label_type: shape (m,), the label's type.
-            weight: shape (m,), how much the label counts, see `FIT_WEIGHTS`.
+            weight: shape (m,), how much the label counts, see `pages.TRUST`.
             fold: shape (n,), of each word's receipt.
             votes: shape (m, n_types), probability of each type by similar words.
             n_types: how many label types there are.
@@ -139,7 +131,7 @@ class SuspicionModel:
         first = cls._fit_folds(used, target, weights, folds, n_types, columns)
         judged = first.judge(features[word], label_type, fold[word], votes)
         weights[: len(word)] *= np.where(
-            weight >= FIT_WEIGHTS["VALID"], 1.0, 1.0 / (1.0 + np.exp(judged.margin))
+            weight >= TRUST["VALID"], 1.0, 1.0 / (1.0 + np.exp(judged.margin))
         )
         second = cls._fit_folds(used, target, weights, folds, n_types, columns)
         log_probability = second._log_probability(features[word], fold[word])
@@ -245,11 +237,6 @@ class SuspicionModel:
         log_votes = _log_votes(votes)
         parts[:, -1] = self.pool * (log_votes[every, competing] - log_votes[every, label_type])
         return parts
-
-
-def fit_weights(statuses: Sequence[str]) -> Floats:
-    """Look up how much each label counts in a fit: shape (n,)."""
-    return np.array([FIT_WEIGHTS[status] for status in statuses], dtype=np.float64)
 
 
 def _log_votes(votes: Floats) -> Floats:
