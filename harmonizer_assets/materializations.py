@@ -40,14 +40,22 @@ from harmonizer_assets.core.quality import Quality
 from harmonizer_assets.core.results import PartitionResult
 from harmonizer_assets.partitions import from_dagster, to_dagster
 
-_WORST_SCHEMA = TableSchema(
+_WORD_KEY = TableColumn("word_key", "string", description="image / receipt / line / word")
+_SCORE = TableColumn("outlier_score", "float", description="0..1, higher is more suspicious")
+_SCORED_SCHEMA = TableSchema(
     [
         TableColumn("word", "string", description="The word as OCR read it"),
-        TableColumn("outlier_score", "float", description="0..1, higher is more suspicious"),
+        _SCORE,
         TableColumn("suggested_label", "string", description="The label type that fits better"),
+        _WORD_KEY,
+    ]
+)
+_EXPLAINED_SCHEMA = TableSchema(
+    [
         TableColumn("line", "string", description="Its row on the receipt, the word marked"),
         TableColumn("reasoning", "string", description="Why it is doubted"),
-        TableColumn("word_key", "string", description="image / receipt / line / word"),
+        _SCORE,
+        _WORD_KEY,
     ]
 )
 
@@ -72,22 +80,29 @@ def partition_metadata(result: PartitionResult) -> dict[str, Any]:
 
 
 def worst_table(rows: Iterable[Mapping[str, Any]]) -> MetadataValue:
-    """A small table of suspicious labels."""
-    records = [
-        TableRecord(
-            {
-                "word": str(row["word_text"]),
-                "outlier_score": float(row["outlier_score"]),
-                "suggested_label": row["suggested_label"] or "",
-                "line": row.get("line") or "",
-                "reasoning": row.get("reasoning") or "",
-                "word_key": f"{row['image_id']} / {row['receipt_id']} / "
-                f"{row['line_id']} / {row['word_id']}",
-            }
+    """A small table of suspicious labels, with the explanations of those that have one."""
+    records = []
+    schema = _SCORED_SCHEMA
+    for row in rows:
+        key = " / ".join(
+            str(row[name]) for name in ("image_id", "receipt_id", "line_id", "word_id")
         )
-        for row in rows
-    ]
-    return MetadataValue.table(records, schema=_WORST_SCHEMA)
+        shown: dict[str, str | float] = {
+            "outlier_score": float(row["outlier_score"]),
+            "word_key": key,
+        }
+        if row.get("reasoning"):
+            schema = _EXPLAINED_SCHEMA
+            shown |= {"line": row["line"] or "", "reasoning": row["reasoning"]}
+        else:
+            shown |= {
+                "word": str(row["word_text"]),
+                "suggested_label": row["suggested_label"] or "",
+            }
+        records.append(
+            TableRecord({column.name: shown.get(column.name, "") for column in schema.columns})
+        )
+    return MetadataValue.table(records, schema=schema)
 
 
 def model_metadata(harmonizer: Harmonizer, version: str) -> dict[str, Any]:

@@ -77,8 +77,8 @@ def test_every_partition_carries_counts_rates_and_its_worst_outliers(shop, insta
         assert metadata["outlier"].value == 1
         assert metadata["outlier_rate"].value == 0.2
         [record] = metadata["worst_outliers"].value.records
-        assert record.data["word"] == "13.50"
-        assert record.data["suggested_label"] == "GRAND_TOTAL"
+        assert record.data["line"] == "TOTAL [13.50]"
+        assert "GRAND_TOTAL" in record.data["reasoning"]
 
 
 def test_a_range_run_gives_each_partition_its_own_metadata(shop, instance):
