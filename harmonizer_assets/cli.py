@@ -544,6 +544,15 @@ def _show_change(change: RuleChange) -> None:
 
 
 @main.command()
+@click.option("--out", type=_FILE, help="Folder for the page [default: HOME/reports].")
+@_home_option
+def report(*, home: Home, out: Path | None) -> None:
+    """Write one HTML page that says what was found."""
+    _require_home(home)
+    click.echo(_open(home, None, "offline").write_report(folder=out))
+
+
+@main.command()
 @click.argument("table")
 @click.option("--out", type=_FILE, required=True, help="File: .parquet, .csv or .ndjson.")
 @_home_option

@@ -20,6 +20,7 @@ from harmonizer_assets.assets.harmonize import (
 from harmonizer_assets.assets.ingest import ingest_batches
 from harmonizer_assets.assets.model import suspicion_model
 from harmonizer_assets.assets.quality import detection_quality
+from harmonizer_assets.assets.report import harmonization_report
 from harmonizer_assets.checks import CHECKS
 from harmonizer_assets.instance import EVENT_BATCH_SIZE
 from harmonizer_assets.jobs import (
@@ -59,6 +60,7 @@ defs = Definitions(
         llm_usage,
         llm_plan,
         detection_quality,
+        harmonization_report,
     ],
     asset_checks=CHECKS,
     jobs=[

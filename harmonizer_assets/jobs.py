@@ -26,6 +26,7 @@ from harmonizer_assets.materializations import (
     pattern_metadata,
     plan_metadata,
     report_materializations,
+    report_metadata,
     report_usage,
     reported_versions,
 )
@@ -110,7 +111,7 @@ def publish(
     description="Find receipts that are wrong as a whole, and recurring patterns.",
 )
 def raise_alarms(context: OpExecutionContext, harmonizer: HarmonizerResource) -> None:
-    """Bring alarms and patterns up to date and publish the read-only copy of the tables."""
+    """Bring alarms and patterns up to date; publish the report and the copy of the tables."""
     opened = harmonizer.open()
     alarms = opened.update_alarms()
     context.log_event(
@@ -122,6 +123,10 @@ def raise_alarms(context: OpExecutionContext, harmonizer: HarmonizerResource) ->
     )
     opened.update_patterns()
     context.log_event(AssetMaterialization("label_patterns", metadata=pattern_metadata(opened)))
+    report = opened.write_report(context.run_id)
+    context.log_event(
+        AssetMaterialization("harmonization_report", metadata=report_metadata(report))
+    )
     opened.warehouse.publish_snapshot()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from dagster import (
@@ -161,6 +162,15 @@ def pattern_metadata(harmonizer: Harmonizer) -> dict[str, Any]:
         if harmonizer.warehouse.query(sql).num_rows
     }
     return {"dagster/row_count": harmonizer.counts().patterns, **shown}
+
+
+def report_metadata(file: Path) -> dict[str, Any]:
+    """Where the report lies, as a path and as an address that a browser opens."""
+    return {
+        "report": MetadataValue.path(str(file)),
+        "open": MetadataValue.url(file.as_uri()),
+        "bytes": file.stat().st_size,
+    }
 
 
 def plan_metadata(plan: Plan) -> dict[str, Any]:

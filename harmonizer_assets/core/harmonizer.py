@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import hashlib
 import json
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
@@ -33,6 +34,7 @@ from harmonizer_assets.core.outliers import OutlierPublishing, outlier_stage
 from harmonizer_assets.core.partitions import PartitionKey
 from harmonizer_assets.core.patterns import update_patterns
 from harmonizer_assets.core.progress import Progress, ProgressFn
+from harmonizer_assets.core.report import render_report, write_report
 from harmonizer_assets.core.results import Counts, IndexReport, PartitionResult
 from harmonizer_assets.core.settings import JudgeName, Settings
 from harmonizer_assets.core.similar_words import SimilarWords
@@ -568,6 +570,21 @@ class Harmonizer:
         evaluation = evaluate(self.warehouse, truth)
         quality_history.record(self.warehouse, evaluation, run_id)
         return evaluation
+
+    def write_report(self, run_id: str = "", folder: Path | None = None) -> Path:
+        """Write the harmonization report as one HTML page.
+
+        Args:
+            run_id: the run that it is of; names the file.
+            folder: where to; by default the home's `reports`.
+
+        Raises:
+            StoreError: the folder cannot be written.
+        """
+        now = dt.datetime.now(dt.UTC)
+        page = render_report(self.warehouse, guarantee=self.guarantee(), made_at=now, run_id=run_id)
+        name = run_id or f"{now:%Y%m%dT%H%M%S}"
+        return write_report(folder or self.home.reports, page, name)
 
     def counts(self) -> Counts:
         """The home's totals."""
