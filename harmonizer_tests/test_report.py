@@ -9,6 +9,7 @@ from dagster import DagsterInstance, materialize
 
 from harmonizer_assets.assets.report import harmonization_report
 from harmonizer_assets.core.errors import StoreError
+from harmonizer_assets.core.report import KEPT, write_report
 from harmonizer_assets.resources import HarmonizerResource
 from harmonizer_tests.receipts import Receipts, harmonize, shop_receipts, table
 from harmonizer_tests.test_browser import CHROMIUM, FLAGS
@@ -68,7 +69,7 @@ def test_texts_of_receipts_are_shown_and_never_obeyed(reported):
     content = reported.write_report().read_text(encoding="utf-8")
     page = Page(content)
     assert page.tags["script"] == 0
-    assert page.tags["b"] == 3 + len(reported.decided_by())
+    assert page.tags["b"] == 3 + len({*reported.decided_by()} - {"unresolved"})
     assert page.handlers == []
     assert "<script>alert(1)</script>" in page.text
     assert "<b>TOTAL</b>" in page.text
@@ -97,6 +98,15 @@ def test_a_run_keeps_its_page_and_the_latest_is_found_under_one_name(reported):
     folder = reported.home.reports
     assert {file.name for file in folder.glob("*.html")} == {"a.html", "b.html", "latest.html"}
     assert (folder / "latest.html").read_bytes() == second.read_bytes() != first.read_bytes()
+
+
+def test_the_pages_of_many_runs_do_not_pile_up(tmp_path):
+    for number in range(KEPT + 5):
+        write_report(tmp_path, "page", f"run-{number:04}")
+    kept = sorted(file.stem for file in tmp_path.glob("*.html"))
+    assert len(kept) == KEPT + 1
+    assert kept[0] == "latest"
+    assert kept[-1] == f"run-{KEPT + 4:04}"
 
 
 def test_a_folder_that_cannot_be_written_is_named(reported, tmp_path):

@@ -20,6 +20,9 @@ from harmonizer_assets.core.errors import StoreError
 from harmonizer_assets.core.explanations import printable
 from harmonizer_assets.core.warehouse import Warehouse
 
+KEPT: Final = 100
+"""Pages of earlier runs that are kept, `latest.html` not counted."""
+
 _MERCHANTS: Final = 30
 _PER_LABEL_TYPE: Final = 25
 _LISTED: Final = 50
@@ -122,6 +125,8 @@ def render_report(
 def write_report(folder: Path, page: str, name: str) -> Path:
     """Write a page into a folder as `NAME.html`, and as `latest.html`; the first of the two.
 
+    The newest `KEPT` pages stay: runs that follow every arrival would fill the disk.
+
     Raises:
         StoreError: the folder cannot be written.
     """
@@ -132,6 +137,9 @@ def write_report(folder: Path, page: str, name: str) -> Path:
             partial = target.with_name(f".{target.name}")
             partial.write_text(page, encoding="utf-8")
             partial.replace(target)
+        pages = sorted(folder.glob("[!.]*.html"), key=lambda page: page.stat().st_mtime_ns)
+        for old in pages[: -KEPT - 1]:
+            old.unlink(missing_ok=True)
     except OSError as error:
         raise StoreError(f"{folder}: the report cannot be written ({error.strerror})") from error
     return file
