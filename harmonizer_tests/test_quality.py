@@ -186,7 +186,7 @@ def test_the_asset_shows_figures_tables_and_pictures(evaluated):
     assert metadata["recall"].value == 1.0
     assert metadata["errors"].value == 3
     assert "no promise" in metadata["guarantee"].value or "at most" in metadata["guarantee"].value
-    assert metadata["reliability"].value.startswith("![reliability](data:image/png;base64,")
+    assert metadata["reliability"].value.startswith("![](data:image/png;base64,")
     assert [record.data["group"] for record in metadata["by_merchant_size"].records] == [
         "1 receipt",
         "6 to 20",

@@ -37,8 +37,16 @@ class StoreBusyError(StoreError):
     """Another process has held a store for too long."""
 
 
+class SourceError(HarmonizerError):
+    """A bucket or table that labels arrive from cannot be read."""
+
+
 class JudgeError(HarmonizerError):
     """The judge can answer no question at all."""
+
+
+class PartitionsFailedError(HarmonizerError):
+    """Some partitions could not be computed; all others are done."""
 
 
 class BudgetReached(HarmonizerError):  # noqa: N818  it is a state, not an error

@@ -24,6 +24,7 @@ class HarmonizeReport:
     Attributes:
         run_id: under which `llm_usage` keeps what it used.
         partitions: partitions that were judged anew.
+        failed: partitions that could not be computed; all others are done.
         counts: the home's totals afterwards.
         totals: calls, tokens and cost of this run.
         seconds: from start to end.
@@ -31,6 +32,7 @@ class HarmonizeReport:
 
     run_id: str
     partitions: int
+    failed: int
     counts: Counts
     totals: RunTotals
     seconds: float
@@ -117,6 +119,12 @@ async def harmonize_all_labels(
         lambda: list(harmonizer.publish_outliers(partitions, judge="openai", **options))
     )
     counts = await asyncio.to_thread(harmonizer.counts)
+    failed = await asyncio.to_thread(harmonizer.failed_partitions, run_id)
     return HarmonizeReport(
-        run_id, judged, counts, replace(harmonizer.llm_totals), time.monotonic() - began
+        run_id,
+        judged,
+        len(failed),
+        counts,
+        replace(harmonizer.llm_totals),
+        time.monotonic() - began,
     )

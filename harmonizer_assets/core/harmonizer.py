@@ -6,17 +6,19 @@ import asyncio
 import datetime as dt
 import hashlib
 import json
+import os
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
-from harmonizer_assets.core import outliers, quality_history, similarity
+from harmonizer_assets.core import outliers, quality_history, run_history, similarity
 from harmonizer_assets.core.aio import iterate
 from harmonizer_assets.core.alarms import update_merchant_alarms, update_receipt_alarms
 from harmonizer_assets.core.documents import DOCUMENT_VERSION
 from harmonizer_assets.core.embedding import Embedder, make_embedder
+from harmonizer_assets.core.errors import SourceError
 from harmonizer_assets.core.evaluation import Evaluation, evaluate
 from harmonizer_assets.core.fitting import FittedModel
 from harmonizer_assets.core.home import Home
@@ -33,20 +35,23 @@ from harmonizer_assets.core.models import NO_MODEL, Models
 from harmonizer_assets.core.outliers import OutlierPublishing, outlier_stage
 from harmonizer_assets.core.partitions import PartitionKey
 from harmonizer_assets.core.patterns import update_patterns
+from harmonizer_assets.core.pictures import cost_against_finds, heat_map, similarity_distribution
 from harmonizer_assets.core.progress import Progress, ProgressFn
 from harmonizer_assets.core.report import render_report, write_report
 from harmonizer_assets.core.results import Counts, IndexReport, PartitionResult
 from harmonizer_assets.core.settings import JudgeName, Settings
 from harmonizer_assets.core.similar_words import SimilarWords
 from harmonizer_assets.core.similarity import SimilarityScorer, similarity_stage
+from harmonizer_assets.core.sources import TABLE_URL_VARIABLE, S3Source, Source, TableSource
 from harmonizer_assets.core.stages import (
     Chunk,
     ChunkRows,
     Stage,
     StageRun,
-    chunk_by_chunk,
+    failures,
     label_counts,
     merchant_fingerprints,
+    run_regrouping_stage,
     run_stage,
     stored_fingerprints,
 )
@@ -56,6 +61,9 @@ from harmonizer_assets.core.verdicts import OfflineJudging, requeue_dead_letters
 from harmonizer_assets.core.warehouse import Warehouse
 
 AssetName = Literal["similarity_matches", "llm_verdicts", "outliers"]
+
+ASSETS: Final[tuple[AssetName, ...]] = get_args(AssetName)
+"""The partitioned assets, in the order in which they are computed."""
 
 _SELECTED_LABELS_PER_CHUNK: Final = 100_000
 """Stages that do little but join tables take fewer, larger steps: each reads the tables once."""
@@ -197,9 +205,48 @@ class Harmonizer:
         """Ingest all batches that wait in the inbox, oldest first."""
         return Ingest(self.home, self.warehouse, self.taxonomy).ingest_pending(on_progress)
 
-    def waiting_batches(self) -> str | None:
-        """Names what waits in the inbox; None when nothing does."""
-        return Ingest(self.home, self.warehouse, self.taxonomy).waiting()
+    def sources(self) -> list[Source]:
+        """The buckets and tables that the settings name, from which labels arrive."""
+        arrivals = self.settings.arrivals
+        found: list[Source] = []
+        if arrivals.s3 is not None:
+            found.append(S3Source(arrivals.s3, arrivals.s3_endpoint_url, self.home, self.warehouse))
+        if arrivals.tables is not None:
+            url = os.environ.get(TABLE_URL_VARIABLE)
+            found.append(TableSource(arrivals.tables, url, self.home, self.warehouse))
+        return found
+
+    def pull_sources(self) -> tuple[int, list[SourceError]]:
+        """Copy what is new in the sources into the inbox.
+
+        Returns:
+            The number of batches, and why sources could not be read: the others are.
+
+        Raises:
+            StoreError: the inbox cannot be written.
+        """
+        pulled, errors = 0, []
+        for source in self.sources():
+            try:
+                pulled += source.pull()
+            except SourceError as error:
+                errors.append(error)
+        return pulled, errors
+
+    def waiting_batches(self) -> tuple[str | None, list[SourceError]]:
+        """Names what waits in the inbox and the sources: None when nothing does.
+
+        The errors are those of sources that cannot be read; the rest is looked at all the same.
+        """
+        waiting = [Ingest(self.home, self.warehouse, self.taxonomy).waiting()]
+        errors = []
+        for source in self.sources():
+            try:
+                waiting.append(source.waiting())
+            except SourceError as error:
+                errors.append(error)
+        found = [name for name in waiting if name is not None]
+        return ("-".join(found) if found else None), errors
 
     def index_documents(self, on_progress: ProgressFn | None = None) -> IndexReport:
         """Bring the vector index up to date with words and labels."""
@@ -237,13 +284,27 @@ class Harmonizer:
 
     def emptied_partitions(self) -> list[PartitionKey]:
         """The partitions that have lost all their labels but still hold rows."""
-        held, stored = self.warehouse.read(
+        held, stored, failed = self.warehouse.read(
             lambda con: (
                 label_counts(con),
                 [stored_fingerprints(con, asset) for asset in (similarity.ASSET, outliers.ASSET)],
+                failures(con, ASSETS),
             )
         )
-        return sorted({key for assets in stored for key in assets if key not in held})
+        left = {*failed, *(key for assets in stored for key in assets)}
+        return sorted(key for key in left if key not in held)
+
+    def failed_partitions(self, run_id: str | None = None) -> list[dict[str, Any]]:
+        """The partitions that could not be computed, by one run or by any; latest first.
+
+        Each with `asset`, `label_type`, `merchant_key`, `error`, `traceback`, `run_id` and
+        `failed_at`. A later run computes them again, since they are not up to date.
+        """
+        return self.warehouse.query(
+            "SELECT * FROM partition_failures WHERE $run_id IS NULL OR run_id = $run_id "
+            "ORDER BY failed_at DESC, asset, label_type, merchant_key",
+            {"run_id": run_id},
+        ).to_pylist()
 
     def _selected(
         self,
@@ -332,7 +393,7 @@ class Harmonizer:
             self.warehouse,
             self._scoring,
             partitions,
-            chunk_by_chunk(lambda chunk: scorer().score(chunk)),
+            lambda chunk: scorer().score(chunk),
             run_id=run_id,
             refresh=refresh,
             on_progress=on_progress,
@@ -365,7 +426,7 @@ class Harmonizer:
                 self.warehouse,
                 stage,
                 partitions,
-                chunk_by_chunk(offline.judge),
+                offline.judge,
                 labels_per_chunk=_SELECTED_LABELS_PER_CHUNK,
                 **options,
             )
@@ -374,7 +435,7 @@ class Harmonizer:
         llm = self.llm_judge()
         self.llm_totals = llm.totals
         waits = _waits_for(on_progress, _ASKING)
-        yield from run_stage(
+        yield from run_regrouping_stage(
             self.warehouse,
             stage,
             partitions,
@@ -405,7 +466,7 @@ class Harmonizer:
                 on_progress=on_progress,
             )
         )
-        for result in await asyncio.to_thread(lambda: list(run.unchanged())):
+        for result in await asyncio.to_thread(lambda: [*run.unchanged(), *run.blocked()]):
             yield result
         waits = _waits_for(on_progress, _ASKING)
         async with aclosing(llm.judge(run.chunks(), run_id, waits)) as judged:
@@ -430,7 +491,7 @@ class Harmonizer:
             self.warehouse,
             self._stages(judge)[2],
             partitions,
-            chunk_by_chunk(publishing.publish),
+            publishing.publish,
             run_id=run_id,
             refresh=refresh,
             on_progress=on_progress,
@@ -585,6 +646,45 @@ class Harmonizer:
         page = render_report(self.warehouse, guarantee=self.guarantee(), made_at=now, run_id=run_id)
         name = run_id or f"{now:%Y%m%dT%H%M%S}"
         return write_report(folder or self.home.reports, page, name)
+
+    def record_run(self, run_id: str) -> None:
+        """Keep the totals after a run, with which the next run is compared."""
+        run_history.record(self.warehouse, run_id)
+
+    def outlier_rate_jumps(self) -> list[run_history.Jump]:
+        """Label types whose share of outliers the last run has changed, by more than chance."""
+        return run_history.jumps(self.warehouse, self.settings.checks.max_outlier_rate_jump)
+
+    def verdict_drift(self) -> run_history.Drift:
+        """How verdicts have changed with the model or the prompt."""
+        return run_history.drift(self.warehouse)
+
+    def pictures(self) -> dict[str, bytes]:
+        """Pictures of what was found, as PNG: similarity, the heat map, cost against finds."""
+        return {
+            "similarity_distribution": similarity_distribution(self.warehouse),
+            "heat_map": heat_map(self.warehouse),
+            "cost_against_finds": cost_against_finds(self.warehouse),
+        }
+
+    def picture_of(self, partition: PartitionKey) -> bytes:
+        """How alike the labels of a partition are, as a PNG image."""
+        return similarity_distribution(self.warehouse, partition)
+
+    @property
+    def index_version(self) -> str:
+        """Names what vectors are made of and by whom; equal versions can be compared."""
+        return f"{DOCUMENT_VERSION}/{self._embedder.name}/{self._embedder.version}"
+
+    def worst_outliers(self, limit: int) -> list[dict[str, Any]]:
+        """The most suspicious labels of all, with their lines and reasons."""
+        return self.warehouse.query(
+            "SELECT label_type, merchant_key, merchant_name, word_text, line, reasoning, "
+            "outlier_score, suggested_label, image_id, receipt_id, line_id, word_id "
+            "FROM outliers WHERE is_outlier ORDER BY outlier_score DESC, image_id, receipt_id, "
+            "line_id, word_id, label_type LIMIT $limit",
+            {"limit": limit},
+        ).to_pylist()
 
     def counts(self) -> Counts:
         """The home's totals."""

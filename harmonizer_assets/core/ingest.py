@@ -116,6 +116,7 @@ def submit_batch(
     labels: Path | None,
     *,
     time: dt.datetime | None = None,
+    source: str | None = None,
 ) -> Path:
     """Copy files into the inbox as one batch.
 
@@ -124,6 +125,8 @@ def submit_batch(
         words: a words file or None.
         labels: a labels file or None.
         time: the batch's time, which decides against other batches; default is now.
+        source: names where the files come from, if not themselves. They are not checked then:
+            what cannot be read is set aside when it is ingested.
 
     Returns:
         The batch's folder.
@@ -134,8 +137,9 @@ def submit_batch(
     given = [(layout, path) for layout, path in ((WORDS, words), (LABELS, labels)) if path]
     if not given:
         raise InputError("a batch needs a words file, a labels file, or both")
-    for layout, path in given:
-        check_file(path, layout)
+    if source is None:
+        for layout, path in given:
+            check_file(path, layout)
     home.ensure()
     now = dt.datetime.now(dt.UTC)
     name = f"{now:%Y%m%dT%H%M%S.%f}-{secrets.token_hex(3)}"
@@ -146,7 +150,10 @@ def submit_batch(
             shutil.copyfile(path, partial / f"{layout.name}{path.suffix.lower()}")
         manifest = {
             "time": (time or now).isoformat(),
-            "source": {layout.name: str(path) for layout, path in given},
+            "source": {
+                layout.name: str(path) if source is None else f"{source}/{path.name}"
+                for layout, path in given
+            },
         }
         (partial / _MANIFEST).write_text(json.dumps(manifest, ensure_ascii=False))
         return partial.rename(home.inbox / name)

@@ -14,10 +14,11 @@ from harmonizer_assets.core.examples import find_examples
 from harmonizer_assets.core.explanations import Facts, Piece, explain, pieces_as_data, reasoning
 from harmonizer_assets.core.facts import WORD_KEY, FactFinder, Lines, read_profile
 from harmonizer_assets.core.stages import Chunk, ChunkRows, Stage, merchant_fingerprints
+from harmonizer_assets.core.verdicts import USAGE_METRICS
 from harmonizer_assets.core.warehouse import Warehouse
 
 ASSET: Final = "outliers"
-_VERSION: Final = "2"
+OUTLIERS_VERSION: Final = "2"
 
 _OUTCOMES = """
 SELECT label_type, merchant_key, CASE WHEN is_outlier THEN 'outlier' ELSE 'unresolved' END, count(*)
@@ -63,7 +64,14 @@ _OWN_WORDS: Final = frozenset({"llm", "cache", "rule"})
 
 def outlier_stage(verdicts: Stage) -> Stage:
     """The stage: its rows depend on the scores and verdicts."""
-    return Stage(ASSET, f"{_VERSION}\n{verdicts.identity}", _OUTCOMES, _WORST)
+    return Stage(
+        ASSET,
+        f"{OUTLIERS_VERSION}\n{verdicts.identity}",
+        _OUTCOMES,
+        _WORST,
+        upstream=("similarity_matches", "llm_verdicts"),
+        metrics=USAGE_METRICS,
+    )
 
 
 class OutlierPublishing:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from harmonizer_assets.core.errors import InputError
 from harmonizer_assets.core.evaluation import Evaluation
+from harmonizer_assets.core.figure import png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _INCHES: Final = (4.8, 3.6)
-_DOTS_PER_INCH: Final = 100
 _LINE: Final = "#1f5fa8"
 _GUIDE: Final = "#9a9a9a"
 
@@ -47,21 +47,14 @@ def write_plots(evaluation: Evaluation, folder: Path) -> list[Path]:
 
 
 def _png(paint: Callable[[Axes], None]) -> bytes:
-    # Importing matplotlib takes longer than most commands; the figure needs no display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    def painted(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        paint(axes)
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_ylim(-0.02, 1.02)
+        axes.grid(alpha=0.25)
 
-    figure = Figure(figsize=_INCHES, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    paint(axes)
-    axes.set_xlim(-0.02, 1.02)
-    axes.set_ylim(-0.02, 1.02)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=_DOTS_PER_INCH)
-    return image.getvalue()
+    return png(_INCHES, painted)
 
 
 def _precision_recall(axes: Axes, evaluation: Evaluation) -> None:

@@ -44,6 +44,9 @@ class PartitionResult:
         fingerprint: the data version of the partition's rows.
         counts: labels by outcome, for example `valid`, `outlier`, `ambiguous`.
         worst: up to three of the most suspicious labels.
+        metrics: figures of the run, for example `calls` and `cost_usd`.
+        seconds: its share of the time that its chunk took.
+        error: why it could not be computed, in one line; its rows are those from before.
     """
 
     partition: PartitionKey
@@ -54,6 +57,12 @@ class PartitionResult:
     worst: tuple[Mapping[str, Any], ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    error: str | None = None
+
+    @classmethod
+    def empty(cls, partition: PartitionKey) -> PartitionResult:
+        """A partition that holds no labels, in which there is nothing to compute."""
+        return cls(partition, 0, False, "no labels", {})
 
 
 @dataclass(frozen=True)

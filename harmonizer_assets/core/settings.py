@@ -135,6 +135,11 @@ class CheckSettings(_Section):
     """When asset checks warn."""
 
     max_unresolved_share: float = Field(default=0.25, ge=0, le=1)
+    """Share of the labels that may be left undecided."""
+    max_outlier_rate_jump: float = Field(default=0.05, ge=0, le=1)
+    """By how much the share of outliers of a label type may change from one run to the next."""
+    max_verdict_drift: float = Field(default=0.05, ge=0, le=1)
+    """Share of the words that another model or prompt may judge otherwise."""
 
 
 class PatternSettings(_Section):
@@ -153,6 +158,35 @@ class EvaluationSettings(_Section):
     """A truth file, relative to the home; the asset `detection_quality` compares with it."""
 
 
+class TableSettings(_Section):
+    """Tables of a SQL database in which labels arrive; its URL is in the environment."""
+
+    words: str | None = None
+    """`table` or `schema.table`, with the columns of the words file."""
+    labels: str | None = None
+    """`table` or `schema.table`, with the columns of the labels file."""
+    changed_at: str = "updated_at"
+    """The column, a time or a number that grows, that says when a row has last changed."""
+    overlap_seconds: int = Field(default=300, ge=0)
+    """How much later than that a row may become visible."""
+
+    @model_validator(mode="after")
+    def _names_a_table(self) -> TableSettings:
+        if self.words is None and self.labels is None:
+            raise ValueError("name a table of words, a table of labels, or both")
+        return self
+
+
+class ArrivalSettings(_Section):
+    """Where labels arrive from besides the inbox."""
+
+    s3: str | None = Field(default=None, pattern="^s3://[^/]+(/.*)?$")
+    """`s3://bucket/prefix`: every folder under it is a batch, once `_SUCCESS` lies in it."""
+    s3_endpoint_url: str | None = None
+    """Of a server that speaks S3, where it is not Amazon's."""
+    tables: TableSettings | None = None
+
+
 class Settings(_Section):
     """All settings of one home."""
 
@@ -163,6 +197,7 @@ class Settings(_Section):
     checks: CheckSettings = CheckSettings()
     patterns: PatternSettings = PatternSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    arrivals: ArrivalSettings = ArrivalSettings()
 
     def with_judge(self, **chosen: Any) -> Settings:
         """These settings with some of the judge's replaced; those that are None stay.

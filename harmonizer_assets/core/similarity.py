@@ -57,7 +57,11 @@ _UNKNOWN_SCORE: Final = 0.5
 def similarity_stage(identity: str) -> Stage:
     """The stage; `identity` names taxonomy, documents, embedder and settings."""
     return Stage(
-        ASSET, f"{SCORER_VERSION}\n{identity}", _OUTCOMES, _WORST, ("llm_verdicts", "outliers")
+        ASSET,
+        f"{SCORER_VERSION}\n{identity}",
+        _OUTCOMES,
+        _WORST,
+        downstream=("llm_verdicts", "outliers"),
     )
 
 

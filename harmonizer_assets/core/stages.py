@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,13 +15,19 @@ from typing import Any, Final
 import duckdb
 import pyarrow as pa
 
+from harmonizer_assets.core.errors import HarmonizerError
 from harmonizer_assets.core.partitions import PartitionKey
 from harmonizer_assets.core.progress import Progress, ProgressFn
 from harmonizer_assets.core.results import PartitionResult
 from harmonizer_assets.core.warehouse import Warehouse
 
 LABELS_PER_CHUNK: Final = 20_000
+GIVE_UP_AFTER: Final = 50
+"""When so many partitions fail and none succeeds, it is not the partitions that are at fault."""
+
 _WORST: Final = 3
+_MAX_ERROR: Final = 500
+_MAX_TRACEBACK: Final = 8_000
 _UNCHANGED_PER_READ: Final = 10
 """Chunks of unchanged partitions reported from one read: nothing is computed for them."""
 
@@ -50,6 +57,7 @@ class Stage:
             `label_type`, `merchant_key`, `outcome`, `n`.
         worst: SQL that selects the most suspicious labels of `chunk`, at least with the columns
             `label_type` and `merchant_key`, most suspicious first within a partition; or None.
+        upstream: the stages whose rows this one reads.
         downstream: the stages whose rows depend on this one's.
         metrics: SQL that selects figures of the run `$run_id` about partitions of `chunk`; or None.
     """
@@ -58,6 +66,7 @@ class Stage:
     identity: str
     outcomes: str
     worst: str | None = None
+    upstream: tuple[str, ...] = ()
     downstream: tuple[str, ...] = ()
     metrics: str | None = None
 
@@ -82,6 +91,15 @@ class Chunk:
     def table(self) -> pa.Table:
         """The partitions as a table of `label_type` and `merchant_key`."""
         return partition_table(self.partitions)
+
+    def halves(self) -> tuple[Chunk, Chunk]:
+        """Two chunks of half the partitions each."""
+        middle = len(self.partitions) // 2
+        first, second = (
+            Chunk(part, {partition: self.labels[partition] for partition in part})
+            for part in (self.partitions[:middle], self.partitions[middle:])
+        )
+        return first, second
 
 
 @dataclass(frozen=True)
@@ -152,14 +170,19 @@ ComputeChunks = Callable[[Iterable[Chunk]], Generator[tuple[Chunk, ChunkRows]]]
 first, but returns each partition at most once; one that it leaves out stays as it was."""
 
 
-def chunk_by_chunk(compute: Callable[[Chunk], ChunkRows]) -> ComputeChunks:
-    """Compute one chunk after the other."""
-
-    def run(chunks: Iterable[Chunk]) -> Generator[tuple[Chunk, ChunkRows]]:
-        for chunk in chunks:
-            yield chunk, compute(chunk)
-
-    return run
+def failures(
+    con: duckdb.DuckDBPyConnection, assets: Sequence[str]
+) -> dict[PartitionKey, tuple[str, str]]:
+    """The partitions that some assets failed to compute: the asset, and the error in one line."""
+    rows = con.execute(
+        "SELECT label_type, merchant_key, asset, error FROM partition_failures "
+        "WHERE asset IN (SELECT unnest($1::VARCHAR[])) ORDER BY failed_at DESC",
+        [list(assets)],
+    ).fetchall()
+    return {
+        PartitionKey(label_type, merchant): (asset, error)
+        for label_type, merchant, asset, error in rows
+    }
 
 
 class StageRun:
@@ -182,17 +205,24 @@ class StageRun:
         self._run_id = run_id
         self._on_progress = on_progress
         self._labels_per_chunk = labels_per_chunk
-        self._labels, merchants, self._stored = warehouse.read(
+        self._labels, merchants, self._stored, failed = warehouse.read(
             lambda con: (
                 label_counts(con),
                 merchant_fingerprints(con),
                 stored_fingerprints(con, stage.asset),
+                failures(con, stage.upstream),
             )
         )
+        self._failed = 0
+        self._succeeded = 0
         self._stale: list[PartitionKey] = []
         self._current: list[PartitionKey] = []
+        self._blocked: dict[PartitionKey, str] = {}
         wanted = sorted(set(partitions), key=lambda partition: (partition.merchant_key, partition))
         for partition in wanted:
+            if partition in failed and self._labels.get(partition):
+                self._blocked[partition] = "{} failed: {}".format(*failed[partition])
+                continue
             expected = stage.fingerprint(merchants.get(partition.merchant_key, ""))
             is_current = self._stored.get(partition) == expected and not refresh
             (self._current if is_current else self._stale).append(partition)
@@ -215,8 +245,62 @@ class StageRun:
             read = partial(_results, stage=self._stage, chunk=chunk, fingerprints=prints)
             yield from self._advance(self._warehouse.read(read))
 
+    def blocked(self) -> Iterator[PartitionResult]:
+        """Report the partitions that cannot be computed, since what they are made of has failed."""
+        if self._blocked:
+            held = {partition: self._labels[partition] for partition in self._blocked}
+            yield from self._advance(
+                [
+                    PartitionResult(partition, held[partition], False, "", {}, error=error)
+                    for partition, error in self._blocked.items()
+                ]
+            )
+
+    def compute(
+        self, chunk: Chunk, compute: Callable[[Chunk], ChunkRows]
+    ) -> Iterator[PartitionResult]:
+        """Compute and commit a chunk; a partition that fails does so alone.
+
+        The chunk is halved until the failing partition stands by itself: its siblings' rows stand.
+
+        Raises:
+            HarmonizerError: the store, the settings or the judge are at fault, or `GIVE_UP_AFTER`
+                partitions have failed and none has succeeded.
+        """
+        try:
+            rows = compute(chunk)
+            results = self._committed(chunk, rows)
+        except HarmonizerError:
+            raise
+        except Exception as error:
+            if len(chunk.partitions) == 1:
+                yield from self._advance([self._fail(chunk, error)])
+            else:
+                for half in chunk.halves():
+                    yield from self.compute(half, compute)
+            return
+        yield from self._advance(results)
+
+    def _fail(self, chunk: Chunk, error: Exception) -> PartitionResult:
+        [partition] = chunk.partitions
+        said = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"[:_MAX_ERROR]
+        trace = "".join(traceback.format_exception(error))[-_MAX_TRACEBACK:]
+        self._warehouse.write(
+            lambda con: _store_failure(con, self._stage, chunk, said, trace, self._run_id)
+        )
+        self._failed += 1
+        if self._failed >= GIVE_UP_AFTER and not self._succeeded:
+            raise HarmonizerError(
+                f"{self._stage.asset}: the first {self._failed} partitions all failed, the last "
+                f"one with {said}"
+            ) from error
+        return PartitionResult(partition, chunk.labels[partition], False, "", {}, error=said)
+
     def commit(self, chunk: Chunk, rows: ChunkRows) -> Iterator[PartitionResult]:
         """Write a chunk's rows in one transaction together with its fingerprints."""
+        yield from self._advance(self._committed(chunk, rows))
+
+    def _committed(self, chunk: Chunk, rows: ChunkRows) -> list[PartitionResult]:
         stage = self._stage
         prints = {
             partition: stage.fingerprint(rows.fingerprints.get(partition.merchant_key, ""))
@@ -231,7 +315,8 @@ class StageRun:
 
         results = self._warehouse.write(write)
         self._last_commit = time.monotonic()
-        yield from self._advance(results)
+        self._succeeded += len(results)
+        return results
 
     def _advance(self, results: list[PartitionResult]) -> Iterator[PartitionResult]:
         for result in results:
@@ -254,7 +339,7 @@ def run_stage(
     warehouse: Warehouse,
     stage: Stage,
     partitions: Sequence[PartitionKey],
-    compute: ComputeChunks,
+    compute: Callable[[Chunk], ChunkRows],
     *,
     run_id: str,
     refresh: bool,
@@ -264,7 +349,7 @@ def run_stage(
     """Compute the partitions whose inputs changed; report the others as unchanged.
 
     Every chunk is written in one transaction together with its fingerprints, so a killed run
-    resumes after its last finished chunk.
+    resumes after its last finished chunk. A partition that fails is reported with its error.
     """
     run = StageRun(
         warehouse,
@@ -276,6 +361,30 @@ def run_stage(
         labels_per_chunk=labels_per_chunk,
     )
     yield from run.unchanged()
+    yield from run.blocked()
+    for chunk in run.chunks():
+        yield from run.compute(chunk, compute)
+
+
+def run_regrouping_stage(
+    warehouse: Warehouse,
+    stage: Stage,
+    partitions: Sequence[PartitionKey],
+    compute: ComputeChunks,
+    *,
+    run_id: str,
+    refresh: bool,
+    on_progress: ProgressFn | None,
+) -> Iterator[PartitionResult]:
+    """What `run_stage` does, for a computation that sees all chunks and deals with failures itself.
+
+    A failure that it does not deal with ends the stage; what was committed before it stands.
+    """
+    run = StageRun(
+        warehouse, stage, partitions, run_id=run_id, refresh=refresh, on_progress=on_progress
+    )
+    yield from run.unchanged()
+    yield from run.blocked()
     with closing(compute(run.chunks())) as computed:
         for chunk, rows in computed:
             yield from run.commit(chunk, rows)
@@ -318,16 +427,40 @@ def _store_fingerprints(
     ).append_column("labels", pa.array([chunk.labels[partition] for partition in held], pa.int64()))
     con.register("chunk", chunk.table())
     con.register("state", state)
-    con.execute(
-        "DELETE FROM partition_state WHERE asset = $1 AND (label_type, merchant_key) IN "
-        "(SELECT (label_type, merchant_key) FROM chunk)",
-        [stage.asset],
-    )
+    for table in ("partition_state", "partition_failures"):
+        con.execute(
+            f"DELETE FROM {table} WHERE asset = $1 AND (label_type, merchant_key) IN "
+            "(SELECT (label_type, merchant_key) FROM chunk)",
+            [stage.asset],
+        )
     outdate(con, stage.downstream, "chunk")
     con.execute(
         "INSERT INTO partition_state BY NAME "
         "SELECT $1 AS asset, *, $2 AS run_id, now() AS computed_at FROM state",
         [stage.asset, run_id],
+    )
+
+
+def _store_failure(
+    con: duckdb.DuckDBPyConnection,
+    stage: Stage,
+    chunk: Chunk,
+    error: str,
+    trace: str,
+    run_id: str,
+) -> None:
+    """Have a partition count as failed, and as not up to date here and downstream."""
+    con.register("chunk", chunk.table())
+    outdate(con, [stage.asset, *stage.downstream], "chunk")
+    con.execute(
+        "DELETE FROM partition_failures WHERE asset = $1 AND (label_type, merchant_key) IN "
+        "(SELECT (label_type, merchant_key) FROM chunk)",
+        [stage.asset],
+    )
+    con.execute(
+        "INSERT INTO partition_failures BY NAME SELECT $1 AS asset, *, $2 AS error, "
+        "$3 AS traceback, $4 AS run_id, now() AS failed_at FROM chunk",
+        [stage.asset, error, trace, run_id],
     )
 
 

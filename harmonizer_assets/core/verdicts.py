@@ -33,7 +33,7 @@ WHERE d.stage = $1
 ORDER BY ALL
 """
 
-_METRICS = """
+USAGE_METRICS: Final = """
 SELECT label_type, merchant_key, calls, words_asked, cache_hits, prompt_tokens, completion_tokens,
     cost_usd, retries, rate_limited, wall_seconds
 FROM llm_usage SEMI JOIN chunk USING (label_type, merchant_key) WHERE run_id = $run_id
@@ -43,7 +43,14 @@ FROM llm_usage SEMI JOIN chunk USING (label_type, merchant_key) WHERE run_id = $
 def verdict_stage(scoring: Stage, judge_identity: str) -> Stage:
     """The stage: its rows depend on the scores and on who judges."""
     identity = f"{scoring.identity}\n{judge_identity}"
-    return Stage(ASSET, identity, _OUTCOMES, downstream=("outliers",), metrics=_METRICS)
+    return Stage(
+        ASSET,
+        identity,
+        _OUTCOMES,
+        upstream=("similarity_matches",),
+        downstream=("outliers",),
+        metrics=USAGE_METRICS,
+    )
 
 
 @dataclass

@@ -37,6 +37,7 @@ EXPORTABLE: Final = (
     "outliers",
     "label_decisions",
     "dead_letters",
+    "partition_failures",
     "llm_usage",
     "merchant_alarms",
     "receipt_alarms",
@@ -46,6 +47,7 @@ EXPORTABLE: Final = (
     "label_contradictions",
     "suspicion_models",
     "quality_history",
+    "run_history",
 )
 _WITH_EXTRA_COLUMNS: Final = ("words", "labels")
 _EXPORT_FORMATS: Final = {
