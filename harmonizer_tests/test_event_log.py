@@ -3,6 +3,7 @@ from __future__ import annotations
 import sqlite3
 
 import pytest
+import sqlalchemy.event
 from dagster import (
     AssetKey,
     AssetMaterialization,
@@ -19,6 +20,7 @@ from dagster._core.definitions.partitions.utils import get_tags_from_multi_parti
 from dagster._core.events import AssetMaterializationPlannedData, StepMaterializationData
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
+from sqlalchemy.engine import Engine
 
 from harmonizer_assets.core.partitions import PartitionKey
 from harmonizer_assets.core.results import PartitionResult
@@ -86,6 +88,7 @@ def batch() -> list[EventLogEntry]:
         materialized(ASSET, "a", 5),
         materialized("outliers", "b", 6),
         planned(ASSET, "c", 7),
+        materialized(ASSET, "c", 8),
     ]
 
 
@@ -113,7 +116,7 @@ def test_a_batch_leaves_the_rows_that_single_events_leave(tmp_path):
     batching = BatchingSqliteEventLogStorage(str(tmp_path / "batching"))
     batching.store_event_batch(batch())
     expected = rows(tmp_path / "stock")
-    assert len(expected["index/asset_event_tags"]) == 4 * 3
+    assert len(expected["index/asset_event_tags"]) == 5 * 3
     assert rows(tmp_path / "batching") == expected
 
 
@@ -208,3 +211,20 @@ def test_a_dagster_yaml_that_dagster_refuses_is_a_clear_error(home):
         open_instance(home),
     ):
         pass
+
+
+def test_a_merchant_that_another_run_adds_in_the_same_moment_is_added_once(home):
+    added_by_another = ["b"]
+    with open_instance(home) as first, open_instance(home) as second:
+
+        def interrupt(_connection, _cursor, statement, *_):
+            if statement.startswith("INSERT INTO dynamic_partitions") and added_by_another:
+                second.add_dynamic_partitions("merchants", [added_by_another.pop()])
+
+        sqlalchemy.event.listen(Engine, "before_cursor_execute", interrupt)
+        try:
+            add_merchants(first, ["a", "b", "c"])
+        finally:
+            sqlalchemy.event.remove(Engine, "before_cursor_execute", interrupt)
+        assert not added_by_another
+        assert sorted(first.get_dynamic_partitions("merchants")) == ["a", "b", "c"]

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.bookkeeping import BASELINE, markdown
+from benchmarks.postgres import UnreachableError, temporary_database
+
+
+def result(storage: str, report: int, report_ms: float, status_ms: float) -> dict[str, object]:
+    return {
+        "storage": storage,
+        "partitions": 20_000,
+        "report_partitions": report,
+        "range_partitions": report,
+        "report_ms": report_ms,
+        "range_ms": 2 * report_ms,
+        "status_cold_ms": status_ms,
+        "status_warm_ms": status_ms,
+    }
+
+
+def test_the_table_says_over_how_many_partitions_a_slow_storage_was_measured():
+    baseline, ours = markdown(
+        [result(BASELINE, 1_000, 10.0, 40.0), result("ours", 20_000, 0.5, 300.0)]
+    ).splitlines()[2:]
+    assert baseline.count("[over 1,000]") == 4
+    assert "| 0.5 (0.05x) | 1.0 (0.05x) |" in ours
+    assert ours.endswith("| 300.0 | 300.0 |"), "a ratio between unequal numbers of partitions"
+
+
+def test_a_storage_that_could_not_be_measured_is_in_the_table_with_the_reason():
+    missing = {"storage": "theirs", "partitions": 20_000, "not_measured": "no PostgreSQL"}
+    table = markdown([missing, result("ours", 20_000, 0.5, 300.0)])
+    assert "| theirs | 20,000 | not measured: no PostgreSQL |" in table
+
+
+def test_a_server_that_does_not_answer_is_told_apart_from_a_failure():
+    with (
+        pytest.raises(UnreachableError, match="no PostgreSQL"),
+        temporary_database("postgresql://postgres@127.0.0.1:1/postgres"),
+    ):
+        pass
