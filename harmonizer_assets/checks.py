@@ -66,6 +66,64 @@ def no_dead_letters(harmonizer: HarmonizerResource) -> AssetCheckResult:
     )
 
 
+@asset_check(asset="outliers", description="No partition failed to be computed.")
+def no_failed_partitions(harmonizer: HarmonizerResource) -> AssetCheckResult:
+    """Fail while partitions are in `partition_failures`; the next run tries them again."""
+    failed = harmonizer.open().failed_partitions()
+    return AssetCheckResult(
+        passed=not failed,
+        severity=AssetCheckSeverity.ERROR,
+        metadata={
+            "failed": len(failed),
+            "first": "; ".join(
+                f"{row['asset']} {row['label_type']}|{row['merchant_key']}: {row['error']}"
+                for row in failed[:5]
+            )
+            or "none",
+        },
+    )
+
+
+@asset_check(
+    asset="outliers",
+    description="The share of outliers has not jumped since the last run, in any label type.",
+)
+def outlier_rate_steady(harmonizer: HarmonizerResource) -> AssetCheckResult:
+    """Warn of a jump beyond chance: a changed source, a shifted column, a bad model."""
+    opened = harmonizer.open()
+    found = opened.outlier_rate_jumps()
+    return AssetCheckResult(
+        passed=not found,
+        severity=AssetCheckSeverity.WARN,
+        metadata={
+            "jumps": "; ".join(str(jump) for jump in found) or "none",
+            "allowed": opened.settings.checks.max_outlier_rate_jump,
+        },
+    )
+
+
+@asset_check(
+    asset="llm_verdicts",
+    description="Another model or prompt judges the same words alike.",
+)
+def verdicts_steady(harmonizer: HarmonizerResource) -> AssetCheckResult:
+    """Warn when the model or prompt in use has changed its mind about words judged before."""
+    opened = harmonizer.open()
+    drift = opened.verdict_drift()
+    allowed = opened.settings.checks.max_verdict_drift
+    return AssetCheckResult(
+        passed=drift.changed <= allowed,
+        severity=AssetCheckSeverity.WARN,
+        metadata={
+            "words_in_common": drift.words,
+            "judged_otherwise": round(drift.changed, 4),
+            "allowed": allowed,
+            "now": drift.now or "no model has been asked",
+            "before": drift.before or "none",
+        },
+    )
+
+
 @asset_check(asset="quarantine", description="No row or file had to be set aside.")
 def quarantine_is_empty(harmonizer: HarmonizerResource) -> AssetCheckResult:
     """Warn when there are quarantined rows."""
@@ -108,7 +166,10 @@ CHECKS: Sequence[AssetChecksDefinition] = [
     counts_reconcile,
     unresolved_share,
     all_partitions_current,
+    no_failed_partitions,
+    outlier_rate_steady,
     no_dead_letters,
+    verdicts_steady,
     quarantine_is_empty,
     embeddings_complete,
     no_contradictions,

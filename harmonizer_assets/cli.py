@@ -6,7 +6,6 @@ import datetime as dt
 import json
 import os
 import signal
-import socket
 import sys
 import warnings
 from collections.abc import Callable
@@ -17,7 +16,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from harmonizer_assets import __version__
-from harmonizer_assets.core.errors import BudgetReached, HarmonizerError, InputError, StoreError
+from harmonizer_assets.core.errors import (
+    BudgetReached,
+    HarmonizerError,
+    InputError,
+    PartitionsFailedError,
+    SourceError,
+    StoreError,
+)
 from harmonizer_assets.core.home import Home
 
 if TYPE_CHECKING:
@@ -338,6 +344,19 @@ def _refuse_half_done(outcome: PipelineOutcome) -> None:
         raise InputError(
             "; ".join(f"{source} was set aside: {error}" for source, error in outcome.set_aside)
         )
+    if outcome.unread_sources:
+        raise SourceError("; ".join(outcome.unread_sources))
+    if outcome.failed_partitions:
+        named = [
+            f"{asset} {'|'.join(key)} ({_printable(error)})"
+            for asset, key, error in outcome.failed_partitions[:_LISTED]
+        ]
+        more = " ..." if len(outcome.failed_partitions) > _LISTED else ""
+        raise PartitionsFailedError(
+            f"{len(outcome.failed_partitions):,} partitions failed, all others are done: "
+            f"{'; '.join(named)}{more}; run again to try these again (tracebacks are in the "
+            "table partition_failures)"
+        )
     if outcome.stopped_at_budget:
         raise BudgetReached(
             "stopped at the budget: what was answered is kept, the rest is unresolved; run again "
@@ -571,21 +590,12 @@ def export(*, home: Home, table: str, out: Path) -> None:
 def ui(*, home: Home, port: int) -> None:
     """Serve Dagster's web UI and daemon, on the loopback interface only."""
     from harmonizer_assets.instance import prepare_instance
+    from harmonizer_assets.ui import serve
 
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            raise InputError(f"port {port} is taken: choose another with --port") from None
     prepare_instance(home)
     click.echo(f"http://127.0.0.1:{port} (stop with Ctrl-C)")
     sys.stdout.flush()
-    # A shell that starts this in the background has it ignore interrupts, and `dagster dev` stops
-    # its own processes with them.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    command = [sys.executable, "-m", "dagster", "dev", "-m", "harmonizer_assets.definitions"]
-    os.execv(sys.executable, [*command, "-h", "127.0.0.1", "-p", str(port)])
+    sys.exit(serve(home, port))
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -8,14 +8,12 @@ from dagster import Definitions, in_process_executor
 
 from harmonizer_assets.assets.embeddings import word_embeddings
 from harmonizer_assets.assets.harmonize import (
+    harmonize,
     label_patterns,
     llm_plan,
     llm_usage,
-    llm_verdicts,
     merchant_alarms,
-    outliers,
     receipt_alarms,
-    similarity_matches,
 )
 from harmonizer_assets.assets.ingest import ingest_batches
 from harmonizer_assets.assets.model import suspicion_model
@@ -37,6 +35,7 @@ from harmonizer_assets.jobs import (
 from harmonizer_assets.resources import HarmonizerResource, PartitionSelection
 from harmonizer_assets.schedules import nightly_catch_up, weekly_check
 from harmonizer_assets.sensors import (
+    abandoned_runs,
     dead_letter_sensor,
     new_labels_sensor,
     run_failure_alert,
@@ -51,9 +50,7 @@ defs = Definitions(
         ingest_batches,
         word_embeddings,
         suspicion_model,
-        similarity_matches,
-        llm_verdicts,
-        outliers,
+        harmonize,
         merchant_alarms,
         receipt_alarms,
         label_patterns,
@@ -74,7 +71,13 @@ defs = Definitions(
         submit_job,
         collect_job,
     ],
-    sensors=[new_labels_sensor, dead_letter_sensor, watch_batches, run_failure_alert],
+    sensors=[
+        new_labels_sensor,
+        abandoned_runs,
+        dead_letter_sensor,
+        watch_batches,
+        run_failure_alert,
+    ],
     schedules=[nightly_catch_up, weekly_check],
     resources={
         "harmonizer": HarmonizerResource(),

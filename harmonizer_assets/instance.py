@@ -17,6 +17,9 @@ from harmonizer_assets.core.home import ENVIRONMENT_VARIABLE, Home
 EVENT_BATCH_SIZE: Final = "500"
 """Events per transaction; Dagster's own default is one."""
 
+LLM_POOL: Final = "llm_endpoint"
+"""Steps that may ask a model: as many of them at a time as the pool allows, over all runs."""
+
 _NO_COMPUTE_LOGS: Final = {
     "module": "dagster._core.storage.noop_compute_log_manager",
     "class": "NoOpComputeLogManager",
@@ -24,8 +27,8 @@ _NO_COMPUTE_LOGS: Final = {
 }
 _DAGSTER_YAML: Final = """\
 # Written by the Harmonizer when the home was made, and not changed afterwards: edit as you like.
-# Runs, schedules and sensors are kept in SQLite files beside this one. Several machines or many
-# users want PostgreSQL: replace event_log_storage by a `storage: postgres:` section.
+# Runs, schedules and sensors are kept in SQLite files beside this one. A server with many users
+# wants PostgreSQL: see deploy/dagster.postgres.yaml in the repository.
 event_log_storage:
   module: harmonizer_assets.event_log
   class: BatchingSqliteEventLogStorage
@@ -35,9 +38,29 @@ event_log_storage:
 concurrency:
   runs:
     max_concurrent_runs: 2
+  pools:
+    # One step at a time asks the model's endpoint, with as many calls in flight as it bears.
+    granularity: op
+    default_limit: 1
+run_coordinator:
+  module: harmonizer_assets.run_coordinator
+  class: RetryingRunCoordinator
+  config:
+    # A code server that has just been killed is started again meanwhile.
+    max_user_code_failure_retries: 3
+    user_code_failure_retry_delay: 15
+run_retries:
+  # Runs whose process was killed go on by themselves; those that failed wait for a cause removed.
+  enabled: true
+  max_retries: 3
+  retry_on_asset_or_op_failure: false
+freshness:
+  enabled: true
 run_monitoring:
   enabled: true
   start_timeout_seconds: 300
+  # A run that was killed gives back its place in the pools.
+  free_slots_after_run_end_seconds: 60
 telemetry:
   enabled: false
 nux:

@@ -1,11 +1,11 @@
 """Jobs: ingest what has arrived, harmonize what it touched, check the result."""
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from dagster import (
-    AssetMaterialization,
     AssetSelection,
     In,
     Nothing,
@@ -19,16 +19,23 @@ from dagster import (
 from harmonizer_assets.assets.ingest import ingest_inbox
 from harmonizer_assets.core.harmonizer import AssetName, Harmonizer
 from harmonizer_assets.core.partitions import PartitionKey
-from harmonizer_assets.core.results import PartitionResult
 from harmonizer_assets.core.stages import stored_fingerprints
+from harmonizer_assets.instance import LLM_POOL
 from harmonizer_assets.materializations import (
+    fail_run,
+    materialize_partitions,
+    report_materialization,
+    reported_version,
+    reported_versions,
+)
+from harmonizer_assets.metadata import (
+    index_metadata,
     model_metadata,
     pattern_metadata,
     plan_metadata,
-    report_materializations,
     report_metadata,
-    report_usage,
-    reported_versions,
+    run_metadata,
+    started,
 )
 from harmonizer_assets.progress import LogProgress
 from harmonizer_assets.resources import HarmonizerResource, PartitionSelection
@@ -63,12 +70,9 @@ evaluate_job = define_asset_job(
 def fit(context: OpExecutionContext, harmonizer: HarmonizerResource) -> str:
     """Bring `suspicion_model` up to date; a model that stays in force is not reported again."""
     opened = harmonizer.open()
-    before = opened.models.version()
     version, _ = opened.fit_model(on_progress=LogProgress(context.log))
-    if version != before:
-        context.log_event(
-            AssetMaterialization("suspicion_model", metadata=model_metadata(opened, version))
-        )
+    if version != reported_version(context.instance, "suspicion_model"):
+        report_materialization(context, "suspicion_model", model_metadata(opened, version), version)
     return version
 
 
@@ -87,14 +91,17 @@ def score(
     return _run_stage(context, opened, selection, "similarity_matches")
 
 
-@op(ins={"scored": In(Nothing)}, description="Judge the labels that similarity leaves open.")
+@op(
+    ins={"scored": In(Nothing)},
+    description="Judge the labels that similarity leaves open.",
+    pool=LLM_POOL,
+)
 def judge(
     context: OpExecutionContext, harmonizer: HarmonizerResource, selection: PartitionSelection
 ) -> dict[str, int]:
     """Bring `llm_verdicts` up to date; what the model took is an event of `llm_usage`."""
     opened = selection.open(harmonizer)
     totals = _run_stage(context, opened, selection, "llm_verdicts")
-    report_usage(context, opened)
     return totals | {"stopped_at_budget": int(opened.llm_totals.stopped_at_budget)}
 
 
@@ -111,23 +118,27 @@ def publish(
     description="Find receipts that are wrong as a whole, and recurring patterns.",
 )
 def raise_alarms(context: OpExecutionContext, harmonizer: HarmonizerResource) -> None:
-    """Bring alarms and patterns up to date; publish the report and the copy of the tables."""
+    """Bring alarms and patterns up to date; publish the report and the copy of the tables.
+
+    Raises:
+        PartitionsFailedError: partitions have failed in this run; all else is done by then.
+    """
     opened = harmonizer.open()
     alarms = opened.update_alarms()
-    context.log_event(
-        AssetMaterialization("merchant_alarms", metadata={"dagster/row_count": alarms})
-    )
+    report_materialization(context, "merchant_alarms", {"dagster/row_count": alarms})
     receipts = opened.update_receipt_alarms()
-    context.log_event(
-        AssetMaterialization("receipt_alarms", metadata={"dagster/row_count": receipts})
-    )
+    report_materialization(context, "receipt_alarms", {"dagster/row_count": receipts})
     opened.update_patterns()
-    context.log_event(AssetMaterialization("label_patterns", metadata=pattern_metadata(opened)))
-    report = opened.write_report(context.run_id)
-    context.log_event(
-        AssetMaterialization("harmonization_report", metadata=report_metadata(report))
-    )
+    report_materialization(context, "label_patterns", pattern_metadata(opened))
+    opened.record_run(context.run_id)
     opened.warehouse.publish_snapshot()
+    page = report_metadata(opened.home, opened.write_report(context.run_id))
+    seconds = time.time() - started(context)
+    report_materialization(
+        context, "harmonization_report", page | run_metadata(opened, context.run_id, seconds)
+    )
+    failed = opened.failed_partitions(context.run_id)
+    fail_run({PartitionKey(row["label_type"], row["merchant_key"]): row["error"] for row in failed})
 
 
 @job(
@@ -164,7 +175,7 @@ def plan(
         ),
         refresh=selection.refresh,
     )
-    context.log_event(AssetMaterialization("llm_plan", metadata=plan_metadata(made)))
+    report_materialization(context, "llm_plan", plan_metadata(made))
     return made.to_dict()
 
 
@@ -248,28 +259,21 @@ def _run_stage(
         if partition in stored and shown.get(partition) != stored[partition]
     )
     context.log.info(f"{asset}: {_why(wanted, stored)}")
-    computed = rows = 0
-
-    def worth_reporting() -> Iterator[PartitionResult]:
-        nonlocal computed, rows
-        for result in harmonizer.materialize(
-            asset,
-            sorted(wanted),
-            judge=selection.judge_of(harmonizer),
-            run_id=context.run_id,
-            refresh=selection.refresh,
-            on_progress=LogProgress(context.log),
-        ):
-            computed += result.changed
-            rows += result.labels if result.changed else 0
-            if result.changed or shown.get(result.partition) != result.fingerprint:
-                yield result
-
-    reported = report_materializations(context, asset, worth_reporting())
-    context.log.info(f"{asset}: {computed} partitions computed, {reported} reported")
-    totals = {"computed": computed, "rows": rows}
-    context.add_output_metadata({**totals, "reported": reported})
-    return totals
+    report = materialize_partitions(
+        context,
+        harmonizer,
+        asset,
+        sorted(wanted),
+        judge=selection.judge_of(harmonizer),
+        refresh=selection.refresh,
+        shown=shown,
+    )
+    context.log.info(
+        f"{asset}: {report.computed} partitions computed, {report.reported} reported, "
+        f"{len(report.failed)} failed"
+    )
+    context.add_output_metadata({**report.totals(), "reported": report.reported})
+    return report.totals()
 
 
 @op(description="Ingest what waits in the inbox and bring the vector index up to date.")
@@ -277,13 +281,9 @@ def ingest_arrivals(context: OpExecutionContext, harmonizer: HarmonizerResource)
     """Ingest and index; a run that finds nothing new goes on with what waits to be computed."""
     opened = harmonizer.open()
     for table, metadata in ingest_inbox(context.instance, context.log, opened).items():
-        context.log_event(AssetMaterialization(table, metadata=metadata))
+        report_materialization(context, table, metadata)
     report = opened.index_documents(LogProgress(context.log))
-    context.log_event(
-        AssetMaterialization(
-            "word_embeddings", metadata={"dagster/row_count": report.total, **asdict(report)}
-        )
-    )
+    report_materialization(context, "word_embeddings", index_metadata(report), opened.index_version)
 
 
 @job(

@@ -11,6 +11,7 @@ from dagster import (
     MultiPartitionsDefinition,
     StaticPartitionsDefinition,
 )
+from sqlalchemy.exc import IntegrityError
 
 from harmonizer_assets.core.home import Home
 from harmonizer_assets.core.partitions import PartitionKey
@@ -41,8 +42,20 @@ def from_dagster(key: str) -> PartitionKey:
 
 def add_merchants(instance: DagsterInstance, merchant_keys: Iterable[str]) -> list[str]:
     """Add the merchants that the instance does not know yet; which those are."""
-    known = set(instance.get_dynamic_partitions(str(merchants.name)))
-    new = sorted(set(merchant_keys) - known)
-    if new:
-        instance.add_dynamic_partitions(str(merchants.name), new)
+    wanted = set(merchant_keys)
+    new = _unknown(instance, wanted)
+    while new:
+        try:
+            instance.add_dynamic_partitions(str(merchants.name), new)
+            break
+        except IntegrityError:
+            # Dagster looks, then inserts: another run added some of them in between.
+            left = _unknown(instance, wanted)
+            if left == new:
+                raise
+            new = left
     return new
+
+
+def _unknown(instance: DagsterInstance, wanted: set[str]) -> list[str]:
+    return sorted(wanted.difference(instance.get_dynamic_partitions(str(merchants.name))))

@@ -2,8 +2,9 @@
 
 from typing import Any, Literal
 
-from dagster import Config, ConfigurableResource
+from dagster import Config, ConfigurableResource, InitResourceContext
 
+from harmonizer_assets.abandoned_runs import process_tags
 from harmonizer_assets.core.harmonizer import Harmonizer
 from harmonizer_assets.core.home import Home
 from harmonizer_assets.core.partitions import PartitionKey
@@ -36,6 +37,11 @@ class HarmonizerResource(ConfigurableResource):
 
     home: str = ""
     """The home folder; empty means HARMONIZER_HOME, else ./harmonizer_home."""
+
+    def setup_for_execution(self, context: InitResourceContext) -> None:
+        """Note which process executes the run, so that it is known when that is gone."""
+        if context.run is not None and context.instance is not None:
+            context.instance.add_run_tags(context.run.run_id, process_tags())
 
     def open(self, options: JudgeOptions | None = None) -> Harmonizer:
         """Open the harmonizer, with some of the judge's settings replaced for this run."""

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import psutil
-from dagster import DagsterInstance, DagsterRunStatus, ExecuteInProcessResult, RunsFilter
+from dagster import DagsterInstance, ExecuteInProcessResult
+from dagster._core.storage.tags import MAX_RETRIES_TAG
 from dagster._core.utils import make_new_run_id
 
-from harmonizer_assets.core.errors import HarmonizerError, StoreError
-from harmonizer_assets.core.harmonizer import Harmonizer
+from harmonizer_assets.abandoned_runs import fail_abandoned_runs, process_tags
+from harmonizer_assets.core.errors import HarmonizerError, PartitionsFailedError, StoreError
+from harmonizer_assets.core.harmonizer import ASSETS, AssetName, Harmonizer
 from harmonizer_assets.core.llm.plan import Plan
+from harmonizer_assets.core.partitions import PartitionKey
 from harmonizer_assets.core.results import Counts
 from harmonizer_assets.definitions import defs
 from harmonizer_assets.instance import open_instance
 from harmonizer_assets.jobs import check_job, harmonize_job, ingest_job, plan_job, submit_job
 from harmonizer_assets.selection import check_label_types, merchant_keys
 
-_PID_TAG: Final = "harmonizer/pid"
-_STARTED_TAG: Final = "harmonizer/process_started"
 _FULL_DISK_BYTES: Final = 4 * 1024 * 1024
 """With less room than this, whatever failed did so for want of it."""
 
@@ -36,9 +35,11 @@ class PipelineOutcome:
         labels_changed: labels inserted or updated.
         quarantined: rows set aside by this run.
         set_aside: source and error of each batch that could not be read.
+        unread_sources: why buckets or tables could not be read.
         embedded: documents embedded.
         partitions_computed: partitions whose rows were written, per asset.
         rows_computed: labels in those partitions, per asset.
+        failed_partitions: asset, partition and error of each that could not be computed.
         failed_checks: name and severity of the asset checks that did not pass.
         stopped_at_budget: whether the budget ended before the questions did.
         llm: what was asked of a model by this run, per label type.
@@ -49,9 +50,11 @@ class PipelineOutcome:
     labels_changed: int
     quarantined: int
     set_aside: Sequence[tuple[str, str]]
+    unread_sources: Sequence[str]
     embedded: int
     partitions_computed: Mapping[str, int]
     rows_computed: Mapping[str, int]
+    failed_partitions: Sequence[tuple[str, PartitionKey, str]]
     failed_checks: Sequence[tuple[str, str]]
     stopped_at_budget: bool
     llm: Sequence[Mapping[str, Any]]
@@ -109,17 +112,15 @@ def run_pipeline(
             "dead_letters": dead_letters,
         }
         resources = {"selection": {"config": selection}}
-        harmonized = _execute(instance, harmonize_job.name, resources, log_level)
+        run_id = make_new_run_id()
+        try:
+            harmonized = _execute(instance, harmonize_job.name, resources, log_level, run_id)
+        except PartitionsFailedError:
+            totals = _totals_of_tables(harmonizer, run_id)
+        else:
+            totals = _totals_of_run(harmonized)
         checked = _execute(instance, check_job.name, {}, log_level)
     metadata = _metadata_by_asset(ingested)
-    totals = {
-        asset: harmonized.output_for_node(node)
-        for asset, node in (
-            ("similarity_matches", "score"),
-            ("llm_verdicts", "judge"),
-            ("outliers", "publish"),
-        )
-    }
     return PipelineOutcome(
         words_changed=metadata["words"]["inserted"] + metadata["words"]["updated"],
         labels_changed=metadata["labels"]["inserted"] + metadata["labels"]["updated"],
@@ -127,16 +128,21 @@ def run_pipeline(
         set_aside=[
             (batch["source"], batch["error"]) for batch in metadata["quarantine"]["set_aside"]
         ],
+        unread_sources=list(metadata["quarantine"]["unread_sources"]),
         embedded=metadata["word_embeddings"]["embedded"],
         partitions_computed={asset: total["computed"] for asset, total in totals.items()},
         rows_computed={asset: total["rows"] for asset, total in totals.items()},
+        failed_partitions=[
+            (row["asset"], PartitionKey(row["label_type"], row["merchant_key"]), row["error"])
+            for row in harmonizer.failed_partitions(run_id)
+        ],
         failed_checks=[
             (evaluation.check_name, evaluation.severity.value)
             for evaluation in checked.get_asset_check_evaluations()
             if not evaluation.passed
         ],
-        stopped_at_budget=bool(totals["llm_verdicts"]["stopped_at_budget"]),
-        llm=harmonizer.usage(harmonized.run_id),
+        stopped_at_budget=bool(totals["llm_verdicts"].get("stopped_at_budget")),
+        llm=harmonizer.usage(run_id),
         counts=harmonizer.counts(),
     )
 
@@ -162,6 +168,22 @@ def run_submit(
         submitted = _execute(instance, submit_job.name, resources, log_level)
     ids: list[str] = submitted.output_for_node("submit")
     return ids
+
+
+def _totals_of_run(result: ExecuteInProcessResult) -> dict[AssetName, dict[str, int]]:
+    nodes = zip(ASSETS, ("score", "judge", "publish"), strict=True)
+    return {asset: result.output_for_node(node) for asset, node in nodes}
+
+
+def _totals_of_tables(harmonizer: Harmonizer, run_id: str) -> dict[AssetName, dict[str, int]]:
+    """What a run has computed although it failed in the end."""
+    rows = harmonizer.warehouse.query(
+        "SELECT asset, count(*) AS computed, sum(labels)::BIGINT AS rows "
+        "FROM partition_state WHERE run_id = $run_id GROUP BY asset",
+        {"run_id": run_id},
+    ).to_pylist()
+    found = {row["asset"]: row for row in rows}
+    return {asset: found.get(asset, {"computed": 0, "rows": 0}) for asset in ASSETS}
 
 
 def _selection(
@@ -202,42 +224,14 @@ def run_plan(
     return Plan(**planned.output_for_node("plan"))
 
 
-def fail_abandoned_runs(instance: DagsterInstance) -> list[str]:
-    """Mark runs as failed whose process is gone; the ids of those runs.
-
-    A killed process cannot say so itself, and the UI would show its run as running for ever.
-    """
-    unfinished = [
-        DagsterRunStatus.NOT_STARTED,
-        DagsterRunStatus.STARTING,
-        DagsterRunStatus.STARTED,
-        DagsterRunStatus.CANCELING,
-    ]
-    abandoned = []
-    for run in instance.get_runs(RunsFilter(statuses=unfinished)):
-        if _PID_TAG in run.tags and not _is_alive(
-            int(run.tags[_PID_TAG]), run.tags.get(_STARTED_TAG, "")
-        ):
-            instance.report_run_failed(run, "The process that executed this run was killed.")
-            abandoned.append(run.run_id)
-    return abandoned
-
-
-def _is_alive(pid: int, started: str) -> bool:
-    try:
-        return started == _process_started(pid)
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _process_started(pid: int) -> str:
-    return f"{psutil.Process(pid).create_time():.2f}"
-
-
 def _execute(
-    instance: DagsterInstance, name: str, resources: Mapping[str, Any], log_level: str
+    instance: DagsterInstance,
+    name: str,
+    resources: Mapping[str, Any],
+    log_level: str,
+    run_id: str | None = None,
 ) -> ExecuteInProcessResult:
-    run_id = make_new_run_id()
+    run_id = run_id or make_new_run_id()
     try:
         return defs.resolve_job_def(name).execute_in_process(
             instance=instance,
@@ -246,7 +240,8 @@ def _execute(
                 "resources": dict(resources),
                 "loggers": {"console": {"config": {"log_level": log_level}}},
             },
-            tags={_PID_TAG: str(os.getpid()), _STARTED_TAG: _process_started(os.getpid())},
+            # Whoever killed a command says when it is to go on; the daemon does not.
+            tags={**process_tags(), MAX_RETRIES_TAG: "0"},
         )
     except HarmonizerError:
         raise

@@ -18,7 +18,9 @@ from dagster import (
     run_failure_sensor,
     sensor,
 )
+from dagster._core.storage.tags import MAX_RETRIES_TAG
 
+from harmonizer_assets.abandoned_runs import fail_abandoned_runs
 from harmonizer_assets.jobs import arrivals_job, collect_job, retry_job
 from harmonizer_assets.resources import HarmonizerResource
 
@@ -28,7 +30,6 @@ _ATTEMPTS = 3
 _WEBHOOK_SECONDS = 10.0
 _UNFINISHED = (
     DagsterRunStatus.QUEUED,
-    DagsterRunStatus.NOT_STARTED,
     DagsterRunStatus.STARTING,
     DagsterRunStatus.STARTED,
     DagsterRunStatus.CANCELING,
@@ -39,19 +40,26 @@ _UNFINISHED = (
     job=arrivals_job,
     minimum_interval_seconds=5,
     default_status=DefaultSensorStatus.RUNNING,
-    description="Watches the inbox; has what arrives ingested and the partitions that it touches "
-    "brought up to date, in one run.",
+    description="Watches the inbox, and the bucket and tables that the settings name; has what "
+    "arrives ingested and the partitions that it touches brought up to date, in one run.",
 )
 def new_labels_sensor(
     context: SensorEvaluationContext, harmonizer: HarmonizerResource
 ) -> Iterator[RunRequest | SkipReason]:
-    """Request one run for all that waits in the inbox, one run at a time.
+    """Request one run for all that has arrived, one run at a time.
 
-    There is no cursor that could run ahead of the work: the inbox itself is the queue. A batch
+    There is no cursor that could run ahead of the work: the inbox itself is the queue, and buckets
+    and tables count as taken once they have been copied into it. A batch
     leaves it in the moment that its rows are in the tables, and a run that fails after that is
     requested again until it has brought the touched partitions up to date, three times at most.
     """
-    last = _last_runs(context, arrivals_job.name)
+    # A run that is not even queued is what a killed daemon has left: asked for again by the same
+    # key, Dagster queues it.
+    last = [
+        run
+        for run in _last_runs(context, arrivals_job.name)
+        if run.status != DagsterRunStatus.NOT_STARTED
+    ]
     if last and last[0].status in _UNFINISHED:
         yield SkipReason(f"run {last[0].run_id} is under way; what arrives meanwhile waits")
         return
@@ -60,9 +68,11 @@ def new_labels_sensor(
         if run.status != DagsterRunStatus.FAILURE:
             break
         failures += 1
-    waiting = harmonizer.open().waiting_batches()
+    waiting, errors = harmonizer.open().waiting_batches()
+    for error in errors:
+        context.log.error(str(error))
     if waiting is None and not failures:
-        yield SkipReason("nothing waits in the inbox")
+        yield SkipReason("nothing has arrived")
         return
     same = bool(last) and waiting in (None, last[0].tags.get(ARRIVAL_TAG))
     if failures >= _ATTEMPTS and same:
@@ -73,7 +83,22 @@ def new_labels_sensor(
         return
     arrival = waiting or last[0].tags.get(ARRIVAL_TAG, "retry")
     after = f"after-{last[0].run_id}" if failures else "first"
-    yield RunRequest(run_key=f"{arrival}-{after}", tags={ARRIVAL_TAG: arrival})
+    # This sensor asks again itself; the daemon's own retries would come on top.
+    tags = {ARRIVAL_TAG: arrival, MAX_RETRIES_TAG: "0"}
+    yield RunRequest(run_key=f"{arrival}-{after}", tags=tags)
+
+
+@sensor(
+    minimum_interval_seconds=20,
+    default_status=DefaultSensorStatus.RUNNING,
+    description="Marks runs as failed whose process was killed; the daemon retries them.",
+)
+def abandoned_runs(context: SensorEvaluationContext) -> SkipReason:
+    """Nobody else notices when the server that started a run is killed together with it."""
+    failed = fail_abandoned_runs(context.instance)
+    for run_id in failed:
+        context.log.warning(f"run {run_id}: its process is gone")
+    return SkipReason(f"{len(failed)} runs had been abandoned")
 
 
 @sensor(
@@ -126,7 +151,7 @@ def run_failure_alert(context: RunFailureSensorContext) -> None:
 
 def _last_runs(context: SensorEvaluationContext, job_name: str) -> list[DagsterRun]:
     """The last runs of a job, newest first."""
-    return list(context.instance.get_runs(RunsFilter(job_name=job_name), limit=_ATTEMPTS))
+    return list(context.instance.get_runs(RunsFilter(job_name=job_name), limit=_ATTEMPTS + 1))
 
 
 @sensor(

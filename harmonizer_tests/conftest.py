@@ -1,11 +1,14 @@
-"""Fixtures: a home of its own for every test, small receipts, and the real data where it is."""
+"""Fixtures: a home of its own for every test; PostgreSQL and the real data where they are."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
+from benchmarks.postgres import UnreachableError, temporary_database
 from harmonizer_assets.core.harmonizer import Harmonizer
 from harmonizer_assets.core.home import Home
 
@@ -31,3 +34,25 @@ def sroie() -> Path:
     if not SROIE.is_dir():
         pytest.skip("the shared data (sroie_dev) is not beside this checkout")
     return SROIE
+
+
+@pytest.fixture
+def postgres_url() -> Iterator[str]:
+    with reachable_database() as url:
+        yield url
+
+
+@pytest.fixture
+def second_postgres_url() -> Iterator[str]:
+    with reachable_database() as url:
+        yield url
+
+
+@contextmanager
+def reachable_database() -> Iterator[str]:
+    with ExitStack() as stack:
+        try:
+            url = stack.enter_context(temporary_database())
+        except UnreachableError as error:
+            pytest.skip(str(error))
+        yield url

@@ -5,16 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+from dagster import AssetKey, DagsterInstance
+from dagster._core.execution.backfill import BulkActionStatus
 
 from harmonizer_assets.core.harmonizer import Harmonizer
 from harmonizer_assets.core.home import Home
@@ -22,8 +18,12 @@ from harmonizer_assets.core.merchants import merchant_key
 from harmonizer_assets.instance import open_instance
 from harmonizer_assets.runs import run_pipeline
 from harmonizer_tests.receipts import shop_receipts
+from harmonizer_tests.served import Served, wait_for
 
 pytestmark = pytest.mark.browser
+
+TRAP = "![TOTAL](http://evil.invalid/x.png)"
+"""A word of a receipt that would have a careless page load a picture from another host."""
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
@@ -44,37 +44,18 @@ def site(tmp_path_factory):
     before = os.environ.get("HARMONIZER_HOME")
     os.environ["HARMONIZER_HOME"] = str(home.root)
     harmonizer = Harmonizer(home)
-    shop_receipts(["Trader Joe's", "日本 <b>Shop</b>"]).submit(harmonizer, folder)
+    receipts = shop_receipts(["Trader Joe's", "日本 <b>Shop</b>"])
+    for word in receipts.words:
+        if word["text"] == "TOTAL":
+            word["text"] = TRAP
+    receipts.submit(harmonizer, folder)
     run_pipeline(harmonizer, judge="offline", log_level="CRITICAL")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "harmonizer_assets.cli", "--home", str(home.root), "ui"]
-    log = (folder / "ui.log").open("w")
-    process = subprocess.Popen(
-        [*command, "--port", str(port)],
-        stdout=log,
-        stderr=log,
-        cwd=Path(__file__).parents[1],
-        start_new_session=True,
-    )
-    address = f"http://127.0.0.1:{port}"
+    served = Served(home, folder / "ui.log")
     try:
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"{address}/server_info", timeout=2).read()
-                break
-            except (urllib.error.URLError, OSError):
-                assert process.poll() is None, (folder / "ui.log").read_text()
-                time.sleep(0.5)
-        yield address, harmonizer
+        served.start()
+        yield served.address, harmonizer
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-        log.close()
+        served.stop()
         if before is not None:
             os.environ["HARMONIZER_HOME"] = before
 
@@ -90,10 +71,11 @@ def page(site):
         page = browser.new_page(viewport={"width": 1500, "height": 950})
         page.set_default_timeout(60_000)
         hosts: set[str] = set()
-        page.on("request", lambda request: hosts.add(request.url.split("/")[2]))
+        page.context.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
         yield page
         browser.close()
-        assert hosts <= {site[0].removeprefix("http://")}
+        # Pictures are inside the page: their addresses name no host.
+        assert {host.partition(":")[0] for host in hosts} <= {"127.0.0.1", ""}
 
 
 def screenshot(page, name: str) -> None:
@@ -143,3 +125,92 @@ def test_the_runs_of_the_command_line_are_shown_as_successes(site, page):
     with open_instance(site[1].home) as instance:
         assert len(instance.get_runs()) == 3
     screenshot(page, "runs")
+
+
+def choose(page, dialog, dimension: int, name: str) -> None:
+    """Select one partition of a dimension in Dagster's dialog."""
+    dialog.get_by_text("Select a partition or create one").nth(dimension).click()
+    page.get_by_role("menu").locator("span", has_text=name).first.click()
+    page.keyboard.press("Escape")
+
+
+def materializations(instance: DagsterInstance, asset: str, key: str) -> int:
+    records = instance.fetch_materializations(AssetKey(asset), limit=1_000).records
+    return sum(record.partition_key == key for record in records)
+
+
+def test_a_partition_is_materialized_from_the_ui(site, page):
+    shop = merchant_key("Trader Joe's")
+    with open_instance(site[1].home) as instance:
+        before = materializations(instance, "outliers", f"DATE|{shop}")
+        page.goto(f"{site[0]}/assets/outliers?view=partitions")
+        page.get_by_role("button", name="Materialize").first.click()
+        dialog = page.get_by_role("dialog")
+        choose(page, dialog, 1, shop[:10])
+        choose(page, dialog, 0, "DATE")
+        screenshot(page, "materialize")
+        dialog.get_by_role("button", name="Launch 1 run").click()
+        wait_for(lambda: materializations(instance, "outliers", f"DATE|{shop}") == before + 1)
+
+
+def test_a_backfill_of_one_label_type_is_launched_and_finishes(site, page):
+    shops = {partition.merchant_key for partition in site[1].partitions()}
+    with open_instance(site[1].home) as instance:
+        before = {shop: materializations(instance, "outliers", f"TIME|{shop}") for shop in shops}
+        page.goto(f"{site[0]}/assets/outliers?view=lineage&lineageScope=upstream&lineageDepth=2")
+        page.get_by_role("button", name="Materialize all").click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_role("button", name="All").nth(1).click()
+        choose(page, dialog, 0, "TIME")
+        dialog.get_by_role("button", name=re.compile("Launch")).click()
+        wait_for(lambda: bool(instance.get_backfills()))
+        [backfill] = instance.get_backfills()
+        wait_for(
+            lambda: (
+                instance.get_backfill(backfill.backfill_id).status
+                == BulkActionStatus.COMPLETED_SUCCESS
+            )
+        )
+        after = {shop: materializations(instance, "outliers", f"TIME|{shop}") for shop in shops}
+        assert after == {shop: count + 1 for shop, count in before.items()}
+        page.goto(f"{site[0]}/runs/b/{backfill.backfill_id}")
+        page.get_by_text("Completed").first.wait_for()
+        screenshot(page, "backfill")
+
+
+@pytest.mark.parametrize("picture", ["similarity_distribution", "heat_map", "cost_against_finds"])
+def test_the_story_of_a_run_is_told_by_numbers_and_pictures(site, page, picture):
+    page.goto(f"{site[0]}/assets/harmonization_report")
+    for name in ("labels", "outliers", "asked", "cached", "cost_usd", "seconds"):
+        page.get_by_text(name, exact=True).first.wait_for()
+    row = page.locator("tr", has=page.get_by_text(picture, exact=True))
+    row.get_by_text("[Show Markdown]").click()
+    image = page.get_by_role("dialog").locator("img")
+    image.wait_for()
+    assert image.evaluate("image => image.complete && image.naturalWidth > 200")
+    screenshot(page, picture)
+
+
+def test_the_numbers_of_runs_are_plotted(site, page):
+    run_pipeline(site[1], judge="offline", refresh=True, log_level="CRITICAL")
+    page.goto(f"{site[0]}/assets/harmonization_report")
+    page.get_by_text("Plots", exact=True).click()
+    page.locator("canvas").first.wait_for()
+    assert page.locator("canvas").count() >= 6
+    screenshot(page, "plots")
+
+
+def test_text_of_receipts_is_shown_as_it_is_and_loads_nothing(site, page):
+    page.goto(f"{site[0]}/assets/harmonization_report")
+    row = page.locator("tr", has=page.get_by_text("summary", exact=True))
+    row.get_by_text(TRAP).first.wait_for()
+    assert page.locator("img[src*=evil], a[href*=evil]").count() == 0
+    screenshot(page, "summary")
+
+
+def test_the_report_opens_from_its_link(site, page):
+    run_pipeline(site[1], judge="offline", refresh=True, log_level="CRITICAL")
+    page.goto(f"{site[0]}/assets/harmonization_report")
+    with page.context.expect_page() as opened:
+        page.get_by_text(re.compile(r"^http://127\.0\.0\.1:\d+/[0-9a-f-]+\.html$")).click()
+    opened.value.get_by_role("heading", name="Harmonization report").wait_for()

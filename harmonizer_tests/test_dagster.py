@@ -1,19 +1,31 @@
 from __future__ import annotations
 
 import pytest
-from dagster import AssetKey, AssetSelection, DagsterInstance, DagsterRunStatus
+from dagster import (
+    AssetKey,
+    AssetMaterialization,
+    AssetSelection,
+    DagsterInstance,
+    DagsterRunStatus,
+)
+from dagster._core.definitions.data_version import CachingStaleStatusResolver
+from dagster._core.loader import LoadingContextForTest
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
 )
 
+from harmonizer_assets.abandoned_runs import fail_abandoned_runs
+from harmonizer_assets.columns import OUTLIERS, SIMILARITY_MATCHES
+from harmonizer_assets.core.errors import JudgeError
 from harmonizer_assets.core.merchants import merchant_key
 from harmonizer_assets.core.partitions import PartitionKey
 from harmonizer_assets.definitions import defs
 from harmonizer_assets.event_log import BatchingSqliteEventLogStorage
 from harmonizer_assets.instance import open_instance
+from harmonizer_assets.lineage import CODE_VERSIONS
 from harmonizer_assets.partitions import from_dagster, to_dagster
-from harmonizer_assets.runs import fail_abandoned_runs, run_pipeline
+from harmonizer_assets.runs import run_pipeline
 from harmonizer_tests.receipts import Receipts, shop_receipts, table
 
 PARTITIONED = ("similarity_matches", "llm_verdicts", "outliers")
@@ -95,7 +107,10 @@ def test_there_are_checks_on_counts_coverage_quarantine_and_dead_letters():
         ("outliers", "counts_reconcile"),
         ("outliers", "unresolved_share"),
         ("outliers", "all_partitions_current"),
+        ("outliers", "no_failed_partitions"),
+        ("outliers", "outlier_rate_steady"),
         ("llm_verdicts", "no_dead_letters"),
+        ("llm_verdicts", "verdicts_steady"),
         ("quarantine", "quarantine_is_empty"),
         ("labels", "no_contradictions"),
         ("word_embeddings", "embeddings_complete"),
@@ -215,9 +230,9 @@ def test_a_failed_step_fails_the_run_and_keeps_what_was_finished(
     shop_receipts().submit(harmonizer, tmp_path)
     monkeypatch.setattr(
         "harmonizer_assets.core.verdicts.OfflineJudging.judge",
-        lambda self, chunk: (_ for _ in ()).throw(RuntimeError("broken")),
+        lambda self, chunk: (_ for _ in ()).throw(JudgeError("the judge is gone")),
     )
-    with pytest.raises(Exception, match="RuntimeError: broken"):
+    with pytest.raises(JudgeError, match="the judge is gone"):
         run_pipeline(harmonizer, judge="offline")
     assert shown(instance, "similarity_matches") == set(harmonizer.partitions())
     assert DagsterRunStatus.FAILURE in {run.status for run in instance.get_runs()}
@@ -238,3 +253,68 @@ def test_quarantined_rows_make_a_check_warn(harmonizer, tmp_path):
     outcome = run_pipeline(harmonizer, judge="offline")
     assert outcome.quarantined == 1
     assert outcome.failed_checks == [("quarantine_is_empty", "WARN")]
+
+
+def stale_causes(instance: DagsterInstance, asset: str, partition: PartitionKey | None = None):
+    """Why the UI would call an asset, or a partition of it, out of date."""
+    resolver = CachingStaleStatusResolver(
+        instance, defs.resolve_asset_graph(), LoadingContextForTest(instance)
+    )
+    key = None if partition is None else str(to_dagster(partition))
+    return [cause.reason for cause in resolver.get_stale_causes(AssetKey(asset), key)]
+
+
+def test_after_a_run_nothing_is_out_of_date_in_the_ui(harmonizer, tmp_path, instance):
+    shop_receipts().submit(harmonizer, tmp_path)
+    run_pipeline(harmonizer, judge="offline")
+    partition = PartitionKey("DATE", merchant_key("Alpha Mart"))
+    for asset in PARTITIONED:
+        assert stale_causes(instance, asset, partition) == []
+    for asset in ("word_embeddings", "receipt_alarms", "label_patterns", "harmonization_report"):
+        assert stale_causes(instance, asset) == []
+
+
+def test_a_changed_prompt_outdates_the_verdicts_and_not_the_scores(
+    harmonizer, tmp_path, instance, monkeypatch
+):
+    shop_receipts().submit(harmonizer, tmp_path)
+    monkeypatch.setitem(CODE_VERSIONS, "llm_verdicts", "an older prompt")
+    run_pipeline(harmonizer, judge="offline")
+    partition = PartitionKey("DATE", merchant_key("Alpha Mart"))
+    assert stale_causes(instance, "similarity_matches", partition) == []
+    assert stale_causes(instance, "llm_verdicts", partition) == ["has a new code version"]
+
+
+def test_a_newer_score_outdates_the_verdict_of_its_partition_alone(harmonizer, tmp_path, instance):
+    shop_receipts().submit(harmonizer, tmp_path)
+    run_pipeline(harmonizer, judge="offline")
+    alpha, beta = (PartitionKey("DATE", merchant_key(name)) for name in ("Alpha Mart", "Beta Cafe"))
+    instance.report_runless_asset_event(
+        AssetMaterialization(
+            "similarity_matches",
+            partition=str(to_dagster(alpha)),
+            tags={"dagster/data_version": "another"},
+        )
+    )
+    assert stale_causes(instance, "llm_verdicts", alpha) == ["has a new dependency data version"]
+    assert stale_causes(instance, "llm_verdicts", beta) == []
+
+
+def test_the_columns_say_which_columns_they_come_from(harmonizer, tmp_path, instance):
+    shop_receipts().submit(harmonizer, tmp_path)
+    run_pipeline(harmonizer, judge="offline")
+    for asset, schema in (("similarity_matches", SIMILARITY_MATCHES), ("outliers", OUTLIERS)):
+        latest = instance.get_latest_materialization_event(AssetKey(asset)).asset_materialization
+        lineage = latest.metadata["dagster/column_lineage"].value.deps_by_column
+        assert {*lineage} <= {column.name for column in schema.columns}
+        assert lineage["merchant_key"]
+
+
+def test_assets_that_should_keep_coming_have_a_freshness_policy():
+    graph = defs.resolve_asset_graph()
+    watched = {
+        key.to_user_string()
+        for key in graph.get_all_asset_keys()
+        if graph.get(key).freshness_policy is not None
+    }
+    assert watched == {"labels", *PARTITIONED, "harmonization_report"}

@@ -22,7 +22,7 @@ from harmonizer_assets.core.errors import InputError
 from harmonizer_assets.core.harmonizer import Harmonizer
 from harmonizer_assets.core.home import Home
 from harmonizer_assets.definitions import defs
-from harmonizer_assets.instance import open_instance
+from harmonizer_assets.instance import LLM_POOL, open_instance
 from harmonizer_assets.materializations import reported_versions
 from harmonizer_assets.partitions import from_dagster
 from harmonizer_assets.progress import listen, stop_listening
@@ -74,7 +74,7 @@ def test_every_partition_carries_counts_rates_and_its_worst_outliers(shop, insta
     for partition in suspicious:
         metadata = found[partition].metadata
         assert metadata["labels"].value == 5
-        assert metadata["outlier"].value == 1
+        assert metadata["outliers"].value == 1
         assert metadata["outlier_rate"].value == 0.2
         [record] = metadata["worst_outliers"].value.records
         assert record.data["line"] == "TOTAL [13.50]"
@@ -316,3 +316,37 @@ def test_the_ui_serves_the_graph_and_stops_when_asked_even_from_a_background_job
             process.wait(timeout=60)
         finally:
             process.kill()
+
+
+# Pools
+
+
+def test_steps_that_may_ask_a_model_take_turns_over_all_runs(home):
+    asking = {
+        (name, node.name)
+        for name in ("harmonize_partitions", "harmonize_arrivals", "collect_batches")
+        for node in defs.resolve_job_def(name).nodes
+        if LLM_POOL in node.definition.pools
+    }
+    assert {name for _, name in asking} == {"judge"}
+    assert len(asking) == 3
+    with open_instance(home) as instance:
+        storage = instance.event_log_storage
+        storage.initialize_concurrency_limit_to_default(LLM_POOL)
+        assert storage.claim_concurrency_slot(LLM_POOL, "run-1", "judge").is_claimed
+        assert not storage.claim_concurrency_slot(LLM_POOL, "run-2", "judge").is_claimed
+
+
+def test_a_killed_run_gives_back_its_place_in_the_pool(home, harmonizer, tmp_path):
+    with open_instance(home) as instance:
+        killed = instance.create_run_for_job(
+            defs.resolve_job_def("harmonize_partitions"),
+            status=DagsterRunStatus.STARTED,
+            tags={"harmonizer/pid": "999999999", "harmonizer/process_started": "1.00"},
+        )
+        storage = instance.event_log_storage
+        storage.initialize_concurrency_limit_to_default(LLM_POOL)
+        assert storage.claim_concurrency_slot(LLM_POOL, killed.run_id, "judge").is_claimed
+    shop_receipts(("Alpha",), 2).submit(harmonizer, tmp_path)
+    outcome = run_pipeline(harmonizer, judge="offline", log_level="CRITICAL")
+    assert outcome.counts.labels == 24

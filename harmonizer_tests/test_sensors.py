@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -16,6 +17,7 @@ from dagster import (
     build_sensor_context,
 )
 
+from harmonizer_assets.abandoned_runs import process_tags
 from harmonizer_assets.core.harmonizer import Harmonizer
 from harmonizer_assets.core.ingest import submit_batch
 from harmonizer_assets.core.merchants import merchant_key
@@ -23,7 +25,12 @@ from harmonizer_assets.definitions import defs
 from harmonizer_assets.instance import open_instance
 from harmonizer_assets.materializations import reported_versions
 from harmonizer_assets.resources import HarmonizerResource
-from harmonizer_assets.sensors import dead_letter_sensor, new_labels_sensor, run_failure_alert
+from harmonizer_assets.sensors import (
+    abandoned_runs,
+    dead_letter_sensor,
+    new_labels_sensor,
+    run_failure_alert,
+)
 from harmonizer_tests.receipts import Receipts, shop_receipts, table
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -115,6 +122,15 @@ def test_while_a_run_is_under_way_arrivals_wait_and_are_not_lost(instance, home,
     assert "is under way" in tick(instance).skip_message
     instance.report_run_canceled(running, "stopped")
     assert isinstance(tick(instance), RunRequest)
+
+
+def test_a_run_that_a_killed_daemon_has_made_but_not_queued_is_asked_for_by_the_same_key(
+    instance, home, tmp_path
+):
+    drop(home, tmp_path / "a", shop_receipts())
+    request = tick(instance)
+    run_with_status(instance, DagsterRunStatus.NOT_STARTED, **request.tags)
+    assert tick(instance).run_key == request.run_key
 
 
 def test_a_run_that_failed_after_ingest_is_asked_for_again(instance, home, tmp_path):
@@ -240,3 +256,26 @@ def test_schedules_are_off_until_somebody_turns_them_on():
     schedules = defs.schedules or []
     assert {schedule.name for schedule in schedules} == {"nightly_catch_up", "weekly_check"}
     assert {schedule.default_status for schedule in schedules} == {DefaultScheduleStatus.STOPPED}
+
+
+def test_a_run_whose_process_is_gone_is_marked_as_failed_within_a_tick(instance):
+    gone = {"harmonizer/pid": "999999999", "harmonizer/process_started": "1.00"}
+    killed = run_with_status(instance, DagsterRunStatus.STARTED, **gone)
+    alive = run_with_status(instance, DagsterRunStatus.STARTED, **process_tags())
+    elsewhere = run_with_status(
+        instance, DagsterRunStatus.STARTED, **{**gone, "harmonizer/host": "another"}
+    )
+    answer = abandoned_runs(build_sensor_context(instance=instance))
+    assert answer.skip_message == "1 runs had been abandoned"
+    statuses = [instance.get_run_by_id(run.run_id).status for run in (killed, alive, elsewhere)]
+    assert statuses == [
+        DagsterRunStatus.FAILURE,
+        DagsterRunStatus.STARTED,
+        DagsterRunStatus.STARTED,
+    ]
+
+
+def test_every_run_says_which_process_executes_it(instance, home, tmp_path):
+    drop(home, tmp_path / "a", shop_receipts(("Alpha",), 2))
+    result = run_of(instance, tick(instance))
+    assert instance.get_run_by_id(result.run_id).tags["harmonizer/pid"] == str(os.getpid())

@@ -1,47 +1,44 @@
 """The partitioned assets: similarity, verdicts and outliers of label type x merchant."""
 
-from collections import Counter
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Literal
 
 from dagster import (
     AssetExecutionContext,
+    AssetKey,
     AssetSpec,
     BackfillPolicy,
     Config,
     MaterializeResult,
+    TableSchema,
     asset,
+    multi_asset,
 )
 
 from harmonizer_assets import columns
-from harmonizer_assets.assets.ingest import OWNERS
-from harmonizer_assets.core.harmonizer import AssetName
-from harmonizer_assets.core.llm.wire import PROMPT_VERSION
+from harmonizer_assets.assets.ingest import OWNERS, STALE_AFTER_DAYS
+from harmonizer_assets.core.harmonizer import ASSETS, AssetName
 from harmonizer_assets.core.partitions import PartitionKey
-from harmonizer_assets.core.scoring import SCORER_VERSION
+from harmonizer_assets.core.results import PartitionResult
+from harmonizer_assets.instance import LLM_POOL
+from harmonizer_assets.lineage import CODE_VERSIONS, UPSTREAM
 from harmonizer_assets.materializations import (
-    add_partition_metadata,
-    partition_metadata,
-    pattern_metadata,
-    report_usage,
+    fail_run,
+    materialize_partitions,
+    report_materializations,
 )
+from harmonizer_assets.metadata import pattern_metadata
 from harmonizer_assets.partitions import from_dagster, label_type_by_merchant
-from harmonizer_assets.progress import LogProgress
 from harmonizer_assets.resources import HarmonizerResource, JudgeOptions, named_judge
 
 GROUP = "harmonize"
 
 
-class RefreshConfig(Config):
+class HarmonizeConfig(Config):
     """How partitions are computed."""
 
     refresh: bool = False
     """Compute partitions again although their labels have not changed."""
-
-
-class JudgeConfig(RefreshConfig):
-    """How partitions are judged."""
-
     judge: Literal["settings", "offline", "openai"] = "settings"
     """Who decides what similarity leaves open: one of the judges, or as the settings say."""
     options: JudgeOptions = JudgeOptions()
@@ -50,87 +47,121 @@ class JudgeConfig(RefreshConfig):
 
 llm_usage = AssetSpec(
     "llm_usage",
-    deps=["llm_verdicts"],
+    deps=UPSTREAM["llm_usage"],
     description="Calls, tokens and cost of each run that asks a model, per label type.",
     group_name=GROUP,
     owners=OWNERS,
     kinds={"duckdb"},
-    code_version="1",
+    code_version=CODE_VERSIONS["llm_usage"],
     metadata={"dagster/column_schema": columns.LLM_USAGE},
 )
 
 llm_plan = AssetSpec(
     "llm_plan",
-    deps=["similarity_matches"],
+    deps=UPSTREAM["llm_plan"],
     description="What asking a model would take, by the job plan_verdicts; it spends nothing.",
     group_name=GROUP,
     owners=OWNERS,
     kinds={"duckdb"},
-    code_version="1",
+    code_version=CODE_VERSIONS["llm_plan"],
 )
 
 
-@asset(
-    deps=["word_embeddings", "suspicion_model"],
-    partitions_def=label_type_by_merchant,
+def _spec(name: AssetName, description: str, kinds: set[str], schema: TableSchema) -> AssetSpec:
+    return AssetSpec(
+        name,
+        deps=UPSTREAM[name],
+        # The step reports each partition itself as soon as its rows are committed.
+        skippable=True,
+        partitions_def=label_type_by_merchant,
+        description=description,
+        group_name=GROUP,
+        owners=OWNERS,
+        kinds=kinds,
+        code_version=CODE_VERSIONS[name],
+        freshness_policy=STALE_AFTER_DAYS,
+        metadata={"dagster/column_schema": schema},
+    )
+
+
+@multi_asset(
+    specs=[
+        _spec(
+            "similarity_matches",
+            "Evidence for and against each label, its outlier score and triage.",
+            {"duckdb", "chroma"},
+            columns.SIMILARITY_MATCHES,
+        ),
+        _spec(
+            "llm_verdicts",
+            "Decisions on the labels that similarity leaves open; answers are bought once.",
+            {"duckdb", "openai"},
+            columns.LLM_VERDICTS,
+        ),
+        _spec(
+            "outliers",
+            "Flagged and unresolved labels with reason, confidence and proposed label type.",
+            {"duckdb"},
+            columns.OUTLIERS,
+        ),
+    ],
+    can_subset=True,
     backfill_policy=BackfillPolicy.single_run(),
-    description="Evidence for and against each label, its outlier score and triage.",
-    group_name=GROUP,
-    owners=OWNERS,
-    kinds={"duckdb", "chroma"},
-    code_version=SCORER_VERSION,
-    metadata={"dagster/column_schema": columns.SIMILARITY_MATCHES},
+    pool=LLM_POOL,
 )
-def similarity_matches(
-    context: AssetExecutionContext, config: RefreshConfig, harmonizer: HarmonizerResource
-) -> MaterializeResult:
-    """Score the labels of the requested partitions."""
-    return _materialize(context, config, harmonizer, "similarity_matches")
+def harmonize(
+    context: AssetExecutionContext, config: HarmonizeConfig, harmonizer: HarmonizerResource
+) -> Iterator[MaterializeResult]:
+    """Compute those partitions of a run (one, or a range) that hold labels.
+
+    One step for the three assets: were they steps, Dagster would skip the later ones for all
+    partitions once one partition has failed. A range is a cross product, so it also names
+    partitions without labels; they say so.
+
+    Raises:
+        PartitionsFailedError: partitions have failed; all others are done and reported.
+    """
+    opened = harmonizer.open(config.options)
+    requested = [from_dagster(key) for key in context.partition_keys]
+    held = {*opened.partitions(), *opened.emptied_partitions()}
+    op_context = context.op_execution_context
+    failed: dict[PartitionKey, str] = {}
+    for asset_name in ASSETS:
+        if AssetKey(asset_name) not in context.selected_asset_keys:
+            continue
+        report = materialize_partitions(
+            op_context,
+            opened,
+            asset_name,
+            [partition for partition in requested if partition in held],
+            judge=named_judge(config.judge, opened),
+            refresh=config.refresh,
+        )
+        failed |= report.failed
+        report_materializations(
+            op_context,
+            asset_name,
+            [PartitionResult.empty(partition) for partition in requested if partition not in held],
+        )
+        context.log.info(
+            f"{asset_name}: {len(requested)} partitions requested, "
+            f"{sum(partition in held for partition in requested)} hold labels, "
+            f"{report.computed} computed, {len(report.failed)} failed: "
+            + ", ".join(f"{count} {outcome}" for outcome, count in sorted(report.outcomes.items()))
+        )
+    if opened.llm_totals.stopped_at_budget:
+        context.log.warning("stopped at the budget: run again to go on where this run stopped")
+    fail_run(failed)
+    yield from ()
 
 
 @asset(
-    deps=[similarity_matches],
-    partitions_def=label_type_by_merchant,
-    backfill_policy=BackfillPolicy.single_run(),
-    description="Decisions on the labels that similarity leaves open; answers are bought once.",
-    group_name=GROUP,
-    owners=OWNERS,
-    kinds={"duckdb", "openai"},
-    code_version=PROMPT_VERSION,
-    metadata={"dagster/column_schema": columns.LLM_VERDICTS},
-)
-def llm_verdicts(
-    context: AssetExecutionContext, config: JudgeConfig, harmonizer: HarmonizerResource
-) -> MaterializeResult:
-    """Judge the ambiguous labels of the requested partitions."""
-    return _materialize(context, config, harmonizer, "llm_verdicts")
-
-
-@asset(
-    deps=[llm_verdicts],
-    partitions_def=label_type_by_merchant,
-    backfill_policy=BackfillPolicy.single_run(),
-    description="Flagged and unresolved labels with reason, confidence and proposed label type.",
-    group_name=GROUP,
-    owners=OWNERS,
-    kinds={"duckdb"},
-    code_version="1",
-    metadata={"dagster/column_schema": columns.OUTLIERS},
-)
-def outliers(
-    context: AssetExecutionContext, config: JudgeConfig, harmonizer: HarmonizerResource
-) -> MaterializeResult:
-    """Write the outlier rows of the requested partitions."""
-    return _materialize(context, config, harmonizer, "outliers")
-
-
-@asset(
-    deps=[similarity_matches],
+    deps=UPSTREAM["merchant_alarms"],
     description="Receipts whose labels look like another merchant's: is the name wrong?",
     group_name=GROUP,
     owners=OWNERS,
     kinds={"duckdb"},
-    code_version="1",
+    code_version=CODE_VERSIONS["merchant_alarms"],
     metadata={"dagster/column_schema": columns.MERCHANT_ALARMS},
 )
 def merchant_alarms(harmonizer: HarmonizerResource) -> MaterializeResult:
@@ -139,12 +170,12 @@ def merchant_alarms(harmonizer: HarmonizerResource) -> MaterializeResult:
 
 
 @asset(
-    deps=[outliers],
+    deps=UPSTREAM["receipt_alarms"],
     description="Receipts on which many label types are wrong together: shifted columns.",
     group_name=GROUP,
     owners=OWNERS,
     kinds={"duckdb"},
-    code_version="1",
+    code_version=CODE_VERSIONS["receipt_alarms"],
     metadata={"dagster/column_schema": columns.RECEIPT_ALARMS},
 )
 def receipt_alarms(harmonizer: HarmonizerResource) -> MaterializeResult:
@@ -155,12 +186,12 @@ def receipt_alarms(harmonizer: HarmonizerResource) -> MaterializeResult:
 
 
 @asset(
-    deps=[outliers],
+    deps=UPSTREAM["label_patterns"],
     description="Wrong labels that recur, to be accepted as rules with `harmonizer rules accept`.",
     group_name=GROUP,
     owners=OWNERS,
     kinds={"duckdb"},
-    code_version="1",
+    code_version=CODE_VERSIONS["label_patterns"],
     metadata={"dagster/column_schema": columns.LABEL_PATTERNS},
 )
 def label_patterns(harmonizer: HarmonizerResource) -> MaterializeResult:
@@ -168,46 +199,3 @@ def label_patterns(harmonizer: HarmonizerResource) -> MaterializeResult:
     opened = harmonizer.open()
     opened.update_patterns()
     return MaterializeResult(metadata=pattern_metadata(opened))
-
-
-def _materialize(
-    context: AssetExecutionContext,
-    config: RefreshConfig,
-    resource: HarmonizerResource,
-    asset_name: AssetName,
-) -> MaterializeResult:
-    """Compute those partitions of a run (one, or a range) that hold labels.
-
-    A range is a cross product, so it also names partitions without labels; they say so.
-    """
-    asked = config if isinstance(config, JudgeConfig) else JudgeConfig()
-    harmonizer = resource.open(asked.options)
-    requested = [from_dagster(key) for key in context.partition_keys]
-    held = {*harmonizer.partitions(), *harmonizer.emptied_partitions()}
-    metadata: dict[PartitionKey, Mapping[str, Any]] = {
-        partition: {"labels": 0} for partition in requested
-    }
-    totals: Counter[str] = Counter()
-    computed = 0
-    for result in harmonizer.materialize(
-        asset_name,
-        [partition for partition in requested if partition in held],
-        judge=named_judge(asked.judge, harmonizer),
-        run_id=context.run_id,
-        refresh=config.refresh,
-        on_progress=LogProgress(context.log),
-    ):
-        metadata[result.partition] = partition_metadata(result)
-        totals.update(result.counts)
-        computed += result.changed
-    add_partition_metadata(context, metadata)
-    if asset_name == "llm_verdicts":
-        report_usage(context.op_execution_context, harmonizer)
-        if harmonizer.llm_totals.stopped_at_budget:
-            context.log.warning("stopped at the budget: run again to go on where this run stopped")
-    context.log.info(
-        f"{len(requested)} partitions requested, "
-        f"{sum(partition in held for partition in requested)} hold labels, {computed} computed: "
-        + ", ".join(f"{count} {outcome}" for outcome, count in sorted(totals.items()))
-    )
-    return MaterializeResult()

@@ -1,5 +1,6 @@
 """Assets of arriving data: words, labels and the rows that had to be set aside."""
 
+import datetime as dt
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,18 +9,24 @@ from dagster import (
     AssetSpec,
     DagsterInstance,
     DagsterLogManager,
+    FreshnessPolicy,
     MaterializeResult,
     multi_asset,
 )
 
 from harmonizer_assets import columns
 from harmonizer_assets.core.harmonizer import Harmonizer
+from harmonizer_assets.lineage import CODE_VERSIONS
 from harmonizer_assets.partitions import add_merchants
 from harmonizer_assets.progress import LogProgress
 from harmonizer_assets.resources import HarmonizerResource
 
 OWNERS = ["team:label-quality"]
 GROUP = "ingest"
+STALE_AFTER_DAYS = FreshnessPolicy.time_window(
+    fail_window=dt.timedelta(days=8), warn_window=dt.timedelta(days=2)
+)
+"""Days without any materialization: nothing arrives any more, or nothing computes."""
 
 
 @multi_asset(
@@ -30,7 +37,7 @@ GROUP = "ingest"
             group_name=GROUP,
             owners=OWNERS,
             kinds={"duckdb"},
-            code_version="1",
+            code_version=CODE_VERSIONS["words"],
             metadata={"dagster/column_schema": columns.WORDS},
         ),
         AssetSpec(
@@ -39,7 +46,8 @@ GROUP = "ingest"
             group_name=GROUP,
             owners=OWNERS,
             kinds={"duckdb"},
-            code_version="1",
+            freshness_policy=STALE_AFTER_DAYS,
+            code_version=CODE_VERSIONS["labels"],
             metadata={"dagster/column_schema": columns.LABELS},
         ),
         AssetSpec(
@@ -48,7 +56,7 @@ GROUP = "ingest"
             group_name=GROUP,
             owners=OWNERS,
             kinds={"duckdb"},
-            code_version="1",
+            code_version=CODE_VERSIONS["quarantine"],
             metadata={"dagster/column_schema": columns.QUARANTINE},
         ),
     ],
@@ -66,6 +74,11 @@ def ingest_inbox(
     instance: DagsterInstance, log: DagsterLogManager, harmonizer: Harmonizer
 ) -> dict[str, dict[str, Any]]:
     """Ingest the inbox and add new merchants; what the UI shows of each table."""
+    pulled, unread = harmonizer.pull_sources()
+    for problem in unread:
+        log.error(str(problem))
+    if pulled:
+        log.info(f"{pulled} batches copied into the inbox from buckets and tables")
     report = harmonizer.ingest_pending(LogProgress(log))
     partitions = harmonizer.partitions()
     new = add_merchants(instance, {key.merchant_key for key in partitions})
@@ -104,6 +117,7 @@ def ingest_inbox(
         **batches,
         "quarantined": report.total("quarantined"),
         "set_aside": [{"source": source, "error": error} for source, error in report.failed],
+        "unread_sources": [str(problem) for problem in unread],
         "dagster/row_count": counts.quarantined,
     }
     return shown

@@ -1,26 +1,24 @@
 """Detection quality as an asset: what was found against what is known to be wrong."""
 
-import base64
-
-from dagster import AssetExecutionContext, MarkdownMetadataValue, MaterializeResult, asset
+from dagster import AssetExecutionContext, MaterializeResult, asset
 
 from harmonizer_assets import columns
-from harmonizer_assets.assets.harmonize import outliers
 from harmonizer_assets.assets.ingest import OWNERS
 from harmonizer_assets.core.evaluation import figures
 from harmonizer_assets.core.plots import draw, write_plots
-from harmonizer_assets.materializations import quality_table
+from harmonizer_assets.lineage import CODE_VERSIONS, UPSTREAM
+from harmonizer_assets.metadata import picture, quality_table
 from harmonizer_assets.resources import HarmonizerResource
 
 
 @asset(
-    deps=[outliers],
+    deps=UPSTREAM["detection_quality"],
     description="Precision, recall, calibration and cost against a truth file, where the settings "
     "name one; tracked over runs in quality_history.",
     group_name="report",
     owners=OWNERS,
     kinds={"duckdb"},
-    code_version="1",
+    code_version=CODE_VERSIONS["detection_quality"],
     metadata={"dagster/column_schema": columns.QUALITY_HISTORY},
 )
 def detection_quality(
@@ -34,12 +32,7 @@ def detection_quality(
         return MaterializeResult(metadata={"truth": "none: set [evaluation] truth"})
     evaluation = opened.evaluate(truth, run_id=context.run_id)
     write_plots(evaluation, opened.home.reports / "quality")
-    images = {
-        name: MarkdownMetadataValue(
-            f"![{name}](data:image/png;base64,{base64.b64encode(image).decode()})"
-        )
-        for name, image in draw(evaluation).items()
-    }
+    images = {name: picture(image) for name, image in draw(evaluation).items()}
     return MaterializeResult(
         metadata={
             "truth": evaluation.truth_file,

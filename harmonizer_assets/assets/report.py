@@ -1,25 +1,30 @@
 """The harmonization report as an asset."""
 
+import time
+
 from dagster import AssetExecutionContext, MaterializeResult, asset
 
-from harmonizer_assets.assets.harmonize import label_patterns, outliers, receipt_alarms
-from harmonizer_assets.assets.ingest import OWNERS
-from harmonizer_assets.materializations import report_metadata
+from harmonizer_assets.assets.ingest import OWNERS, STALE_AFTER_DAYS
+from harmonizer_assets.lineage import CODE_VERSIONS, UPSTREAM
+from harmonizer_assets.metadata import report_metadata, run_metadata, started
 from harmonizer_assets.resources import HarmonizerResource
 
 
 @asset(
-    deps=[outliers, label_patterns, receipt_alarms],
+    deps=UPSTREAM["harmonization_report"],
     description="One HTML page that says what was found, readable without anything else.",
     group_name="report",
     owners=OWNERS,
     kinds={"html"},
-    code_version="1",
+    code_version=CODE_VERSIONS["harmonization_report"],
+    freshness_policy=STALE_AFTER_DAYS,
 )
 def harmonization_report(
     context: AssetExecutionContext, harmonizer: HarmonizerResource
 ) -> MaterializeResult:
     """Write the page of this run."""
-    return MaterializeResult(
-        metadata=report_metadata(harmonizer.open().write_report(context.run_id))
-    )
+    opened = harmonizer.open()
+    opened.record_run(context.run_id)
+    page = report_metadata(opened.home, opened.write_report(context.run_id))
+    seconds = time.time() - started(context)
+    return MaterializeResult(metadata=page | run_metadata(opened, context.run_id, seconds))
