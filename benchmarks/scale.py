@@ -1,0 +1,218 @@
+"""Measure how Dagster bears 18 label types x thousands of merchants, a third of them with labels.
+
+    python -m benchmarks.scale [--merchants 1000 5000]
+
+Each size gets a home of its own, harmonized once; then a web server with the daemon is started on
+it and asked what people ask: how long until the code is loaded, the partitions page and its counts,
+backfills of one label type and of everything, and the same work as one run of the job
+`harmonize_partitions`. Seconds throughout; what fails is told with its error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from harmonizer_assets.core.harmonizer import Harmonizer
+from harmonizer_assets.core.home import Home
+from harmonizer_assets.core.ingest import submit_batch
+from harmonizer_tests.receipts import LABEL_COLUMNS, WORD_COLUMNS, write_csv
+from harmonizer_tests.served import Served, wait_for
+
+SHARE: Final = 1 / 3
+PATIENCE: Final = 900.0
+PARTITIONS: Final = """
+query ($key: AssetKeyInput!) {
+    assetNodeOrError(assetKey: $key) {
+        ... on AssetNode {
+            partitionStats { numMaterialized numPartitions numFailed numMaterializing }
+            assetPartitionStatuses { __typename }
+            partitionKeysByDimension { name partitionKeys }
+        }
+    }
+}
+"""
+GRAPH: Final = """
+{ assetNodes { assetKey { path } partitionStats { numMaterialized numPartitions } } }
+"""
+STATUS: Final = """
+query ($id: String!) {
+    partitionBackfillOrError(backfillId: $id) {
+        ... on PartitionBackfill { status numPartitions runs(limit: 100) { id status } }
+    }
+}
+"""
+LAUNCH: Final = """
+mutation ($params: ExecutionParams!) {
+    launchRun(executionParams: $params) {
+        __typename
+        ... on LaunchRunSuccess { run { id } }
+        ... on PythonError { message }
+    }
+}
+"""
+RUN: Final = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--merchants", type=int, nargs="+", default=[1_000])
+    parser.add_argument("--seed", type=int, default=7)
+    options = parser.parse_args()
+    for merchants in options.merchants:
+        folder = Path(tempfile.mkdtemp(prefix="harmonizer-scale-"))
+        try:
+            print(json.dumps(measure(folder, merchants, options.seed), indent=2), flush=True)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def measure(folder: Path, merchants: int, seed: int) -> dict[str, Any]:
+    """Seconds of each thing that people wait for, with one number of merchants."""
+    home = Home(folder / "home").ensure()
+    os.environ["HARMONIZER_HOME"] = str(home.root)
+    harmonizer = Harmonizer(home)
+    submit_batch(home, *make_labels(folder, harmonizer.taxonomy.names, merchants, seed))
+    found: dict[str, Any] = {"merchants": merchants}
+    with timed(found, "first_run"):
+        command = [sys.executable, "-m", "harmonizer_assets.cli", "--home", str(home.root), "run"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    found["partitions"] = merchants * len(harmonizer.taxonomy.names)
+    found["partitions_with_labels"] = len(harmonizer.partitions())
+    with timed(found, "definition_load"):
+        load = "from harmonizer_assets.definitions import defs; defs.resolve_all_job_defs()"
+        subprocess.run([sys.executable, "-W", "ignore", "-c", load], check=True)
+    served = Served(home, folder / "ui.log")
+    with timed(found, "ui_start"):
+        served.start()
+    try:
+        key = {"path": ["outliers"]}
+        with timed(found, "partitions_page_cold"):
+            page = served.ask(PARTITIONS, key=key)["assetNodeOrError"]
+        with timed(found, "partitions_page_warm"):
+            served.ask(PARTITIONS, key=key)
+        with timed(found, "graph"):
+            served.ask(GRAPH)
+        found["page"] = page["partitionStats"]
+        keys = {
+            dimension["name"]: dimension["partitionKeys"]
+            for dimension in page["partitionKeysByDimension"]
+        }
+        one_type = [f"DATE|{merchant}" for merchant in keys["merchant"]]
+        everything = [f"{name}|{one}" for name in keys["label_type"] for one in keys["merchant"]]
+        found["backfill_of_one_type"] = backfill(served, one_type)
+        found["backfill_of_everything"] = backfill(served, everything)
+        found["everything_in_one_run"] = one_run(served)
+    finally:
+        served.stop()
+    return found
+
+
+def backfill(served: Served, keys: Sequence[str]) -> dict[str, Any]:
+    """Launch a backfill of all three assets; seconds until it is taken, has its runs, has ended."""
+    found: dict[str, Any] = {"partitions": len(keys)}
+    began = time.monotonic()
+    try:
+        backfill_id = served.launch_backfill(keys)
+        found["taken"] = round(time.monotonic() - began, 1)
+
+        def state() -> dict[str, Any]:
+            found_state: dict[str, Any] = served.ask(STATUS, id=backfill_id)[
+                "partitionBackfillOrError"
+            ]
+            return found_state
+
+        wait_for(lambda: state()["runs"], PATIENCE)
+        found["first_run_made"] = round(time.monotonic() - began, 1)
+        wait_for(lambda: state()["status"].startswith(("COMPLETED", "FAILED")), PATIENCE)
+        last = state()
+        found |= {"ended": round(time.monotonic() - began, 1), "status": last["status"]}
+        found["runs"] = len(last["runs"])
+    except (AssertionError, OSError, KeyError) as error:
+        found["broke"] = f"{type(error).__name__} after {time.monotonic() - began:.0f} s: {error}"
+    return found
+
+
+def one_run(served: Served) -> dict[str, Any]:
+    """Compute everything again as one run of `harmonize_partitions`."""
+    began = time.monotonic()
+    answer = served.ask(
+        LAUNCH,
+        params={
+            "selector": {
+                "jobName": "harmonize_partitions",
+                "repositoryName": "__repository__",
+                "repositoryLocationName": "harmonizer_assets.definitions",
+            },
+            "runConfigData": json.dumps(
+                {"resources": {"selection": {"config": {"refresh": True}}}}
+            ),
+        },
+    )["launchRun"]
+    if answer["__typename"] != "LaunchRunSuccess":
+        return {"broke": answer}
+    run_id = answer["run"]["id"]
+
+    def status() -> str:
+        found: str = served.ask(RUN, id=run_id)["runOrError"]["status"]
+        return found
+
+    wait_for(lambda: status() in {"SUCCESS", "FAILURE", "CANCELED"}, PATIENCE)
+    return {"ended": round(time.monotonic() - began, 1), "status": status()}
+
+
+def make_labels(
+    folder: Path, label_types: Sequence[str], merchants: int, seed: int, share: float = SHARE
+) -> tuple[Path, Path]:
+    """Words and labels in a share of the partitions, two labels in each."""
+    chance = random.Random(seed)
+    words: list[dict[str, Any]] = []
+    labels: list[dict[str, Any]] = []
+    for number in range(merchants):
+        held = [name for name in label_types if chance.random() < share] or [label_types[0]]
+        for copy in (1, 2):
+            for line, name in enumerate(held, start=1):
+                key = {
+                    "image_id": f"image-{number:05d}-{copy}",
+                    "receipt_id": 1,
+                    "line_id": line,
+                    "word_id": 1,
+                }
+                text = f"{name[:4]}{chance.randrange(100):02d}"
+                box = {"x": 0.1, "y": line / 20, "width": 0.2, "height": 0.03}
+                words.append({**key, "text": text, **box})
+                labels.append(
+                    {
+                        **key,
+                        "label": name,
+                        "validation_status": chance.choice(("VALID", "PENDING")),
+                        "merchant_name": f"Merchant {number:05d}",
+                    }
+                )
+    return (
+        write_csv(folder / "words.csv", WORD_COLUMNS, words),
+        write_csv(folder / "labels.csv", LABEL_COLUMNS, labels),
+    )
+
+
+@contextmanager
+def timed(found: dict[str, Any], name: str) -> Iterator[None]:
+    """Note under a name how many seconds the block takes."""
+    began = time.monotonic()
+    yield
+    found[name] = round(time.monotonic() - began, 2)
+
+
+if __name__ == "__main__":
+    main()
