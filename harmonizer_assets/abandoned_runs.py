@@ -5,15 +5,26 @@ from __future__ import annotations
 import os
 import socket
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import psutil
-from dagster import DagsterInstance, DagsterRunStatus, RunRecord, RunsFilter
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunRecord, RunsFilter
+from dagster._core.events import RunFailureReason
+from dagster._core.execution.backfill import BulkActionStatus
+from dagster._core.execution.retries import auto_reexecution_should_retry_run
+from dagster._core.storage.tags import (
+    BACKFILL_ID_TAG,
+    RUN_FAILURE_REASON_TAG,
+    WILL_RETRY_TAG,
+)
 
 _PID_TAG: Final = "harmonizer/pid"
 _STARTED_TAG: Final = "harmonizer/process_started"
 _HOST_TAG: Final = "harmonizer/host"
 _SECONDS_TO_START: Final = 120.0
+_RETRIED_FOR: Final = timedelta(days=1)
+_GOES_ON: Final = frozenset({BulkActionStatus.REQUESTED, BulkActionStatus.COMPLETED_FAILED})
 
 
 def process_tags() -> dict[str, str]:
@@ -45,6 +56,55 @@ def fail_abandoned_runs(instance: DagsterInstance) -> list[str]:
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             abandoned.append(run.run_id)
     return abandoned
+
+
+def retry_again(instance: DagsterInstance) -> list[str]:
+    """Have the daemon retry runs that it has given up; the ids of those runs.
+
+    It starts the retry of a killed run once, and gives up for good when that fails. What kills a
+    run may well kill the code server beside it, without which no retry can be started. The daemon
+    acts on events of failure, so the run's failure is reported again; a backfill that has ended
+    as failed meanwhile goes on.
+    """
+    given_up = RunsFilter(
+        statuses=[DagsterRunStatus.FAILURE],
+        tags={WILL_RETRY_TAG: "false"},
+        created_after=datetime.now(UTC) - _RETRIED_FOR,
+    )
+    retried = []
+    for run in instance.get_runs(given_up):
+        if not _is_worth_a_retry(instance, run) or not _reopen_backfill(instance, run):
+            continue
+        instance.report_run_failed(run, "The retry of this run could not be started: once more.")
+        retried.append(run.run_id)
+    return retried
+
+
+def _is_worth_a_retry(instance: DagsterInstance, run: DagsterRun) -> bool:
+    reason = run.tags.get(RUN_FAILURE_REASON_TAG)
+    if not auto_reexecution_should_retry_run(
+        instance, run, RunFailureReason(reason) if reason else None
+    ):
+        return False
+    _, group = instance.get_run_group(run.run_id) or (run.run_id, [])
+    # A retry that was made and not queued is queued by the daemon when it tries again.
+    return not any(
+        other.parent_run_id == run.run_id and other.status != DagsterRunStatus.NOT_STARTED
+        for other in group
+    )
+
+
+def _reopen_backfill(instance: DagsterInstance, run: DagsterRun) -> bool:
+    """Whether the run's backfill, if it is part of one, goes on; canceled ones do not."""
+    backfill_id = run.tags.get(BACKFILL_ID_TAG)
+    if backfill_id is None:
+        return True
+    backfill = instance.get_backfill(backfill_id)
+    if backfill is None or backfill.status not in _GOES_ON:
+        return False
+    if backfill.status != BulkActionStatus.REQUESTED:
+        instance.update_backfill(backfill.with_status(BulkActionStatus.REQUESTED))
+    return True
 
 
 def _is_abandoned(record: RunRecord) -> bool:

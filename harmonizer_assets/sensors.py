@@ -18,9 +18,9 @@ from dagster import (
     run_failure_sensor,
     sensor,
 )
-from dagster._core.storage.tags import MAX_RETRIES_TAG
+from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, MAX_RETRIES_TAG
 
-from harmonizer_assets.abandoned_runs import fail_abandoned_runs
+from harmonizer_assets.abandoned_runs import fail_abandoned_runs, retry_again
 from harmonizer_assets.jobs import arrivals_job, collect_job, retry_job
 from harmonizer_assets.resources import HarmonizerResource
 
@@ -91,14 +91,18 @@ def new_labels_sensor(
 @sensor(
     minimum_interval_seconds=20,
     default_status=DefaultSensorStatus.RUNNING,
-    description="Marks runs as failed whose process was killed; the daemon retries them.",
+    description="Marks runs as failed whose process was killed, and sees to it that the daemon "
+    "retries them.",
 )
 def abandoned_runs(context: SensorEvaluationContext) -> SkipReason:
     """Nobody else notices when the server that started a run is killed together with it."""
     failed = fail_abandoned_runs(context.instance)
     for run_id in failed:
         context.log.warning(f"run {run_id}: its process is gone")
-    return SkipReason(f"{len(failed)} runs had been abandoned")
+    retried = retry_again(context.instance)
+    for run_id in retried:
+        context.log.warning(f"run {run_id}: its retry could not be started and is asked for again")
+    return SkipReason(f"{len(failed)} runs had been abandoned, {len(retried)} retries were missed")
 
 
 @sensor(
@@ -128,12 +132,15 @@ def dead_letter_sensor(
     minimum_interval_seconds=30,
     default_status=DefaultSensorStatus.RUNNING,
     description="Says in the daemon's log that a run failed, and posts it to the address in "
-    f"{WEBHOOK_VARIABLE} where one is set.",
+    f"{WEBHOOK_VARIABLE} where one is set and the run does not go on by itself.",
 )
 def run_failure_alert(context: RunFailureSensorContext) -> None:
     """Report a failed run."""
     run = context.dagster_run
     message = f"{run.job_name} failed (run {run.run_id}): {context.failure_event.message}"
+    if run.is_complete_and_waiting_to_retry or AUTO_RETRY_RUN_ID_TAG in run.tags:
+        context.log.warning(f"{message} It goes on by itself.")
+        return
     context.log.error(message)
     address = os.environ.get(WEBHOOK_VARIABLE)
     if not address:

@@ -3,11 +3,15 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from dagster import (
+    AssetKey,
     DagsterEvent,
+    DagsterEventType,
+    DagsterRun,
     DagsterRunStatus,
     DefaultScheduleStatus,
     DefaultSensorStatus,
@@ -16,8 +20,11 @@ from dagster import (
     build_run_status_sensor_context,
     build_sensor_context,
 )
+from dagster._core.events import RunFailureReason
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+from dagster._core.storage.tags import PARENT_RUN_ID_TAG, ROOT_RUN_ID_TAG, WILL_RETRY_TAG
 
-from harmonizer_assets.abandoned_runs import process_tags
+from harmonizer_assets.abandoned_runs import process_tags, retry_again
 from harmonizer_assets.core.harmonizer import Harmonizer
 from harmonizer_assets.core.ingest import submit_batch
 from harmonizer_assets.core.merchants import merchant_key
@@ -35,6 +42,7 @@ from harmonizer_tests.receipts import Receipts, shop_receipts, table
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 ARRIVALS = "harmonize_arrivals"
+NO_RETRIES = {"dagster/max_retries": "0"}
 
 
 @pytest.fixture
@@ -226,8 +234,8 @@ def webhook(monkeypatch):
     server.shutdown()
 
 
-def failed_context(instance):
-    run = run_with_status(instance, DagsterRunStatus.STARTED)
+def failed_context(instance, **tags: str):
+    run = run_with_status(instance, DagsterRunStatus.STARTED, **tags)
     event: DagsterEvent = instance.report_run_failed(run, "the disk is full")
     return build_run_status_sensor_context(
         sensor_name="run_failure_alert",
@@ -238,17 +246,22 @@ def failed_context(instance):
 
 
 def test_a_failed_run_is_posted_to_the_webhook(instance, webhook):
-    run_failure_alert(failed_context(instance))
+    run_failure_alert(failed_context(instance, **NO_RETRIES))
     [alert] = webhook
     assert alert["job"] == ARRIVALS
     assert "the disk is full" in alert["text"]
+
+
+def test_a_killed_run_that_goes_on_by_itself_alerts_nobody(instance, webhook):
+    run_failure_alert(failed_context(instance))
+    assert webhook == []
 
 
 def test_a_webhook_that_is_down_fails_nothing_and_its_address_is_not_logged(
     instance, monkeypatch, caplog, capfd
 ):
     monkeypatch.setenv("HARMONIZER_ALERT_WEBHOOK", "http://127.0.0.1:9/hook?token=secret-2")
-    run_failure_alert(failed_context(instance))
+    run_failure_alert(failed_context(instance, **NO_RETRIES))
     assert "secret-2" not in caplog.text + "".join(capfd.readouterr())
 
 
@@ -266,13 +279,83 @@ def test_a_run_whose_process_is_gone_is_marked_as_failed_within_a_tick(instance)
         instance, DagsterRunStatus.STARTED, **{**gone, "harmonizer/host": "another"}
     )
     answer = abandoned_runs(build_sensor_context(instance=instance))
-    assert answer.skip_message == "1 runs had been abandoned"
+    assert answer.skip_message == "1 runs had been abandoned, 0 retries were missed"
     statuses = [instance.get_run_by_id(run.run_id).status for run in (killed, alive, elsewhere)]
     assert statuses == [
         DagsterRunStatus.FAILURE,
         DagsterRunStatus.STARTED,
         DagsterRunStatus.STARTED,
     ]
+
+
+def given_up(instance, **tags: str) -> DagsterRun:
+    """A killed run whose retry the daemon could not start, because no code server answered."""
+    run = run_with_status(instance, DagsterRunStatus.STARTED, **tags)
+    instance.report_run_failed(run, "killed")
+    assert instance.get_run_by_id(run.run_id).is_complete_and_waiting_to_retry
+    instance.add_run_tags(run.run_id, {WILL_RETRY_TAG: "false"})
+    return run
+
+
+def failures(instance, run: DagsterRun) -> int:
+    return len(instance.all_logs(run.run_id, of_type=DagsterEventType.RUN_FAILURE))
+
+
+def test_a_retry_that_could_not_be_started_is_asked_for_once_more_and_once_only(instance):
+    run = given_up(instance)
+    for retries in (1, 0):
+        answer = abandoned_runs(build_sensor_context(instance=instance))
+        assert answer.skip_message == f"0 runs had been abandoned, {retries} retries were missed"
+        assert instance.get_run_by_id(run.run_id).is_complete_and_waiting_to_retry
+        assert failures(instance, run) == 2, "the daemon acts on events of failure"
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [NO_RETRIES, {"dagster/failure_reason": RunFailureReason.STEP_FAILURE.value}],
+)
+def test_a_run_that_failed_for_a_cause_is_not_retried(instance, tags):
+    run = run_with_status(instance, DagsterRunStatus.STARTED, **tags)
+    instance.report_run_failed(run, "a step failed")
+    assert retry_again(instance) == []
+    assert failures(instance, run) == 1
+
+
+def test_a_run_that_somebody_has_started_again_is_not_retried(instance):
+    run = given_up(instance)
+    instance.create_run_for_job(
+        defs.resolve_job_def(ARRIVALS),
+        status=DagsterRunStatus.SUCCESS,
+        parent_run_id=run.run_id,
+        root_run_id=run.run_id,
+        tags={PARENT_RUN_ID_TAG: run.run_id, ROOT_RUN_ID_TAG: run.run_id},
+    )
+    assert retry_again(instance) == []
+
+
+@pytest.mark.parametrize(
+    ("ended", "afterwards", "retries"),
+    [
+        (BulkActionStatus.COMPLETED_FAILED, BulkActionStatus.REQUESTED, 1),
+        (BulkActionStatus.REQUESTED, BulkActionStatus.REQUESTED, 1),
+        (BulkActionStatus.CANCELED, BulkActionStatus.CANCELED, 0),
+    ],
+)
+def test_a_backfill_that_ended_for_want_of_a_retry_goes_on_and_a_canceled_one_does_not(
+    instance, ended, afterwards, retries
+):
+    backfill = PartitionBackfill(
+        backfill_id="abcdefgh",
+        status=ended,
+        from_failure=False,
+        tags={},
+        backfill_timestamp=time.time(),
+        asset_selection=[AssetKey("outliers")],
+    )
+    instance.add_backfill(backfill)
+    given_up(instance, **{"dagster/backfill": backfill.backfill_id})
+    assert len(retry_again(instance)) == retries
+    assert instance.get_backfill(backfill.backfill_id).status == afterwards
 
 
 def test_every_run_says_which_process_executes_it(instance, home, tmp_path):
