@@ -36,10 +36,10 @@ from harmonizer_assets.resources import HarmonizerResource, PartitionSelection
 from harmonizer_assets.schedules import nightly_catch_up, weekly_check
 from harmonizer_assets.sensors import (
     abandoned_runs,
+    batch_api_sensor,
     dead_letter_sensor,
     new_labels_sensor,
     run_failure_alert,
-    watch_batches,
 )
 
 # Also for runs that the web UI launches: without it every partition's event is a transaction.
@@ -75,7 +75,7 @@ defs = Definitions(
         new_labels_sensor,
         abandoned_runs,
         dead_letter_sensor,
-        watch_batches,
+        batch_api_sensor,
         run_failure_alert,
     ],
     schedules=[nightly_catch_up, weekly_check],

@@ -207,7 +207,7 @@ def submit(
 @job(
     name="submit_batches",
     description="Submit open questions to the Batch API at half the price; the sensor "
-    "watch_batches has the answers collected.",
+    "batch_api_sensor has the answers collected.",
     executor_def=in_process_executor,
 )
 def submit_job() -> None:

@@ -167,7 +167,7 @@ def _last_runs(context: SensorEvaluationContext, job_name: str) -> list[DagsterR
     default_status=DefaultSensorStatus.RUNNING,
     description="Watches the batches at the Batch API; has those that have ended collected.",
 )
-def watch_batches(harmonizer: HarmonizerResource) -> Iterator[RunRequest | SkipReason]:
+def batch_api_sensor(harmonizer: HarmonizerResource) -> Iterator[RunRequest | SkipReason]:
     """Ask how open batches stand; request one run for each set that has ended.
 
     Asks nobody while no batch is open.

@@ -14,7 +14,7 @@ from harmonizer_assets.core.harmonizer import Harmonizer
 from harmonizer_assets.core.home import Home
 from harmonizer_assets.core.settings import Settings
 from harmonizer_assets.resources import HarmonizerResource
-from harmonizer_assets.sensors import watch_batches
+from harmonizer_assets.sensors import batch_api_sensor
 from harmonizer_tests.receipts import table
 
 EVERY = Settings().with_judge(skip_high_confidence=False)
@@ -133,7 +133,7 @@ def test_the_sensor_requests_a_run_once_a_batch_has_ended(harmonizer, endpoint, 
 
         def tick():
             context = build_sensor_context(instance=instance, resources=resources)
-            return watch_batches.evaluate_tick(context)
+            return batch_api_sensor.evaluate_tick(context)
 
         assert tick().skip_message == "no batch is open"
         endpoint.configure(batch_seconds=0.5)
