@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import psutil
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunRecord, RunsFilter
+from dagster._core.errors import DagsterUserCodeUnreachableError
 from dagster._core.events import RunFailureReason
 from dagster._core.execution.backfill import BulkActionStatus
 from dagster._core.execution.retries import auto_reexecution_should_retry_run
+from dagster._core.launcher import DefaultRunLauncher
 from dagster._core.storage.tags import (
     BACKFILL_ID_TAG,
+    GRPC_INFO_TAG,
     RUN_FAILURE_REASON_TAG,
     WILL_RETRY_TAG,
 )
+from dagster._grpc.client import DagsterGrpcClient
 
 _PID_TAG: Final = "harmonizer/pid"
 _STARTED_TAG: Final = "harmonizer/process_started"
 _HOST_TAG: Final = "harmonizer/host"
+_SECONDS_TO_LAUNCH: Final = 60.0
 _SECONDS_TO_START: Final = 120.0
 _RETRIED_FOR: Final = timedelta(days=1)
 _GOES_ON: Final = frozenset({BulkActionStatus.REQUESTED, BulkActionStatus.COMPLETED_FAILED})
@@ -37,7 +44,7 @@ def process_tags() -> dict[str, str]:
 
 
 def fail_abandoned_runs(instance: DagsterInstance) -> list[str]:
-    """Mark runs as failed whose process is gone; the ids of those runs.
+    """Mark runs as failed whose process is gone, or as canceled; the ids of those runs.
 
     The UI would show them as running for ever, what waits for them would wait for ever, and they
     would keep their places in the pools. Runs on other hosts are left alone.
@@ -51,8 +58,12 @@ def fail_abandoned_runs(instance: DagsterInstance) -> list[str]:
     abandoned = []
     for record in instance.get_run_records(RunsFilter(statuses=unfinished)):
         run = record.dagster_run
-        if _is_abandoned(record):
-            instance.report_run_failed(run, "The process that executed this run was killed.")
+        if _is_abandoned(instance, record):
+            killed = "The process that executed this run was killed."
+            if run.status == DagsterRunStatus.CANCELING:
+                instance.report_run_canceled(run, killed)
+            else:
+                instance.report_run_failed(run, killed)
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             abandoned.append(run.run_id)
     return abandoned
@@ -107,16 +118,38 @@ def _reopen_backfill(instance: DagsterInstance, run: DagsterRun) -> bool:
     return True
 
 
-def _is_abandoned(record: RunRecord) -> bool:
+def _is_abandoned(instance: DagsterInstance, record: RunRecord) -> bool:
     tags = record.dagster_run.tags
     if _PID_TAG not in tags:
         # Runs are tagged in their first seconds: one that is not was killed in them.
-        began = record.start_time
-        return began is not None and time.time() - began > _SECONDS_TO_START
+        if record.start_time is not None:
+            return time.time() - record.start_time > _SECONDS_TO_START
+        launched = record.update_timestamp.timestamp()
+        return time.time() - launched > _SECONDS_TO_LAUNCH and _launcher_is_gone(instance, tags)
     here = socket.gethostname()
     return tags.get(_HOST_TAG, here) == here and not _is_alive(
         int(tags[_PID_TAG]), tags.get(_STARTED_TAG, "")
     )
+
+
+def _launcher_is_gone(instance: DagsterInstance, tags: Mapping[str, str]) -> bool:
+    """Whether the code server that was asked to execute a run does not answer, or none was asked.
+
+    Dagster's default launcher notes the server before it asks; other launchers do not.
+    """
+    if GRPC_INFO_TAG not in tags:
+        return isinstance(instance.run_launcher, DefaultRunLauncher)
+    address = json.loads(tags[GRPC_INFO_TAG])
+    try:
+        DagsterGrpcClient(
+            port=address.get("port"),
+            socket=address.get("socket"),
+            host=address.get("host", "localhost"),
+            use_ssl=address.get("use_ssl", False),
+        ).ping("")
+    except DagsterUserCodeUnreachableError:
+        return True
+    return False
 
 
 def _is_alive(pid: int, started: str) -> bool:

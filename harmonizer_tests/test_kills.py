@@ -55,13 +55,6 @@ def kill_soon(served: Served, name: str, chance: random.Random) -> bool:
 @pytest.fixture
 def served(home, tmp_path):
     """The home, not yet served."""
-    config = home.dagster / "dagster.yaml"
-    with open_instance(home):
-        pass
-    # Nobody waits five minutes for a process that is gone, in a test.
-    config.write_text(
-        config.read_text().replace("start_timeout_seconds: 300", "start_timeout_seconds: 40")
-    )
     served = Served(home, tmp_path / "ui.log")
     yield served
     served.stop()

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -20,11 +22,18 @@ from dagster import (
     build_run_status_sensor_context,
     build_sensor_context,
 )
+from dagster._core.errors import DagsterUserCodeUnreachableError
 from dagster._core.events import RunFailureReason
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
-from dagster._core.storage.tags import PARENT_RUN_ID_TAG, ROOT_RUN_ID_TAG, WILL_RETRY_TAG
+from dagster._core.storage.tags import (
+    GRPC_INFO_TAG,
+    PARENT_RUN_ID_TAG,
+    ROOT_RUN_ID_TAG,
+    WILL_RETRY_TAG,
+)
+from dagster._grpc.client import DagsterGrpcClient
 
-from harmonizer_assets.abandoned_runs import process_tags, retry_again
+from harmonizer_assets.abandoned_runs import fail_abandoned_runs, process_tags, retry_again
 from harmonizer_assets.core.harmonizer import Harmonizer
 from harmonizer_assets.core.ingest import submit_batch
 from harmonizer_assets.core.merchants import merchant_key
@@ -39,6 +48,7 @@ from harmonizer_assets.sensors import (
     run_failure_alert,
 )
 from harmonizer_tests.receipts import Receipts, shop_receipts, table
+from harmonizer_tests.served import wait_for
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 ARRIVALS = "harmonize_arrivals"
@@ -286,6 +296,55 @@ def test_a_run_whose_process_is_gone_is_marked_as_failed_within_a_tick(instance)
         DagsterRunStatus.STARTED,
         DagsterRunStatus.STARTED,
     ]
+
+
+def test_a_killed_run_that_was_being_canceled_is_canceled_and_not_retried(instance):
+    gone = {"harmonizer/pid": "999999999", "harmonizer/process_started": "1.00"}
+    run = run_with_status(instance, DagsterRunStatus.CANCELING, **gone)
+    assert fail_abandoned_runs(instance) == [run.run_id]
+    after = instance.get_run_by_id(run.run_id)
+    assert after.status == DagsterRunStatus.CANCELED
+    assert not after.is_complete_and_waiting_to_retry
+
+
+@pytest.fixture
+def code_server(tmp_path):
+    """The socket of a code server that answers."""
+    socket = str(tmp_path / "code.sock")
+    module = ["-m", "harmonizer_assets.definitions"]
+    command = [sys.executable, "-m", "dagster", "api", "grpc", "--lazy-load-user-code"]
+    process = subprocess.Popen([*command, "--socket", socket, *module])
+    try:
+        wait_for(lambda: answers(socket))
+        yield socket
+    finally:
+        process.kill()
+        process.wait()
+
+
+def answers(socket: str) -> bool:
+    try:
+        DagsterGrpcClient(socket=socket).ping("")
+    except DagsterUserCodeUnreachableError:
+        return False
+    return True
+
+
+def test_a_run_whose_code_server_is_gone_or_was_never_asked_is_marked_as_failed(
+    instance, monkeypatch, code_server, tmp_path
+):
+    asked, gone, never = (
+        run_with_status(instance, DagsterRunStatus.STARTING, **tags).run_id
+        for tags in (
+            {GRPC_INFO_TAG: json.dumps({"host": "localhost", "socket": code_server})},
+            {GRPC_INFO_TAG: json.dumps({"host": "localhost", "socket": str(tmp_path / "gone")})},
+            {},
+        )
+    )
+    assert fail_abandoned_runs(instance) == [], "it may take a while to start"
+    monkeypatch.setattr("harmonizer_assets.abandoned_runs._SECONDS_TO_LAUNCH", 0.0)
+    assert {*fail_abandoned_runs(instance)} == {gone, never}
+    assert instance.get_run_by_id(asked).status == DagsterRunStatus.STARTING
 
 
 def given_up(instance, **tags: str) -> DagsterRun:
