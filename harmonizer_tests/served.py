@@ -61,7 +61,8 @@ class Served:
 
     def stop(self) -> None:
         """Stop what is left, however it was killed."""
-        assert self._process is not None
+        if self._process is None:
+            return
         left = self.processes()
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -60,10 +61,24 @@ def served(home, tmp_path):
     served.stop()
 
 
+def kill_one_after_another(served: Served, chance: random.Random) -> None:
+    others = sorted({*VICTIMS} - {"run worker"})
+    for name in ("run worker", *chance.sample(others, k=len(others))):
+        assert kill_soon(served, name, chance)
+
+
+def kill_all_at_once(served: Served, chance: random.Random) -> None:
+    time.sleep(chance.uniform(0.0, 4.0))
+    for process in served.processes():
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    served.stop()
+    served.start()
+
+
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("seed", [1])
-def test_a_backfill_survives_kills_of_every_process_at_random_moments(home, tmp_path, served, seed):
-    chance = random.Random(seed)
+@pytest.mark.parametrize("kill", [kill_one_after_another, kill_all_at_once])
+def test_a_backfill_survives_kills_of_every_process_at_random_moments(home, tmp_path, served, kill):
     harmonizer = prepared(home, tmp_path / "files")
     requested = [key for key in harmonizer.partitions() if key.label_type in TYPES]
     # From here on: the sensor of a served home would have taken the batch, and all partitions.
@@ -72,9 +87,7 @@ def test_a_backfill_survives_kills_of_every_process_at_random_moments(home, tmp_
         add_merchants(instance, {key.merchant_key for key in requested})
         backfill_id = served.launch_backfill(["|".join(key) for key in requested])
         wait_for(lambda: served.find(*VICTIMS["run worker"]))
-        others = sorted({*VICTIMS} - {"run worker"})
-        for name in ("run worker", *chance.sample(others, k=len(others))):
-            assert kill_soon(served, name, chance)
+        kill(served, random.Random(1))
 
         def succeeded() -> bool:
             status = instance.get_backfill(backfill_id).status
