@@ -46,6 +46,8 @@ run_coordinator:
   module: harmonizer_assets.run_coordinator
   class: RetryingRunCoordinator
   config:
+    # Runs wait for each other here; Dagster's own five seconds would be half of a short run.
+    dequeue_interval_seconds: 2
     # A code server that has just been killed is started again meanwhile.
     max_user_code_failure_retries: 3
     user_code_failure_retry_delay: 15
