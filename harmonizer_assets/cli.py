@@ -25,6 +25,7 @@ from harmonizer_assets.core.errors import (
     StoreError,
 )
 from harmonizer_assets.core.home import Home
+from harmonizer_assets.ui import DEFAULT_PORT, serve
 
 if TYPE_CHECKING:
     from harmonizer_assets.core.harmonizer import Harmonizer
@@ -585,12 +586,11 @@ def export(*, home: Home, table: str, out: Path) -> None:
 
 
 @main.command()
-@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), default=DEFAULT_PORT, show_default=True)
 @_home_option
 def ui(*, home: Home, port: int) -> None:
     """Serve Dagster's web UI and daemon, on the loopback interface only."""
     from harmonizer_assets.instance import prepare_instance
-    from harmonizer_assets.ui import serve
 
     prepare_instance(home)
     click.echo(f"http://127.0.0.1:{port} (stop with Ctrl-C)")

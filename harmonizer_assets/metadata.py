@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +30,7 @@ from harmonizer_assets.core.results import IndexReport, PartitionResult
 from harmonizer_assets.ui import report_address
 
 _LISTED: Final = 10
+_NO_PRICE: Final = "unknown: no price for this model"
 
 _WORD_KEY = TableColumn("word_key", "string", description="image / receipt / line / word")
 _SCORE = TableColumn("outlier_score", "float", description="0..1, higher is more suspicious")
@@ -62,7 +63,7 @@ def partition_metadata(result: PartitionResult) -> dict[str, Any]:
         "outliers": result.counts.get("outlier", 0),
         "asked": metrics.pop("words_asked", 0),
         "cached": metrics.pop("cache_hits", 0),
-        "cost_usd": metrics.pop("cost_usd", 0.0),
+        "cost_usd": _cost([metrics.pop("cost_usd", None if metrics.get("calls") else 0.0)]),
         "seconds": round(result.seconds, 4),
         **metrics,
         "fingerprint": result.fingerprint,
@@ -127,7 +128,6 @@ def run_metadata(harmonizer: Harmonizer, run_id: str, seconds: float) -> dict[st
     """
     counts = harmonizer.counts()
     usage = harmonizer.usage(run_id)
-    costs = [row["cost_usd"] for row in usage]
     heading = (
         f"{counts.labels:,} labels of {counts.merchants:,} merchants: {counts.outliers:,} "
         f"outliers, {counts.unresolved:,} unresolved"
@@ -139,12 +139,18 @@ def run_metadata(harmonizer: Harmonizer, run_id: str, seconds: float) -> dict[st
         "outlier_rate": round(counts.outliers / counts.labels, 4) if counts.labels else 0.0,
         "asked": sum(row["words_asked"] for row in usage),
         "cached": sum(row["cache_hits"] for row in usage),
-        "cost_usd": "unknown: no price for this model" if None in costs else float(sum(costs)),
+        "cost_usd": _cost([row["cost_usd"] for row in usage]),
         "seconds": round(seconds, 1),
         "failed_partitions": len(harmonizer.failed_partitions(run_id)),
         "summary": summary(heading, harmonizer.worst_outliers(_LISTED)),
         **{name: picture(image) for name, image in harmonizer.pictures().items()},
     }
+
+
+def _cost(costs: Sequence[float | None]) -> float | str:
+    """Costs in USD together, as far as a price is known for each of them."""
+    known = [cost for cost in costs if cost is not None]
+    return round(sum(known, 0.0), 8) if len(known) == len(costs) else _NO_PRICE
 
 
 def worst_table(rows: Iterable[Mapping[str, Any]]) -> MetadataValue:
@@ -244,7 +250,7 @@ def plan_metadata(plan: Plan) -> dict[str, Any]:
     """What the UI shows of a plan."""
     shown = {name: value for name, value in plan.to_dict().items() if name != "prompt"}
     if plan.usd is None:
-        shown["usd"] = "unknown: no price for this model"
+        shown["usd"] = _NO_PRICE
     return {**shown, "prompt": MetadataValue.json(plan.prompt or [])}
 
 
@@ -254,8 +260,7 @@ def usage_metadata(harmonizer: Harmonizer, run_id: str) -> dict[str, Any] | None
     if not by_type:
         return None
     totals = asdict(harmonizer.llm_totals)
-    cost = totals["cost_usd"]
-    totals["cost_usd"] = "unknown: no price for this model" if cost is None else round(cost, 6)
+    totals["cost_usd"] = _cost([totals["cost_usd"]])
     columns = [TableColumn("label_type", "string")] + [
         TableColumn(name, "float" if name == "cost_usd" else "int")
         for name in by_type[0]

@@ -18,6 +18,9 @@ from harmonizer_assets.core.errors import InputError, StoreError
 from harmonizer_assets.core.home import Home
 
 LOOPBACK: Final = "127.0.0.1"
+DEFAULT_PORT: Final = 3000
+"""Of the web UI; reports are served at the next one."""
+
 _SECONDS_BETWEEN_LOOKS: Final = 0.5
 _HOSTS: Final = frozenset({LOOPBACK, "localhost"})
 
@@ -79,11 +82,16 @@ def address_file(home: Home) -> Path:
 
 
 def report_address(home: Home, page: Path) -> str:
-    """The address at which a browser opens a report: served by `harmonizer ui`, else the file."""
+    """The address at which a browser opens a report while `harmonizer ui` runs.
+
+    It is where reports were served last, or where they are by default: a page of the web UI cannot
+    open files.
+    """
     try:
-        return address_file(home).read_text().strip() + page.name
+        address = address_file(home).read_text().strip()
     except OSError:
-        return page.as_uri()
+        address = f"http://{LOOPBACK}:{DEFAULT_PORT + 1}/"
+    return address + page.name
 
 
 def serve(home: Home, port: int) -> int:

@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 from harmonizer_assets.core.partitions import PartitionKey
 from harmonizer_assets.core.results import PartitionResult
 from harmonizer_assets.metadata import code_span, partition_metadata, summary
-from harmonizer_assets.ui import report_address, serve_reports
+from harmonizer_assets.ui import DEFAULT_PORT, report_address, serve_reports
 
 PLOTTED = {"labels", "outliers", "asked", "cached", "cost_usd", "seconds"}
 
@@ -36,6 +36,11 @@ def test_every_partition_has_the_numbers_that_plot_also_where_no_model_was_asked
         result(metrics={"words_asked": 3, "cache_hits": 2, "cost_usd": 0.25, "calls": 1})
     )
     assert (paid["asked"], paid["cached"], paid["cost_usd"], paid["calls"]) == (3, 2, 0.25, 1)
+
+
+def test_a_cost_that_is_not_known_is_not_shown_as_nothing():
+    shown = partition_metadata(result(metrics={"words_asked": 3, "calls": 1}))
+    assert shown["cost_usd"] == "unknown: no price for this model"
 
 
 def test_the_summary_shows_the_worst_outliers_in_their_lines():
@@ -91,6 +96,6 @@ def test_a_page_that_comes_through_a_foreign_name_is_refused(reports):
         fetch(reports, Host="evil.invalid")
 
 
-def test_without_the_ui_a_report_is_linked_as_a_file(home):
+def test_before_the_ui_has_run_a_report_is_linked_where_it_will_be_served_by_default(home):
     page = home.reports / "run-1.html"
-    assert report_address(home, page) == page.as_uri()
+    assert report_address(home, page) == f"http://127.0.0.1:{DEFAULT_PORT + 1}/run-1.html"
