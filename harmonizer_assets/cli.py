@@ -590,12 +590,14 @@ def export(*, home: Home, table: str, out: Path) -> None:
 @_home_option
 def ui(*, home: Home, port: int) -> None:
     """Serve Dagster's web UI and daemon, on the loopback interface only."""
-    from harmonizer_assets.instance import prepare_instance
+    from harmonizer_assets.instance import prepare_instance, sole_daemon
 
     prepare_instance(home)
-    click.echo(f"http://127.0.0.1:{port} (stop with Ctrl-C)")
-    sys.stdout.flush()
-    sys.exit(serve(home, port))
+    with sole_daemon(home):
+        click.echo(f"http://127.0.0.1:{port} (stop with Ctrl-C)")
+        sys.stdout.flush()
+        code = serve(home, port)
+    sys.exit(code)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

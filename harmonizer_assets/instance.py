@@ -11,7 +11,7 @@ import filelock
 from dagster import DagsterInstance
 from dagster._core.instance.ref import InstanceRef
 
-from harmonizer_assets.core.errors import ConfigurationError, StoreError
+from harmonizer_assets.core.errors import ConfigurationError, InputError, StoreError
 from harmonizer_assets.core.home import ENVIRONMENT_VARIABLE, Home
 
 EVENT_BATCH_SIZE: Final = "500"
@@ -96,6 +96,27 @@ def instance_environment(home: Home) -> dict[str, str]:
         "DAGSTER_EVENT_BATCH_SIZE": os.environ.get("DAGSTER_EVENT_BATCH_SIZE", EVENT_BATCH_SIZE),
         "DAGSTER_DISABLE_TELEMETRY": "1",
     }
+
+
+@contextmanager
+def sole_daemon(home: Home) -> Iterator[None]:
+    """Hold the right to run the daemon of a home's instance; a process that dies gives it back.
+
+    Raises:
+        InputError: another `harmonizer ui` serves the home. Two daemons would launch everything
+            twice.
+    """
+    lock = filelock.FileLock(home.locks / "daemon.lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise InputError(
+            f"{home.root} is served already by another `harmonizer ui`: use that one, or stop it"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import pytest
 from harmonizer_assets.core.harmonizer import Harmonizer
 from harmonizer_assets.core.home import Home
 from harmonizer_assets.core.sample_data import SampleSpec, write_samples
+from harmonizer_assets.instance import sole_daemon
 from harmonizer_tests.receipts import shop_receipts, table
 
 COMMAND = [sys.executable, "-m", "harmonizer_assets.cli"]
@@ -173,6 +174,13 @@ def test_the_port_of_the_ui_must_be_free(shop):
         result = cli("ui", "--port", port, home=shop["home"])
     assert result.returncode == 2
     assert f"port {port} is taken" in shown_error(result)
+
+
+def test_a_home_is_served_once_since_two_daemons_would_do_everything_twice(shop):
+    with sole_daemon(Home(shop["home"])):
+        result = cli("ui", home=shop["home"])
+    assert result.returncode == 2
+    assert "is served already" in shown_error(result)
 
 
 def test_an_endpoint_that_refuses_the_key_fails_the_run_without_showing_it(shop, tmp_path):
