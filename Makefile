@@ -40,10 +40,9 @@ lint: $(STAMP)
 typecheck: $(STAMP)
 	$(BIN)/mypy
 
-# Three at a time on two cores, since tests wait for Dagster's daemons more than they compute. In
-# alphabetical order: by number of tests, the few long ones would all come last.
+# In alphabetical order: by number of tests, the few long ones would all come last.
 test: demo lint typecheck
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 ui: $(STAMP)
 	$(BIN)/harmonizer ui --home $(DEMO_HOME)

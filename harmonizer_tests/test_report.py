@@ -11,6 +11,7 @@ from harmonizer_assets.assets.report import harmonization_report
 from harmonizer_assets.core.errors import StoreError
 from harmonizer_assets.core.report import KEPT, write_report
 from harmonizer_assets.resources import HarmonizerResource
+from harmonizer_assets.ui import report_address
 from harmonizer_tests.receipts import Receipts, harmonize, shop_receipts, table
 from harmonizer_tests.test_browser import CHROMIUM, FLAGS
 from harmonizer_tests.test_cli import cli
@@ -126,7 +127,9 @@ def test_the_asset_links_the_page(reported):
     [event] = result.get_asset_materialization_events()
     file = reported.home.reports / f"{result.run_id}.html"
     assert event.materialization.metadata["report"].value == str(file)
-    assert event.materialization.metadata["open"].value == file.as_uri()
+    link = event.materialization.metadata["open"].value
+    assert link == report_address(reported.home, file)
+    assert link.endswith(f"/{file.name}")
     assert file.exists()
 
 
