@@ -12,14 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +25,7 @@ from harmonizer_assets.core.harmonizer import Harmonizer
 from harmonizer_assets.core.home import Home
 from harmonizer_assets.core.ingest import submit_batch
 from harmonizer_assets.core.sample_data import SampleSpec, write_samples
+from harmonizer_tests.served import Served, wait_for
 
 PATIENCE_SECONDS = 300.0
 
@@ -47,29 +44,22 @@ def measure(folder: Path, labels: int, present: int, times: int) -> dict[str, ob
     """Seconds from arrival to outliers, several times in one home."""
     home = Home(folder / "home").ensure()
     _drop(home, folder / "present", present, seed=1)
-    command = [sys.executable, "-m", "harmonizer_assets.cli", "--home", str(home.root)]
-    subprocess.run([*command, "run"], check=True, stdout=subprocess.DEVNULL)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = (folder / "ui.log").open("w")
-    ui = subprocess.Popen(
-        [*command, "ui", "--port", str(port)], stdout=log, stderr=log, start_new_session=True
-    )
+    os.environ["HARMONIZER_HOME"] = str(home.root)
+    command = [sys.executable, "-m", "harmonizer_assets.cli", "--home", str(home.root), "run"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    served = Served(home, folder / "ui.log")
     try:
-        _wait(lambda: _answers(port))
+        served.start()
         seconds = []
         for number in range(times):
             before = Harmonizer(home).counts().labels
             _drop(home, folder / f"arrival-{number}", labels, seed=100 + number)
             began = time.monotonic()
-            _wait(partial(_published_more_than, home, before))
+            wait_for(partial(_published_more_than, home, before), PATIENCE_SECONDS)
             seconds.append(round(time.monotonic() - began, 1))
-            _wait(lambda: not Harmonizer(home).stale_partitions("offline"))
+            wait_for(lambda: not Harmonizer(home).stale_partitions("offline"), PATIENCE_SECONDS)
     finally:
-        os.killpg(ui.pid, signal.SIGTERM)
-        ui.wait(timeout=60)
-        log.close()
+        served.stop()
     return {"labels": labels, "present": present, "seconds": seconds}
 
 
@@ -95,22 +85,6 @@ def _published_more_than(home: Home, labels: int) -> bool:
             "SELECT count(*) FROM label_decisions WHERE outlier_score IS NOT NULL"
         ).fetchall()
     return int(rows[0][0]) > labels
-
-
-def _answers(port: int) -> bool:
-    try:
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info", timeout=2).close()
-    except OSError:
-        return False
-    return True
-
-
-def _wait(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError("nothing happened for five minutes")
-        time.sleep(0.2)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Jobs: ingest what has arrived, harmonize what it touched, check the result."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -33,9 +32,7 @@ from harmonizer_assets.metadata import (
     model_metadata,
     pattern_metadata,
     plan_metadata,
-    report_metadata,
     run_metadata,
-    started,
 )
 from harmonizer_assets.progress import LogProgress
 from harmonizer_assets.resources import HarmonizerResource, PartitionSelection
@@ -132,11 +129,8 @@ def raise_alarms(context: OpExecutionContext, harmonizer: HarmonizerResource) ->
     report_materialization(context, "label_patterns", pattern_metadata(opened))
     opened.record_run(context.run_id)
     opened.warehouse.publish_snapshot()
-    page = report_metadata(opened.home, opened.write_report(context.run_id))
-    seconds = time.time() - started(context)
-    report_materialization(
-        context, "harmonization_report", page | run_metadata(opened, context.run_id, seconds)
-    )
+    page = opened.write_report(context.run_id)
+    report_materialization(context, "harmonization_report", run_metadata(context, opened, page))
     failed = opened.failed_partitions(context.run_id)
     fail_run({PartitionKey(row["label_type"], row["merchant_key"]): row["error"] for row in failed})
 

@@ -81,12 +81,6 @@ def partition_metadata(result: PartitionResult) -> dict[str, Any]:
     return metadata
 
 
-def started(context: OpExecutionContext | AssetExecutionContext) -> float:
-    """When a step's run began, in seconds since the epoch."""
-    record = context.instance.get_run_record_by_id(context.run_id)
-    return time.time() if record is None or record.start_time is None else record.start_time
-
-
 def index_metadata(report: IndexReport) -> dict[str, Any]:
     """What the UI shows of the vector index."""
     return {"dagster/row_count": report.total, **asdict(report)}
@@ -118,14 +112,19 @@ def picture(image: bytes) -> MarkdownMetadataValue:
     return MetadataValue.md(f"![](data:image/png;base64,{base64.b64encode(image).decode()})")
 
 
-def run_metadata(harmonizer: Harmonizer, run_id: str, seconds: float) -> dict[str, Any]:
-    """What the UI shows of a run: totals that plot, a summary, pictures.
+def run_metadata(
+    context: OpExecutionContext | AssetExecutionContext, harmonizer: Harmonizer, page: Path
+) -> dict[str, Any]:
+    """What the UI shows of a run: its report, totals that plot, a summary, pictures.
 
     Args:
+        context: of a step of the run, whose questions, costs and seconds so far are counted.
         harmonizer: of the home.
-        run_id: whose questions and costs are counted.
-        seconds: what the run has taken so far.
+        page: the run's report.
     """
+    run_id = context.run_id
+    record = context.instance.get_run_record_by_id(run_id)
+    began = None if record is None else record.start_time
     counts = harmonizer.counts()
     usage = harmonizer.usage(run_id)
     heading = (
@@ -133,6 +132,7 @@ def run_metadata(harmonizer: Harmonizer, run_id: str, seconds: float) -> dict[st
         f"outliers, {counts.unresolved:,} unresolved"
     )
     return {
+        **_page_metadata(harmonizer.home, page),
         "labels": counts.labels,
         "outliers": counts.outliers,
         "unresolved": counts.unresolved,
@@ -140,7 +140,7 @@ def run_metadata(harmonizer: Harmonizer, run_id: str, seconds: float) -> dict[st
         "asked": sum(row["words_asked"] for row in usage),
         "cached": sum(row["cache_hits"] for row in usage),
         "cost_usd": _cost([row["cost_usd"] for row in usage]),
-        "seconds": round(seconds, 1),
+        "seconds": 0.0 if began is None else round(time.time() - began, 1),
         "failed_partitions": len(harmonizer.failed_partitions(run_id)),
         "summary": summary(heading, harmonizer.worst_outliers(_LISTED)),
         **{name: picture(image) for name, image in harmonizer.pictures().items()},
@@ -237,7 +237,7 @@ def pattern_metadata(harmonizer: Harmonizer) -> dict[str, Any]:
     return {"dagster/row_count": harmonizer.counts().patterns, **shown}
 
 
-def report_metadata(home: Home, file: Path) -> dict[str, Any]:
+def _page_metadata(home: Home, file: Path) -> dict[str, Any]:
     """Where the report lies, as a path and as an address that a browser opens."""
     return {
         "report": MetadataValue.path(str(file)),

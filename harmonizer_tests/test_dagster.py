@@ -48,6 +48,16 @@ def execute(instance: DagsterInstance, job: str, **options):
     )
 
 
+def range_run(instance: DagsterInstance, first: str, last: str, **config):
+    """What the UI's backfill launches: one run of a range of partitions."""
+    return defs.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=instance,
+        run_config={**QUIET, **config},
+        tags={ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last},
+        asset_selection=[AssetKey(asset) for asset in PARTITIONED],
+    )
+
+
 # Definitions
 
 
@@ -198,17 +208,8 @@ def test_a_backfill_range_computes_what_holds_labels_in_one_run(harmonizer, tmp_
     assert len(merchants) == 3
     types = ("DATE", "GRAND_TOTAL")
     names = [n for n in harmonizer.taxonomy.names if n in types]
-    tags = {
-        ASSET_PARTITION_RANGE_START_TAG: f"{names[0]}|{merchants[0]}",
-        ASSET_PARTITION_RANGE_END_TAG: f"{names[-1]}|{merchants[-1]}",
-    }
-    job = defs.resolve_implicit_global_asset_job_def()
-    result = job.execute_in_process(
-        instance=instance,
-        run_config=QUIET,
-        tags=tags,
-        asset_selection=[AssetKey(asset) for asset in PARTITIONED],
-    )
+    first, last = f"{names[0]}|{merchants[0]}", f"{names[-1]}|{merchants[-1]}"
+    result = range_run(instance, first, last)
     assert result.success
     scored = {row["label_type"] for row in table(harmonizer, "similarity_matches")}
     assert set(types) <= scored

@@ -5,10 +5,6 @@ from __future__ import annotations
 import pytest
 from dagster import AssetKey, DagsterRunStatus
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
-from dagster._core.storage.tags import (
-    ASSET_PARTITION_RANGE_END_TAG,
-    ASSET_PARTITION_RANGE_START_TAG,
-)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +21,7 @@ from harmonizer_assets.instance import open_instance
 from harmonizer_assets.partitions import from_dagster, label_type_by_merchant, to_dagster
 from harmonizer_assets.runs import run_pipeline
 from harmonizer_tests.receipts import harmonize, shop_receipts, table
+from harmonizer_tests.test_dagster import range_run
 
 SHOPS = ("Alpha Mart", "Beta Cafe", "Gamma Bar")
 POISONED = PartitionKey("DATE", merchant_key("Beta Cafe"))
@@ -255,15 +252,7 @@ def test_in_a_range_of_the_ui_the_siblings_of_a_failed_partition_are_materialize
     requested = {PartitionKey("DATE", shop) for shop in shops}
 
     def backfill():
-        return defs.resolve_implicit_global_asset_job_def().execute_in_process(
-            instance=instance,
-            run_config=QUIET,
-            tags={
-                ASSET_PARTITION_RANGE_START_TAG: str(to_dagster(PartitionKey("DATE", shops[0]))),
-                ASSET_PARTITION_RANGE_END_TAG: str(to_dagster(PartitionKey("DATE", shops[-1]))),
-            },
-            asset_selection=[AssetKey(name) for name in ASSETS],
-        )
+        return range_run(instance, f"DATE|{shops[0]}", f"DATE|{shops[-1]}")
 
     with pytest.raises(PartitionsFailedError, match="spoiled word"):
         backfill()

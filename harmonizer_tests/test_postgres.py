@@ -10,18 +10,13 @@ from dagster import AssetKey, DagsterEventType
 from dagster._core.run_coordinator import QueuedRunCoordinator
 from dagster._core.storage.event_log.base import EventLogCursor
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
-from dagster._core.storage.tags import (
-    ASSET_PARTITION_RANGE_END_TAG,
-    ASSET_PARTITION_RANGE_START_TAG,
-)
 
 from harmonizer_assets.core.errors import ConfigurationError
-from harmonizer_assets.definitions import defs
 from harmonizer_assets.instance import open_instance
 from harmonizer_assets.partitions import label_type_by_merchant, to_dagster
 from harmonizer_assets.runs import run_pipeline
 from harmonizer_tests.receipts import shop_receipts
-from harmonizer_tests.test_dagster import PARTITIONED, QUIET, execute, shown
+from harmonizer_tests.test_dagster import PARTITIONED, execute, range_run, shown
 from harmonizer_tests.test_event_log import ASSET, batch, materialized, planned
 
 postgres = pytest.importorskip("dagster_postgres", reason="the extra `postgres` is not installed")
@@ -210,17 +205,7 @@ def test_a_backfill_range_on_postgres_plans_and_materializes_it(server_home, har
     with open_instance(server_home) as instance:
         execute(instance, "ingest_and_index")
         merchants = instance.get_dynamic_partitions("merchants")
-        tags = {
-            ASSET_PARTITION_RANGE_START_TAG: f"DATE|{merchants[0]}",
-            ASSET_PARTITION_RANGE_END_TAG: f"DATE|{merchants[-1]}",
-        }
-        job = defs.resolve_implicit_global_asset_job_def()
-        result = job.execute_in_process(
-            instance=instance,
-            run_config=QUIET,
-            tags=tags,
-            asset_selection=[AssetKey(name) for name in PARTITIONED],
-        )
+        result = range_run(instance, f"DATE|{merchants[0]}", f"DATE|{merchants[-1]}")
         expected = {f"DATE|{merchant}" for merchant in merchants}
         for event_type in (
             DagsterEventType.ASSET_MATERIALIZATION_PLANNED,

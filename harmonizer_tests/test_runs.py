@@ -13,10 +13,6 @@ from pathlib import Path
 
 import pytest
 from dagster import AssetKey, DagsterInstance, DagsterRunStatus
-from dagster._core.storage.tags import (
-    ASSET_PARTITION_RANGE_END_TAG,
-    ASSET_PARTITION_RANGE_START_TAG,
-)
 
 from harmonizer_assets.core.errors import InputError
 from harmonizer_assets.core.harmonizer import Harmonizer
@@ -29,6 +25,7 @@ from harmonizer_assets.progress import listen, stop_listening
 from harmonizer_assets.runs import run_pipeline
 from harmonizer_assets.selection import merchant_keys
 from harmonizer_tests.receipts import Receipts, shop_receipts, table
+from harmonizer_tests.test_dagster import range_run
 
 PARTITIONED = ("similarity_matches", "llm_verdicts", "outliers")
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -47,16 +44,6 @@ def shop(harmonizer, tmp_path):
     shop_receipts().submit(harmonizer, tmp_path)
     run_pipeline(harmonizer, judge="offline")
     return harmonizer
-
-
-def range_run(instance: DagsterInstance, first: str, last: str, **config):
-    """What the UI's backfill launches: one run of a range of partitions."""
-    return defs.resolve_implicit_global_asset_job_def().execute_in_process(
-        instance=instance,
-        run_config={**QUIET, **config},
-        tags={ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last},
-        asset_selection=[AssetKey(asset) for asset in PARTITIONED],
-    )
 
 
 def last_materializations(instance: DagsterInstance, asset: str):

@@ -1,12 +1,10 @@
 """The harmonization report as an asset."""
 
-import time
-
 from dagster import AssetExecutionContext, MaterializeResult, asset
 
 from harmonizer_assets.assets.ingest import OWNERS, STALE_AFTER_DAYS
 from harmonizer_assets.lineage import CODE_VERSIONS, UPSTREAM
-from harmonizer_assets.metadata import report_metadata, run_metadata, started
+from harmonizer_assets.metadata import run_metadata
 from harmonizer_assets.resources import HarmonizerResource
 
 
@@ -25,6 +23,5 @@ def harmonization_report(
     """Write the page of this run."""
     opened = harmonizer.open()
     opened.record_run(context.run_id)
-    page = report_metadata(opened.home, opened.write_report(context.run_id))
-    seconds = time.time() - started(context)
-    return MaterializeResult(metadata=page | run_metadata(opened, context.run_id, seconds))
+    page = opened.write_report(context.run_id)
+    return MaterializeResult(metadata=run_metadata(context, opened, page))
