@@ -21,12 +21,14 @@ from pathlib import Path
 
 import duckdb
 
-from harmonizer_assets.core.harmonizer import Harmonizer
-from harmonizer_assets.core.home import Home
-from harmonizer_assets.core.ingest import submit_batch
-from harmonizer_assets.core.sample_data import SampleSpec, write_samples
-from harmonizer_tests.served import Served, wait_for
+from harmonizer_assets.core.base.home import Home
+from harmonizer_assets.core.ingest.inbox import submit_batch
+from harmonizer_assets.core.measure.samples.receipts import SampleSpec, write_samples
+from harmonizer_assets.core.pipeline import Pipeline
+from harmonizer_assets.core.records.options import RunOptions
+from harmonizer_tests.support.served import Served, wait_for
 
+OFFLINE = RunOptions(judge="offline")
 PATIENCE_SECONDS = 300.0
 
 
@@ -52,12 +54,12 @@ def measure(folder: Path, labels: int, present: int, times: int) -> dict[str, ob
         served.start()
         seconds = []
         for number in range(times):
-            before = Harmonizer(home).counts().labels
+            before = Pipeline(home).tables.counts().labels
             _drop(home, folder / f"arrival-{number}", labels, seed=100 + number)
             began = time.monotonic()
             wait_for(partial(_published_more_than, home, before), PATIENCE_SECONDS)
             seconds.append(round(time.monotonic() - began, 1))
-            wait_for(lambda: not Harmonizer(home).stale_partitions("offline"), PATIENCE_SECONDS)
+            wait_for(lambda: not Pipeline(home).stale(OFFLINE), PATIENCE_SECONDS)
     finally:
         served.stop()
     return {"labels": labels, "present": present, "seconds": seconds}

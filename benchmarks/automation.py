@@ -12,10 +12,8 @@ the daemon's own functions; the runs that would follow are counted, not executed
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
-import random
 import shutil
 import tempfile
 import time
@@ -32,7 +30,6 @@ from dagster import (
     DagsterInstance,
     Definitions,
     asset,
-    build_sensor_context,
     evaluate_automation_conditions,
 )
 from dagster._core.definitions.automation_tick_evaluation_context import (
@@ -42,17 +39,12 @@ from dagster._core.definitions.automation_tick_evaluation_context import (
 from dagster._core.definitions.events import AssetKeyPartitionKey
 from dagster._core.definitions.partitions.context import partition_loading_context
 
-from benchmarks.scale import make_labels
-from harmonizer_assets.core.harmonizer import Harmonizer
-from harmonizer_assets.core.home import Home
-from harmonizer_assets.core.ingest import submit_batch
-from harmonizer_assets.core.merchants import merchant_key
-from harmonizer_assets.core.partitions import PartitionKey
-from harmonizer_assets.instance import open_instance
-from harmonizer_assets.partitions import add_merchants, to_dagster
-from harmonizer_tests.receipts import LABEL_COLUMNS, write_csv
-
-QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+from harmonizer_assets.core.base.home import Home
+from harmonizer_assets.core.ingest.inbox import submit_batch
+from harmonizer_assets.core.pipeline import Pipeline
+from harmonizer_assets.dagster_compat.instance import open_instance
+from harmonizer_assets.defs.partitions import add_merchants, to_dagster
+from harmonizer_tests.support.arrivals import make_arrival, make_labels, take_arrival
 
 
 def main() -> None:
@@ -65,95 +57,32 @@ def main() -> None:
     try:
         home = Home(folder / "home").ensure()
         os.environ["HARMONIZER_HOME"] = str(home.root)
-        harmonizer = Harmonizer(home)
-        files = make_labels(folder, harmonizer.taxonomy.names, options.merchants, options.seed, 1.0)
+        pipeline = Pipeline(home)
+        files = make_labels(folder, pipeline.taxonomy.names, options.merchants, options.seed, 1.0)
         submit_batch(home, *files)
         arrival, touched = make_arrival(folder, files[1], options.touched, options.seed)
-        ours = sensor(harmonizer, arrival, touched)
-        everything = [to_dagster(key) for key in harmonizer.partitions()]
-        theirs = declarative(folder, everything, [to_dagster(key) for key in touched])
+        ours = take_arrival(pipeline, arrival, touched)
+        everything = [to_dagster(key) for key in pipeline.partitions.held()]
+        theirs = declarative(
+            folder, pipeline.taxonomy.names, everything, [to_dagster(key) for key in touched]
+        )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print(json.dumps({"sensor": ours, "declarative_automation": theirs}, indent=2))
 
 
-def make_arrival(
-    folder: Path, labels: Path, touched: int, seed: int
-) -> tuple[Path, list[PartitionKey]]:
-    """A labels file that changes one status in so many partitions; which those are."""
-    with labels.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    merchants = sorted({row["merchant_name"] for row in rows})
-    reached = {*merchants[: max(1, len(merchants) * 9 // 10)]}
-    one_each = {(row["label"], row["merchant_name"]): row for row in rows}
-    candidates = sorted(key for key in one_each if key[1] in reached)
-    chosen = random.Random(seed).sample(candidates, min(touched, len(candidates)))
-    changed = [{**one_each[key], "validation_status": "NEEDS_REVIEW"} for key in chosen]
-    path = write_csv(folder / "arrival" / "labels.csv", LABEL_COLUMNS, changed)
-    return path, [PartitionKey(label, merchant_key(name)) for label, name in chosen]
-
-
-def sensor(
-    harmonizer: Harmonizer, arrival: Path, touched: Sequence[PartitionKey]
+def declarative(
+    folder: Path, label_types: Sequence[str], held: Sequence[str], touched: Sequence[str]
 ) -> dict[str, Any]:
-    """Have the product take the arrival: its sensor, and the runs that it requests."""
-    from harmonizer_assets.definitions import defs
-    from harmonizer_assets.resources import HarmonizerResource
-    from harmonizer_assets.runs import run_pipeline
-    from harmonizer_assets.sensors import new_labels_sensor
-
-    run_pipeline(harmonizer, judge="offline", log_level="CRITICAL")
-    before = states(harmonizer)
-    submit_batch(harmonizer.home, None, arrival)
-    found: dict[str, Any] = {"partitions": len(before), "touched": len(touched), "runs": 0}
-    with open_instance(harmonizer.home) as instance:
-        while True:
-            began = time.perf_counter()
-            context = build_sensor_context(
-                instance=instance, resources={"harmonizer": HarmonizerResource()}
-            )
-            requests = new_labels_sensor.evaluate_tick(context).run_requests or []
-            if not requests:
-                break
-            found["evaluation_seconds"] = round(time.perf_counter() - began, 2)
-            began = time.perf_counter()
-            job = defs.resolve_job_def("harmonize_arrivals")
-            [request] = requests
-            job.execute_in_process(instance=instance, run_config=QUIET, tags=dict(request.tags))
-            found["run_seconds"] = round(time.perf_counter() - began, 1)
-            found["runs"] += 1
-    after = states(harmonizer)
-    changed = {key for key in after if after[key] != before.get(key)}
-    reached = {key.merchant_key for key in touched}
-    found["computed"] = len(changed)
-    found["computed_at_untouched_merchants"] = sum(
-        key.merchant_key not in reached for key in changed
-    )
-    found["touched_left_out"] = len({*touched} - changed)
-    return found
-
-
-def states(harmonizer: Harmonizer) -> dict[PartitionKey, tuple[str, str]]:
-    """Fingerprint and run of every partition of `outliers`."""
-    rows = harmonizer.warehouse.query(
-        "SELECT label_type, merchant_key, fingerprint, run_id FROM partition_state "
-        "WHERE asset = 'outliers'"
-    ).to_pylist()
-    return {
-        PartitionKey(row["label_type"], row["merchant_key"]): (row["fingerprint"], row["run_id"])
-        for row in rows
-    }
-
-
-def declarative(folder: Path, held: Sequence[str], touched: Sequence[str]) -> dict[str, Any]:
     """Have `eager` conditions take the same arrival, with and without `emit_backfills`."""
-    from harmonizer_assets.partitions import from_dagster, label_type_by_merchant
+    from harmonizer_assets.defs.partitions import from_dagster, label_type_by_merchant
 
-    upstream = AssetSpec("labels_of_partition", partitions_def=label_type_by_merchant)
+    partitions = label_type_by_merchant(label_types)
+    upstream = AssetSpec("labels_of_partition", partitions_def=partitions)
 
     @asset(
         deps=[upstream],
-        partitions_def=label_type_by_merchant,
+        partitions_def=partitions,
         backfill_policy=BackfillPolicy.single_run(),
         automation_condition=AutomationCondition.eager(),
     )

@@ -5,7 +5,7 @@
 Each storage and number of partitions gets a process and an instance of its own. Measured are, in
 milliseconds per partition of one asset:
 
-- report: `report_materializations` inside a real run, as the runs of the command line do it;
+- report: inside a real run, by the reporter that the runs of the command line have;
 - range: a whole run of a range of partitions as the UI starts it, from making the run with its
   planned events to its end; our assets report each partition themselves there too;
 
@@ -27,18 +27,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from unittest.mock import patch
 
 from dagster import (
     AssetExecutionContext,
     AssetKey,
+    AssetSelection,
     AssetSpec,
     BackfillPolicy,
+    DagsterInstance,
     Definitions,
     MaterializeResult,
+    MultiPartitionsDefinition,
+    define_asset_job,
     in_process_executor,
-    job,
     multi_asset,
-    op,
 )
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 from dagster._core.storage.tags import (
@@ -46,7 +49,16 @@ from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_START_TAG,
 )
 
-from benchmarks.postgres import SERVER, UnreachableError, temporary_database
+from benchmarks.bookkeeping_table import BASELINE, markdown
+from harmonizer_assets.core.base.home import Home
+from harmonizer_assets.core.pipeline import Pipeline
+from harmonizer_assets.core.records.partition import PartitionKey
+from harmonizer_assets.core.records.reports import AssetName, PartitionResult
+from harmonizer_assets.dagster_compat import events
+from harmonizer_assets.dagster_compat.instance import open_instance
+from harmonizer_assets.defs.partitions import add_merchants, label_type_by_merchant
+from harmonizer_assets.defs.reporting import DagsterReporter
+from harmonizer_tests.support.postgres import SERVER, UnreachableError, temporary_database
 
 DEPLOYED: Final = Path(__file__).parents[1] / "deploy" / "dagster.postgres.yaml"
 CHILD: Final = (sys.executable, "-W", "ignore", "-m", "benchmarks.bookkeeping")
@@ -57,10 +69,6 @@ STOCK_POSTGRES: Final = (
 QUIET: Final = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 REPORTED: Final = "similarity_matches"
 RANGED: Final = "outliers"
-BASELINE: Final = "stock SQLite"
-OF_ALL: Final = ("status_cold_ms", "status_warm_ms")
-"""Of all partitions together, so comparable only between equal numbers of them."""
-MEASURES: Final = ("report_ms", "range_ms", *OF_ALL)
 
 
 @dataclass(frozen=True)
@@ -161,26 +169,27 @@ def measure(storage: Storage, folder: Path, report: int, ranged: int) -> dict[st
         Milliseconds per partition (`report_ms`, `range_ms`) and for all `report` partitions
         (`status_cold_ms`, `status_warm_ms`).
     """
-    from harmonizer_assets.core.home import Home
-    from harmonizer_assets.instance import open_instance
-    from harmonizer_assets.partitions import add_merchants, label_type_by_merchant
-
     home = Home(folder).ensure()
     if storage.dagster_yaml is not None:
         (home.dagster / "dagster.yaml").write_text(storage.dagster_yaml, encoding="utf-8")
+    pipeline = Pipeline(home)
+    partitions = label_type_by_merchant(pipeline.taxonomy.names)
     merchants = [f"merchant-{number:06d}" for number in range(max(report, ranged))]
-    with open_instance(home) as instance:
+    with (
+        patch.object(events, "EVENT_BATCH_SIZE", max(1, storage.batch)),
+        open_instance(home) as instance,
+    ):
         add_merchants(instance, merchants)
-        reported = _report(instance, merchants[:report])
+        reported = _report(instance, pipeline, partitions, merchants[:report])
         status = []
         for _ in range(2):
             seconds = _timed(
                 lambda: get_and_update_asset_status_cache_value(
-                    instance, AssetKey(REPORTED), label_type_by_merchant
+                    instance, AssetKey(REPORTED), partitions
                 )
             )
             status.append(seconds)
-        run = _range(instance, merchants[:ranged])
+        run = _range(instance, pipeline, partitions, merchants[:ranged])
     return {
         "report_ms": round(1000 * reported / report, 3),
         "range_ms": round(1000 * run / ranged, 3),
@@ -189,64 +198,73 @@ def measure(storage: Storage, folder: Path, report: int, ranged: int) -> dict[st
     }
 
 
-def _report(instance: Any, merchants: Sequence[str]) -> float:
+def _report(
+    instance: DagsterInstance,
+    pipeline: Pipeline,
+    partitions: MultiPartitionsDefinition,
+    merchants: Sequence[str],
+) -> float:
     """Seconds that a step takes to report these partitions, with what a partition really has."""
-    from harmonizer_assets.materializations import report_materializations
+    seconds: list[float] = []
+    definitions = _reporting(REPORTED, pipeline, partitions, merchants, seconds)
+    definitions.resolve_job_def("report").execute_in_process(instance=instance, run_config=QUIET)
+    _check(instance, REPORTED, merchants)
+    return sum(seconds)
 
-    found = _results(merchants)
-    seconds = 0.0
 
-    @op
-    def score(context) -> None:  # type: ignore[no-untyped-def]
-        nonlocal seconds
-        seconds = _timed(lambda: report_materializations(context, REPORTED, found))
-
-    @job(executor_def=in_process_executor)
-    def harmonize() -> None:
-        score()
-
-    harmonize.execute_in_process(instance=instance, run_config=QUIET)
-    materialized = len(instance.get_materialized_partitions(AssetKey(REPORTED)))
-    assert materialized == len(merchants), f"{materialized} partitions are materialized"
+def _range(
+    instance: DagsterInstance,
+    pipeline: Pipeline,
+    partitions: MultiPartitionsDefinition,
+    merchants: Sequence[str],
+) -> float:
+    """Seconds that a run of a range of partitions takes, all in all."""
+    definitions = _reporting(RANGED, pipeline, partitions, merchants, [])
+    tags = {
+        ASSET_PARTITION_RANGE_START_TAG: f"DATE|{merchants[0]}",
+        ASSET_PARTITION_RANGE_END_TAG: f"DATE|{merchants[-1]}",
+    }
+    everything = definitions.resolve_job_def("report")
+    seconds = _timed(
+        lambda: everything.execute_in_process(instance=instance, run_config=QUIET, tags=tags)
+    )
+    _check(instance, RANGED, merchants)
     return seconds
 
 
-def _range(instance: Any, merchants: Sequence[str]) -> float:
-    """Seconds that a run of a range of partitions takes, all in all."""
-    from harmonizer_assets.materializations import report_materializations
-    from harmonizer_assets.partitions import label_type_by_merchant
-
+def _reporting(
+    name: AssetName,
+    pipeline: Pipeline,
+    partitions: MultiPartitionsDefinition,
+    merchants: Sequence[str],
+    seconds: list[float],
+) -> Definitions:
+    """A job of one asset that computes nothing and reports these partitions."""
     found = _results(merchants)
+    keys = [result.partition for result in found]
 
     @multi_asset(
-        specs=[AssetSpec(RANGED, partitions_def=label_type_by_merchant, skippable=True)],
+        specs=[AssetSpec(name, partitions_def=partitions, skippable=True)],
         backfill_policy=BackfillPolicy.single_run(),
     )
-    def ranged(context: AssetExecutionContext) -> Iterator[MaterializeResult]:
-        report_materializations(context.op_execution_context, RANGED, found)
+    def reporting(context: AssetExecutionContext) -> Iterator[MaterializeResult]:
+        reporter = DagsterReporter(context, pipeline)
+        seconds.append(_timed(lambda: reporter.consume(name, keys, iter(found))))
         yield from ()
 
-    definitions = Definitions(assets=[ranged], executor=in_process_executor)
-    everything = definitions.resolve_implicit_global_asset_job_def()
-    seconds = _timed(
-        lambda: everything.execute_in_process(
-            instance=instance,
-            run_config=QUIET,
-            tags={
-                ASSET_PARTITION_RANGE_START_TAG: f"DATE|{merchants[0]}",
-                ASSET_PARTITION_RANGE_END_TAG: f"DATE|{merchants[-1]}",
-            },
-        )
+    return Definitions(
+        assets=[reporting],
+        jobs=[define_asset_job("report", AssetSelection.assets(name))],
+        executor=in_process_executor,
     )
-    materialized = len(instance.get_materialized_partitions(AssetKey(RANGED)))
+
+
+def _check(instance: DagsterInstance, name: str, merchants: Sequence[str]) -> None:
+    materialized = len(instance.get_materialized_partitions(AssetKey(name)))
     assert materialized == len(merchants), f"{materialized} partitions are materialized"
-    return seconds
 
 
 def _results(merchants: Sequence[str]) -> list[Any]:
-    from harmonizer_assets.core.partitions import PartitionKey
-    from harmonizer_assets.core.results import PartitionResult
-
     worst = {
         "image_id": "image-000001",
         "receipt_id": 1,
@@ -275,44 +293,6 @@ def _timed(function: Callable[[], object]) -> float:
     began = time.perf_counter()
     function()
     return time.perf_counter() - began
-
-
-def markdown(results: Sequence[dict[str, Any]]) -> str:
-    """A table of all measurements; in brackets the ratio to the baseline of the same size."""
-    lines = [
-        "| event log | partitions | report, ms each | range run, ms each | status cold, ms "
-        "| status warm, ms |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for result in results:
-        if "not_measured" in result:
-            cells = [f"not measured: {result['not_measured']}", "", "", ""]
-        else:
-            cells = [_cell(result, name, results) for name in MEASURES]
-        lines.append(f"| {result['storage']} | {result['partitions']:,} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _cell(result: dict[str, Any], measure: str, results: Sequence[dict[str, Any]]) -> str:
-    """A figure, its ratio to the baseline's, and over how many partitions if not over all."""
-    text = f"{result[measure]:,}"
-    for other in results:
-        if (
-            (other["storage"], other["partitions"]) == (BASELINE, result["partitions"])
-            and "not_measured" not in other
-            and (
-                measure not in OF_ALL
-                or _measured_over(other, measure) == _measured_over(result, measure)
-            )
-        ):
-            text += f" ({result[measure] / other[measure]:.2g}x)"
-    if _measured_over(result, measure) != result["partitions"]:
-        text += f" [over {_measured_over(result, measure):,}]"
-    return text
-
-
-def _measured_over(result: dict[str, Any], measure: str) -> int:
-    return int(result["range_partitions" if measure == "range_ms" else "report_partitions"])
 
 
 if __name__ == "__main__":

@@ -31,15 +31,20 @@ from typing import Any, Final
 
 import openai
 
-from benchmarks.labels import scored_home
-from benchmarks.simulated_endpoint import FAULTS, Endpoint, Options, simulated_endpoint
+from harmonizer_assets.core.base.home import Home
+from harmonizer_assets.core.base.settings import Settings
 from harmonizer_assets.core.harmonize import harmonize_all_labels
-from harmonizer_assets.core.harmonizer import Harmonizer
-from harmonizer_assets.core.home import Home
-from harmonizer_assets.core.llm.batching import MAX_BATCH_WORDS
-from harmonizer_assets.core.llm.prices import price_of
-from harmonizer_assets.core.settings import Settings
-from harmonizer_assets.core.taxonomy import Taxonomy
+from harmonizer_assets.core.judge.llm import MAX_CALL_WORDS, price_of
+from harmonizer_assets.core.pipeline import Pipeline
+from harmonizer_assets.core.records.options import RunOptions
+from harmonizer_assets.core.records.taxonomy import Taxonomy
+from harmonizer_tests.support.labels import scored_home
+from harmonizer_tests.support.simulated_endpoint import (
+    FAULTS,
+    Endpoint,
+    Options,
+    simulated_endpoint,
+)
 
 MODEL: Final = "gpt-4o-mini"
 WORDS: Final = 520
@@ -103,9 +108,9 @@ def old_style(endpoint: Endpoint) -> Figures:
 
 def single_prompts(home: Home, count: int) -> list[list[dict[str, str]]]:
     """Prompts of the product's own wire format for one word each."""
-    settings = Settings().with_judge(skip_high_confidence=False, llm_batch_size=count)
-    harmonizer = Harmonizer(home, settings)
-    system, user = harmonizer.plan(harmonizer.partitions()).prompt or []
+    settings = Settings.load(home.settings_file)
+    pipeline = Pipeline(home, settings.with_judge(skip_high_confidence=False, llm_batch_size=count))
+    system, user = pipeline.plan(RunOptions()).prompt or []
     document = json.loads(user["content"])
     return [
         [system, {**user, "content": json.dumps({**document, "items": [item]})}]
@@ -181,8 +186,10 @@ MIXED: Final[dict[str, Any]] = {
     "words": WORDS // 10,
     "repeated": 0.4,
     "wrong": 0.1,
+    "validated": 0.5,
 }
-"""520 words of one merchant and ten label types: similarity has something to compare."""
+"""520 words of one merchant and ten label types, half of the right ones validated: similarity has
+something to compare."""
 
 
 def growing(endpoint: Endpoint) -> list[Figures]:
@@ -266,8 +273,8 @@ def faults(endpoint: Endpoint) -> Figures:
         report = asyncio.run(harmonize_all_labels(home, settings=settings))
         stats = endpoint.stats()
         counts = report.counts
-        usage = Harmonizer(home).usage(report.run_id)
-    bound = 5 + (MAX_BATCH_WORDS - 1).bit_length()
+        usage = Pipeline(home).tables.usage(report.run_id)
+    bound = 5 + (MAX_CALL_WORDS - 1).bit_length()
     most = max(times for _, times in stats["most_asked"])
     assert counts.labels == counts.valid + counts.outliers + counts.unresolved
     assert counts.unresolved == counts.dead_letters
@@ -339,7 +346,7 @@ def _ask(home: str) -> None:
 
 def _stored(home: Home) -> set[str]:
     """Words whose answers are durable, in the database or in a journal."""
-    found = Harmonizer(home).warehouse.query("SELECT word_text FROM llm_verdicts")
+    found = Pipeline(home).warehouse.query("SELECT word_text FROM llm_verdicts")
     words = set(found["word_text"].to_pylist())
     for journal in home.journals.glob("*.ndjson"):
         for line in journal.read_text().splitlines(keepends=True):

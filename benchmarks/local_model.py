@@ -23,11 +23,11 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from harmonizer_assets.core.base.home import Home
+from harmonizer_assets.core.base.settings import Settings, SimilaritySettings
 from harmonizer_assets.core.harmonize import harmonize_all_labels
-from harmonizer_assets.core.harmonizer import Harmonizer
-from harmonizer_assets.core.home import Home
-from harmonizer_assets.core.ingest import submit_batch
-from harmonizer_assets.core.settings import Settings, SimilaritySettings
+from harmonizer_assets.core.ingest.inbox import submit_batch
+from harmonizer_assets.core.pipeline import Pipeline
 
 CASES: Final = Path(__file__).with_name("local_model_cases.json")
 WORD_WIDTH: Final = 0.1
@@ -78,17 +78,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="harmonizer-local-") as folder:
         home = Home(Path(folder) / "home").ensure()
         ingest_cases(home, cases)
-        harmonizer = Harmonizer(home, settings)
-        harmonizer.ingest_pending()
-        harmonizer.index_documents()
+        pipeline = Pipeline(home, settings)
+        pipeline.ingest()
+        pipeline.index()
         began = time.monotonic()
         report = asyncio.run(harmonize_all_labels(home, settings=settings))
         seconds = time.monotonic() - began
         rows = {
             row["image_id"]: row
-            for row in harmonizer.warehouse.query("FROM label_decisions").to_pylist()
+            for row in pipeline.warehouse.query("FROM label_decisions").to_pylist()
         }
-        letters = harmonizer.warehouse.query("FROM dead_letters").to_pylist()
+        letters = pipeline.warehouse.query("FROM dead_letters").to_pylist()
     outcomes: Counter[str] = Counter()
     suggested = 0
     for number, case in enumerate(cases):

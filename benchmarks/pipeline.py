@@ -79,21 +79,20 @@ def measure_size(labels: int, seed: int, home: Path) -> dict[str, Any]:
     os.environ["HARMONIZER_HOME"] = str(home)
     from dagster import DagsterInstance
 
-    from harmonizer_assets import runs
-    from harmonizer_assets.core import (
-        indexing,
-        models,
-        outliers,
-        similar_words,
-        similarity,
-        vector_index,
-    )
-    from harmonizer_assets.core.embedding import LocalEmbedder
-    from harmonizer_assets.core.harmonizer import Harmonizer
-    from harmonizer_assets.core.home import Home
+    from harmonizer_assets.cli import runs
+    from harmonizer_assets.core.base.home import Home
+    from harmonizer_assets.core.decide import stage as outliers
+    from harmonizer_assets.core.index import stage as indexing
+    from harmonizer_assets.core.index import vectors as vector_index
+    from harmonizer_assets.core.index.embedders import LocalEmbedder
     from harmonizer_assets.core.ingest import Ingest, submit_batch
-    from harmonizer_assets.core.sample_data import SampleSpec, write_samples
-    from harmonizer_assets.core.warehouse import Warehouse
+    from harmonizer_assets.core.measure.samples.receipts import SampleSpec, write_samples
+    from harmonizer_assets.core.records.options import RunOptions
+    from harmonizer_assets.core.score import registry as models
+    from harmonizer_assets.core.score import similar_words
+    from harmonizer_assets.core.score import stage as similarity
+    from harmonizer_assets.core.store.warehouse import Warehouse
+    from harmonizer_assets.dagster_compat.event_log import BatchingEventLogStorage
 
     merchants = max(1, labels // LABELS_PER_MERCHANT)
     folder = home.parent / "samples"
@@ -104,29 +103,28 @@ def measure_size(labels: int, seed: int, home: Path) -> dict[str, Any]:
     watch.measure(Ingest, "ingest", "ingest")
     watch.measure(indexing, "build_documents", "documents")
     watch.measure(LocalEmbedder, "embed", "embedding")
-    for name in ("add", "update_metadata", "vectors", "nearest", "count"):
+    for name in ("add", "update_metadata", "vectors", "nearest", "ids"):
         watch.measure(vector_index.IndexSession, name, "index")
     watch.measure(models, "fit_model", "fitting")
-    watch.measure(similar_words, "gather_evidence", "similarity")
+    watch.measure(similar_words, "gather_votes", "similarity")
     watch.measure(similarity.SimilarityScorer, "score", "scoring")
     watch.measure(outliers.OutlierPublishing, "_explained", "explaining")
-    for name in ("_open", "_close", "publish_snapshot"):
+    for name in ("_transaction", "copy_to"):
         watch.measure(Warehouse, name, "duckdb")
-    watch.measure(Warehouse, "_transaction", "duckdb")
     for name in ("report_dagster_event", "handle_new_event", "add_dynamic_partitions"):
         watch.measure(DagsterInstance, name, "dagster")
-    watch.measure(DagsterInstance, "get_materialized_partitions", "dagster")
+    watch.measure(BatchingEventLogStorage, "store_event_batch", "dagster")
 
     opened = Home(home).ensure()
-    harmonizer = Harmonizer(opened)
+    offline = RunOptions(judge="offline")
     began = time.perf_counter()
     submit_batch(opened, samples.words, samples.labels)
-    outcome = runs.run_pipeline(harmonizer, judge="offline", log_level="CRITICAL")
+    outcome = runs.run_pipeline(opened, offline, log_level="CRITICAL")
     seconds = time.perf_counter() - began
     parts = dict(watch.seconds)
     began = time.perf_counter()
     submit_batch(opened, samples.words, samples.labels)
-    again = runs.run_pipeline(harmonizer, judge="offline", log_level="CRITICAL")
+    again = runs.run_pipeline(opened, offline, log_level="CRITICAL")
     second_run = time.perf_counter() - began
     assert again.unchanged, "the second run changed something"
     counts = outcome.counts

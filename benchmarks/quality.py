@@ -24,22 +24,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sklearn.metrics import average_precision_score
 
-from harmonizer_assets.core.corrupt import CorruptionSpec, corrupt_files
-from harmonizer_assets.core.evaluation import Evaluation, evaluate
-from harmonizer_assets.core.fitting import (
+from harmonizer_assets.core.base.home import Home
+from harmonizer_assets.core.base.settings import ScorerName, Settings
+from harmonizer_assets.core.ingest.inbox import submit_batch
+from harmonizer_assets.core.measure.corrupt import CorruptionSpec, corrupt_files
+from harmonizer_assets.core.measure.evaluation import Evaluation, evaluate
+from harmonizer_assets.core.pipeline import Pipeline
+from harmonizer_assets.core.records.label import LABEL_KEY
+from harmonizer_assets.core.records.options import RunOptions
+from harmonizer_assets.core.score.classifier import EVIDENCE_GROUPS
+from harmonizer_assets.core.score.fitting import (
     fit_model,
     locate_labels,
     read_labels_with_pages,
     sampled_merchants,
 )
-from harmonizer_assets.core.harmonizer import Harmonizer
-from harmonizer_assets.core.home import Home
-from harmonizer_assets.core.ingest import submit_batch
-from harmonizer_assets.core.scoring import score_with_model
-from harmonizer_assets.core.settings import ScorerName, Settings
-from harmonizer_assets.core.suspicion import EVIDENCE_GROUPS
+from harmonizer_assets.core.score.scoring import score_with_model
 
-KEY = ("image_id", "receipt_id", "line_id", "word_id", "label")
+OFFLINE = RunOptions(judge="offline")
 
 
 @dataclass(frozen=True)
@@ -93,26 +95,25 @@ class Run:
     guarantee: str
 
 
-def prepared(data: Data, home: Path, scorer: ScorerName = "model") -> Harmonizer:
+def prepared(data: Data, home: Path, scorer: ScorerName = "model") -> Pipeline:
     """A home with the data ingested and indexed."""
     settings = Settings.model_validate({"similarity": {"scorer": scorer}})
-    harmonizer = Harmonizer(Home(home).ensure(), settings)
-    submit_batch(harmonizer.home, data.words, data.labels)
-    harmonizer.ingest_pending()
-    harmonizer.index_documents()
-    return harmonizer
+    pipeline = Pipeline(Home(home).ensure(), settings)
+    submit_batch(pipeline.home, data.words, data.labels)
+    pipeline.ingest()
+    pipeline.index()
+    return pipeline
 
 
 def run(data: Data, home: Path, scorer: ScorerName = "model") -> Run:
-    harmonizer = prepared(data, home, scorer)
+    pipeline = prepared(data, home, scorer)
     began = time.perf_counter()
-    harmonizer.fit_model()
-    partitions = harmonizer.stale_partitions("offline")
-    list(harmonizer.score_partitions(partitions))
+    pipeline.score.fit(OFFLINE)
+    partitions = pipeline.stale(OFFLINE)
+    list(pipeline.score.run(partitions, OFFLINE))
     seconds = time.perf_counter() - began
-    list(harmonizer.judge_partitions(partitions, judge="offline"))
-    list(harmonizer.publish_outliers(partitions, judge="offline"))
-    return Run(evaluate(harmonizer.warehouse, data.truth), seconds, harmonizer.guarantee())
+    pipeline.harmonize(OFFLINE, partitions=partitions, assets=["llm_verdicts", "outliers"])
+    return Run(evaluate(pipeline.warehouse, data.truth), seconds, pipeline.score.guarantee())
 
 
 def cleanlab_ranking(data: Data) -> dict[str, float]:
@@ -181,28 +182,30 @@ def _labels_with_lines(data: Data) -> pa.Table:
 
 def ablation(data: Data, home: Path) -> dict[str, float]:
     """AUPRC of the score with all groups of evidence, and without each of them."""
-    harmonizer = prepared(data, home)
-    label_types = harmonizer.taxonomy.names
-    labels, page = harmonizer.warehouse.read(
+    pipeline = prepared(data, home)
+    label_types = pipeline.taxonomy.names
+    labels, page = pipeline.warehouse.read(
         lambda con: read_labels_with_pages(con, sampled_merchants(con), label_types)
     )
     truth = {
-        tuple(row[name] for name in KEY): row["is_error"]
-        for row in pq.read_table(data.truth, columns=[*KEY, "is_error"]).to_pylist()
+        tuple(row[name] for name in LABEL_KEY): row["is_error"]
+        for row in pq.read_table(data.truth, columns=[*LABEL_KEY, "is_error"]).to_pylist()
     }
-    similar_words = harmonizer.similar_words()
-    evidence, known = similar_words.evidence(labels)
+    similar_words = pipeline.score.similar_words()
+    gathered, known = similar_words.votes(labels)
     scored = labels.filter(pa.array(known))
-    wrong = [truth[key] for key in zip(*(scored[name].to_pylist() for name in KEY), strict=True)]
+    wrong = [
+        truth[key] for key in zip(*(scored[name].to_pylist() for name in LABEL_KEY), strict=True)
+    ]
     found = {}
     for group in (None, *EVIDENCE_GROUPS):
         left_out = () if group is None else (group,)
-        model = fit_model(similar_words, labels, page, harmonizer.settings.triage, left_out)
-        votes: npt.NDArray[np.float64] = evidence.type_probability
+        model = fit_model(similar_words, labels, page, pipeline.settings.triage, left_out)
+        votes: npt.NDArray[np.float64] = gathered.type_probability
         if group == "similar_words":
             votes = np.ones_like(votes)
         located = locate_labels(scored, page, label_types, votes)
-        scores = score_with_model(model, located, harmonizer.settings.triage)
+        scores = score_with_model(model, located, gathered, pipeline.settings.triage)
         found[group or "all"] = float(average_precision_score(wrong, scores.outlier_score))
     return found
 
@@ -250,7 +253,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "runs": [show("statuses as given", given), show("every status PENDING", unvalidated)]
     }
-    print(f"promise: {given.guarantee}")
+    print(f"guarantee: {given.guarantee}")
     for name, quality in given.evaluation.per_merchant_size.items():
         print(
             f"  merchants with {name:<11} {quality.labels:>6} labels, recall {quality.recall:.3f}"

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import shutil
 import subprocess
 import sys
@@ -24,13 +23,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from harmonizer_assets.core.harmonizer import Harmonizer
-from harmonizer_assets.core.home import Home
-from harmonizer_assets.core.ingest import submit_batch
-from harmonizer_tests.receipts import LABEL_COLUMNS, WORD_COLUMNS, write_csv
-from harmonizer_tests.served import Served, wait_for
+from harmonizer_assets.core.base.home import Home
+from harmonizer_assets.core.ingest.inbox import submit_batch
+from harmonizer_assets.core.pipeline import Pipeline
+from harmonizer_assets.defs.jobs import harmonize_config
+from harmonizer_tests.support.arrivals import make_labels
+from harmonizer_tests.support.served import Served, wait_for
 
-SHARE: Final = 1 / 3
 PATIENCE: Final = 900.0
 PARTITIONS: Final = """
 query ($key: AssetKeyInput!) {
@@ -82,16 +81,16 @@ def measure(folder: Path, merchants: int, seed: int) -> dict[str, Any]:
     """Seconds of each thing that people wait for, with one number of merchants."""
     home = Home(folder / "home").ensure()
     os.environ["HARMONIZER_HOME"] = str(home.root)
-    harmonizer = Harmonizer(home)
-    submit_batch(home, *make_labels(folder, harmonizer.taxonomy.names, merchants, seed))
+    pipeline = Pipeline(home)
+    submit_batch(home, *make_labels(folder, pipeline.taxonomy.names, merchants, seed))
     found: dict[str, Any] = {"merchants": merchants}
     with timed(found, "first_run"):
         command = [sys.executable, "-m", "harmonizer_assets.cli", "--home", str(home.root), "run"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    found["partitions"] = merchants * len(harmonizer.taxonomy.names)
-    found["partitions_with_labels"] = len(harmonizer.partitions())
+    found["partitions"] = merchants * len(pipeline.taxonomy.names)
+    found["partitions_with_labels"] = len(pipeline.partitions.held())
     with timed(found, "definition_load"):
-        load = "from harmonizer_assets.definitions import defs; defs.resolve_all_job_defs()"
+        load = "from harmonizer_assets.definitions import defs; defs().resolve_all_job_defs()"
         subprocess.run([sys.executable, "-W", "ignore", "-c", load], check=True)
     served = Served(home, folder / "ui.log")
     with timed(found, "ui_start"):
@@ -155,9 +154,7 @@ def one_run(served: Served) -> dict[str, Any]:
                 "repositoryName": "__repository__",
                 "repositoryLocationName": "harmonizer_assets.definitions",
             },
-            "runConfigData": json.dumps(
-                {"resources": {"selection": {"config": {"refresh": True}}}}
-            ),
+            "runConfigData": json.dumps(harmonize_config(refresh=True)),
         },
     )["launchRun"]
     if answer["__typename"] != "LaunchRunSuccess":
@@ -170,40 +167,6 @@ def one_run(served: Served) -> dict[str, Any]:
 
     wait_for(lambda: status() in {"SUCCESS", "FAILURE", "CANCELED"}, PATIENCE)
     return {"ended": round(time.monotonic() - began, 1), "status": status()}
-
-
-def make_labels(
-    folder: Path, label_types: Sequence[str], merchants: int, seed: int, share: float = SHARE
-) -> tuple[Path, Path]:
-    """Words and labels in a share of the partitions, two labels in each."""
-    chance = random.Random(seed)
-    words: list[dict[str, Any]] = []
-    labels: list[dict[str, Any]] = []
-    for number in range(merchants):
-        held = [name for name in label_types if chance.random() < share] or [label_types[0]]
-        for copy in (1, 2):
-            for line, name in enumerate(held, start=1):
-                key = {
-                    "image_id": f"image-{number:05d}-{copy}",
-                    "receipt_id": 1,
-                    "line_id": line,
-                    "word_id": 1,
-                }
-                text = f"{name[:4]}{chance.randrange(100):02d}"
-                box = {"x": 0.1, "y": line / 20, "width": 0.2, "height": 0.03}
-                words.append({**key, "text": text, **box})
-                labels.append(
-                    {
-                        **key,
-                        "label": name,
-                        "validation_status": chance.choice(("VALID", "PENDING")),
-                        "merchant_name": f"Merchant {number:05d}",
-                    }
-                )
-    return (
-        write_csv(folder / "words.csv", WORD_COLUMNS, words),
-        write_csv(folder / "labels.csv", LABEL_COLUMNS, labels),
-    )
 
 
 @contextmanager

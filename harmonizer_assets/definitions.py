@@ -1,88 +1,82 @@
-"""The Dagster code location."""
+"""The Dagster code location: the definitions of one home."""
 
 from __future__ import annotations
 
-import os
+from typing import Any, Final
 
-from dagster import Definitions, in_process_executor
-
-from harmonizer_assets.assets.embeddings import word_embeddings
-from harmonizer_assets.assets.harmonize import (
-    harmonize,
-    label_patterns,
-    llm_plan,
-    llm_usage,
-    merchant_alarms,
-    receipt_alarms,
-)
-from harmonizer_assets.assets.ingest import ingest_batches
-from harmonizer_assets.assets.model import suspicion_model
-from harmonizer_assets.assets.quality import detection_quality
-from harmonizer_assets.assets.report import harmonization_report
-from harmonizer_assets.checks import CHECKS
-from harmonizer_assets.instance import EVENT_BATCH_SIZE
-from harmonizer_assets.jobs import (
-    arrivals_job,
-    check_job,
-    collect_job,
-    evaluate_job,
-    harmonize_job,
-    ingest_job,
-    plan_job,
-    retry_job,
-    submit_job,
-)
-from harmonizer_assets.resources import HarmonizerResource, PartitionSelection
-from harmonizer_assets.schedules import nightly_catch_up, weekly_check
-from harmonizer_assets.sensors import (
-    abandoned_runs,
-    batch_api_sensor,
-    dead_letter_sensor,
-    new_labels_sensor,
-    run_failure_alert,
+from dagster import (
+    AssetSpec,
+    Definitions,
+    definitions,
+    in_process_executor,
+    map_asset_specs,
 )
 
-# Also for runs that the web UI launches: without it every partition's event is a transaction.
-os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", EVENT_BATCH_SIZE)
+from harmonizer_assets.core.base.home import Home
+from harmonizer_assets.core.records.taxonomy import Taxonomy
+from harmonizer_assets.defs.assets.asking import llm_batch_jobs, llm_plan, llm_usage
+from harmonizer_assets.defs.assets.harmonize import partitioned_assets
+from harmonizer_assets.defs.assets.index import suspicion_model, word_embeddings
+from harmonizer_assets.defs.assets.ingest import ingest_batches
+from harmonizer_assets.defs.assets.publish import publish
+from harmonizer_assets.defs.assets.quality import detection_quality
+from harmonizer_assets.defs.assets.retention import home_retention
+from harmonizer_assets.defs.checks import label_checks
+from harmonizer_assets.defs.jobs import JOBS
+from harmonizer_assets.defs.policies import KEEPS_COMING, OWNERS, STALE_AFTER_DAYS
+from harmonizer_assets.defs.progress import silent
+from harmonizer_assets.defs.resources import HomeResource
+from harmonizer_assets.defs.schedules import SCHEDULES
+from harmonizer_assets.defs.sensors import SENSORS
 
-defs = Definitions(
-    assets=[
-        ingest_batches,
-        word_embeddings,
-        suspicion_model,
-        harmonize,
-        merchant_alarms,
-        receipt_alarms,
-        label_patterns,
-        llm_usage,
-        llm_plan,
-        detection_quality,
-        harmonization_report,
-    ],
-    asset_checks=CHECKS,
-    jobs=[
-        evaluate_job,
-        arrivals_job,
-        ingest_job,
-        harmonize_job,
-        check_job,
-        plan_job,
-        retry_job,
-        submit_job,
-        collect_job,
-    ],
-    sensors=[
-        new_labels_sensor,
-        abandoned_runs,
-        dead_letter_sensor,
-        batch_api_sensor,
-        run_failure_alert,
-    ],
-    schedules=[nightly_catch_up, weekly_check],
-    resources={
-        "harmonizer": HarmonizerResource(),
-        "selection": PartitionSelection(),
-    },
-    # Steps share the vector index, which one process at a time may use.
-    executor=in_process_executor,
-)
+
+def build_definitions(home: Home) -> Definitions:
+    """Define assets, checks, jobs, sensors and schedules of one home.
+
+    Raises:
+        TaxonomyError: the home's taxonomy is not usable.
+    """
+    return Definitions(
+        assets=map_asset_specs(
+            _with_policies,
+            [
+                ingest_batches,
+                word_embeddings,
+                suspicion_model,
+                partitioned_assets(Taxonomy.of_home(home).names),
+                publish,
+                llm_usage,
+                llm_plan,
+                llm_batch_jobs,
+                detection_quality,
+                home_retention,
+            ],
+        ),
+        asset_checks=[label_checks],
+        jobs=JOBS,
+        sensors=SENSORS,
+        schedules=SCHEDULES,
+        resources={
+            "home": HomeResource(home=str(home.root)),
+            # The caller of a run in this process may replace it, to receive progress.
+            "on_progress": silent,
+        },
+        # Steps share the vector index, which one process at a time may use.
+        executor=in_process_executor,
+    )
+
+
+def _with_policies(spec: AssetSpec) -> AssetSpec:
+    policies: dict[str, Any] = {"owners": OWNERS}
+    if spec.key.to_user_string() in KEEPS_COMING:
+        policies["freshness_policy"] = STALE_AFTER_DAYS
+    return spec.replace_attributes(**policies)
+
+
+@definitions
+def defs() -> Definitions:
+    """Define the home that the environment names, for the web UI and the daemon."""
+    return build_definitions(Home.resolve())
+
+
+__all__: Final = ["build_definitions", "defs"]

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
-from benchmarks.postgres import UnreachableError, temporary_database
-from harmonizer_assets.core.harmonizer import Harmonizer
-from harmonizer_assets.core.home import Home
+from harmonizer_assets.core.base.home import Home
+from harmonizer_assets.core.pipeline import Pipeline
+from harmonizer_tests.support.homes import keep_homes_in
+from harmonizer_tests.support.postgres import UnreachableError, temporary_database
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 SROIE = Path(__file__).parents[2] / "shared" / "data" / "sroie_dev"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _homes(tmp_path_factory: pytest.TempPathFactory) -> None:
+    keep_homes_in(tmp_path_factory.mktemp("homes"))
 
 
 @pytest.fixture
@@ -25,8 +37,22 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 
 
 @pytest.fixture
-def harmonizer(home: Home) -> Harmonizer:
-    return Harmonizer(home)
+def pipeline(home: Home) -> Pipeline:
+    return Pipeline(home)
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The paths that are synced to the disk, in order."""
+    paths: list[Path] = []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        paths.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    return paths
 
 
 @pytest.fixture(scope="session")

@@ -1,46 +1,18 @@
-"""`harmonize_all_labels`: the whole way from scored evidence to outliers, in one call."""
+"""`harmonize_all_labels`: score, judge and publish, for asynchronous callers."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-import uuid
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
-from harmonizer_assets.core.harmonizer import Harmonizer
-from harmonizer_assets.core.home import Home
-from harmonizer_assets.core.llm.scheduler import RunTotals
-from harmonizer_assets.core.progress import ProgressFn
-from harmonizer_assets.core.results import Counts
-from harmonizer_assets.core.settings import CacheScope, Profile, Settings
-
-
-@dataclass(frozen=True)
-class HarmonizeReport:
-    """What a run did.
-
-    Attributes:
-        run_id: under which `llm_usage` keeps what it used.
-        partitions: partitions that were judged anew.
-        failed: partitions that could not be computed; all others are done.
-        counts: the home's totals afterwards.
-        totals: calls, tokens and cost of this run.
-        seconds: from start to end.
-    """
-
-    run_id: str
-    partitions: int
-    failed: int
-    counts: Counts
-    totals: RunTotals
-    seconds: float
-
-    @property
-    def stopped_at_budget(self) -> bool:
-        """Whether the budget was used up before all was asked; run again to go on."""
-        return self.totals.stopped_at_budget
+from harmonizer_assets.core.base.aio import in_thread
+from harmonizer_assets.core.base.home import Home
+from harmonizer_assets.core.base.progress import ProgressFn
+from harmonizer_assets.core.base.settings import CacheScope, Profile, Settings
+from harmonizer_assets.core.pipeline import Pipeline
+from harmonizer_assets.core.records.options import RunOptions
+from harmonizer_assets.core.records.reports import HarmonizeReport
 
 
 async def harmonize_all_labels(
@@ -65,12 +37,13 @@ async def harmonize_all_labels(
     """Score, judge and publish all labels that are not up to date, with the openai judge.
 
     Label types, merchants and words are in flight at the same time. Arguments that are None leave
-    the setting of the home as it is; see `JudgeSettings` for what each does.
+    the setting of the home as it is; see `JudgeSettings` for what each does. A caller that is
+    cancelled ends the run: no call is started any more, and what was answered is kept.
 
     Args:
         home: with labels that are ingested and indexed.
         label_types: only these.
-        merchants: only these merchant keys.
+        merchants: only these merchants, by key or display name.
         settings: instead of the home's `harmonizer.toml`.
         max_label_type_concurrency: label types in flight (5 by default).
         max_merchant_concurrency: merchants of one label type in flight (10).
@@ -87,44 +60,37 @@ async def harmonize_all_labels(
         on_progress: called as partitions are finished.
 
     Raises:
+        InputError: a label type or merchant does not exist.
         ConfigurationError: there is no key, or a budget in USD for a model without a price.
         JudgeError: the endpoint can answer nothing; what it answered before is kept.
     """
-    began = time.monotonic()
-    chosen: dict[str, Any] = {
-        "max_label_type_concurrency": max_label_type_concurrency,
-        "max_merchant_concurrency": max_merchant_concurrency,
-        "max_word_concurrency": max_word_concurrency,
-        "llm_batch_size": llm_batch_size,
-        "skip_high_confidence": skip_high_confidence,
-        "max_requests_in_flight": max_requests_in_flight,
-        "profile": profile,
-        "cache_scope": cache_scope,
-        "budget_usd": budget_usd,
-        "budget_tokens": budget_tokens,
-    }
     base = settings or Settings.load(home.settings_file)
-    harmonizer = Harmonizer(home, base.with_judge(**chosen))
-    harmonizer.check_judge("openai")
-    run_id = uuid.uuid4().hex
-    options: dict[str, Any] = {"run_id": run_id, "on_progress": on_progress, "refresh": refresh}
-    partitions = await asyncio.to_thread(
-        harmonizer.stale_partitions, "openai", label_types, merchants, refresh=refresh
+    pipeline = Pipeline(
+        home,
+        base.with_judge(
+            max_label_type_concurrency=max_label_type_concurrency,
+            max_merchant_concurrency=max_merchant_concurrency,
+            max_word_concurrency=max_word_concurrency,
+            llm_batch_size=llm_batch_size,
+            skip_high_confidence=skip_high_confidence,
+            max_requests_in_flight=max_requests_in_flight,
+            profile=profile,
+            cache_scope=cache_scope,
+            budget_usd=budget_usd,
+            budget_tokens=budget_tokens,
+        ),
     )
-    await asyncio.to_thread(lambda: list(harmonizer.score_partitions(partitions, **options)))
-    judged = 0
-    async for result in harmonizer.ask_partitions(partitions, **options):
-        judged += result.changed
-    await asyncio.to_thread(
-        lambda: list(harmonizer.publish_outliers(partitions, judge="openai", **options))
+    pipeline.judge.check("openai")
+    pipeline.partitions.check_label_types(label_types or ())
+    options = RunOptions(
+        judge="openai",
+        label_types=label_types,
+        merchants=merchants,
+        refresh=refresh,
+        on_progress=on_progress,
     )
-    counts = await asyncio.to_thread(harmonizer.counts)
-    failed = await asyncio.to_thread(harmonizer.failed_partitions, run_id)
-    return HarmonizeReport(
-        run_id,
-        judged,
-        len(failed),
-        counts,
-        replace(harmonizer.llm_totals),
-        time.monotonic() - began,
-    )
+
+    def work(stop: threading.Event) -> HarmonizeReport:
+        return pipeline.harmonize(replace(options, stop=stop))
+
+    return await in_thread(work)

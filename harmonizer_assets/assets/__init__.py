@@ -1,1 +1,0 @@
-"""Dagster assets: thin wrappers that say what depends on what."""

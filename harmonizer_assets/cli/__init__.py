@@ -1,0 +1,5 @@
+"""The command line: `harmonizer`."""
+
+from harmonizer_assets.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,96 @@
+"""The command line: `harmonizer`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harmonizer_assets import __version__
+from harmonizer_assets.cli.batch import batch
+from harmonizer_assets.cli.delete import delete
+from harmonizer_assets.cli.demo import demo
+from harmonizer_assets.cli.evaluate import corrupt, evaluate
+from harmonizer_assets.cli.export import export, report
+from harmonizer_assets.cli.options import FILE, HOME_HELP
+from harmonizer_assets.cli.plan import plan
+from harmonizer_assets.cli.prune import prune
+from harmonizer_assets.cli.rules import patterns, rules
+from harmonizer_assets.cli.run import retry_dead_letters, run
+from harmonizer_assets.cli.signals import Interrupts, interrupts
+from harmonizer_assets.cli.ui import ui
+from harmonizer_assets.core.base.collector import collect_garbage_seldom
+from harmonizer_assets.core.base.errors import HarmonizerError
+from harmonizer_assets.core.base.interrupts import interrupts_raised
+from harmonizer_assets.core.base.secrets import secrets_removed
+
+# Dagster, Chroma, scikit-learn, pydantic and rich take up to seconds to import: the modules of
+# this package import them inside the commands that need them.
+
+
+class _Group(click.Group):
+    """Turns errors into one line and an exit code."""
+
+    def invoke(self, context: click.Context) -> Any:
+        collect_garbage_seldom()
+        with interrupts() as noted:
+            return self._invoke(context, noted)
+
+    def _invoke(self, context: click.Context, noted: Interrupts) -> Any:
+        try:
+            with secrets_removed(), interrupts_raised():
+                return super().invoke(context)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except HarmonizerError as error:
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("Interrupted; what is finished is kept, run again to continue.", err=True)
+            sys.exit(noted.exit_code())
+        except BrokenPipeError:
+            # The reader of our output has gone; the interpreter's last flush must not fail as well.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except Exception as error:
+            if "--verbose" in sys.argv:
+                raise
+            click.echo(
+                f"Error: unexpected {type(error).__name__}: {error} (--verbose shows where; what "
+                "is finished is kept)",
+                err=True,
+            )
+            sys.exit(1)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--home", type=FILE, help=HOME_HELP)
+@click.version_option(__version__, prog_name="harmonizer")
+def main(home: Path | None) -> None:
+    """Find wrong labels on the words of receipts, say why, and propose the right ones."""
+
+
+for command in (
+    batch,
+    corrupt,
+    demo,
+    delete,
+    evaluate,
+    export,
+    patterns,
+    plan,
+    prune,
+    report,
+    retry_dead_letters,
+    rules,
+    run,
+    ui,
+):
+    main.add_command(command)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Foundations of all other packages: the home, its settings, errors, progress, files."""

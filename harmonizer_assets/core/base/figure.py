@@ -1,0 +1,42 @@
+"""Figures as PNG images, without a display."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from harmonizer_assets.core.base.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_DOTS_PER_INCH: Final = 100
+
+
+def can_draw() -> bool:
+    """Return whether pictures can be drawn: they need matplotlib."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def png(inches: tuple[float, float], paint: Callable[[Figure], None]) -> bytes:
+    """Draw a figure of this width and height in inches; return the bytes of a PNG file.
+
+    Raises:
+        ConfigurationError: matplotlib is not installed.
+    """
+    if not can_draw():
+        raise ConfigurationError("pictures need matplotlib: pip install 'label-harmonizer[plots]'")
+    # Importing matplotlib takes longer than most commands.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=inches, layout="constrained")
+    FigureCanvasAgg(figure)
+    paint(figure)
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=_DOTS_PER_INCH)
+    return image.getvalue()

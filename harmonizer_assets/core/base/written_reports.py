@@ -1,0 +1,25 @@
+"""The reports that runs have written into a folder, told from other files there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+_OF_A_RUN: Final = re.compile(r"([0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}|\d{8}T\d{6})\.html")
+_TITLE: Final = b"<title>Harmonization report"
+_HEAD_BYTES: Final = 1_000
+
+
+def written_reports(folder: Path) -> list[Path]:
+    """List the reports that are named after a run or a time, newest first.
+
+    Only these are ours to remove: people may keep pages of their own beside them.
+    """
+    found = []
+    for path in folder.glob("*.html"):
+        if _OF_A_RUN.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+            with path.open("rb") as file:
+                if _TITLE in file.read(_HEAD_BYTES):
+                    found.append((path.stat().st_mtime_ns, path))
+    return [path for _, path in sorted(found, reverse=True)]

@@ -1,0 +1,1 @@
+"""Decide: outliers with their reasons, and the patterns among them."""

@@ -1,0 +1,74 @@
+"""Deletion of words and labels: what it covers, and how it is carried out."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from pathlib import Path
+
+from harmonizer_assets.core.base.home import Home
+from harmonizer_assets.core.erase.erase import Erased, Eraser, erase_pending
+from harmonizer_assets.core.erase.files import quoting_files
+from harmonizer_assets.core.erase.texts import DeletedTexts
+from harmonizer_assets.core.index.stage import Indexing
+from harmonizer_assets.core.store import Warehouse
+from harmonizer_assets.core.store.database import Connection
+from harmonizer_assets.core.store.deletions import (
+    FOR_GOOD,
+    Deleted,
+    Scope,
+    count_covered,
+    delete_covered,
+    register_scopes,
+    texts_covered,
+)
+
+
+class Deletion:
+    """Deletes words and labels of a home, with every trace of them."""
+
+    def __init__(self, home: Home, warehouse: Warehouse, indexing: Indexing) -> None:
+        self._home = home
+        self._warehouse = warehouse
+        self._indexing = indexing
+
+    def preview(self, scope: Scope) -> tuple[Deleted, list[Path]]:
+        """Count the rows that a deletion covers, and list the files that would go with them."""
+
+        def read(con: Connection) -> tuple[Deleted, list[str]]:
+            register_scopes(con, [scope])
+            return count_covered(con), texts_covered(con)
+
+        counts, texts = self._warehouse.read(read)
+        return counts, quoting_files(self._home, DeletedTexts(texts))
+
+    def delete(
+        self, scope: Scope, *, for_good: bool = True, others: Sequence[Eraser] = ()
+    ) -> tuple[Deleted, Erased | None]:
+        """Delete words and labels, and erase every trace of them in the home.
+
+        Args:
+            scope: what goes.
+            for_good: whether it stays away although it may be sent again.
+            others: erase from stores outside core.
+
+        Returns:
+            How many rows went, and what was erased besides.
+
+        Raises:
+            StoreError: a store cannot be written; `finish` goes on where this stopped.
+        """
+        now = dt.datetime.now(dt.UTC)
+
+        def write(con: Connection) -> Deleted:
+            register_scopes(con, [scope])
+            return delete_covered(
+                con, holds_until=FOR_GOOD if for_good else now, name="", source="command"
+            )
+
+        deleted = self._warehouse.write(write)
+        return deleted, self.finish(others)
+
+    def finish(self, others: Sequence[Eraser] = ()) -> Erased | None:
+        """Erase the traces of what a batch or a killed process has deleted; see `erase_pending`."""
+        return erase_pending(self._home, self._warehouse, self._indexing, others)

@@ -1,0 +1,97 @@
+"""Erase the last traces of deleted words: vectors, quotes, answers, copies, unused space."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from harmonizer_assets.core.base.home import Home
+from harmonizer_assets.core.erase.files import quoting_files
+from harmonizer_assets.core.erase.tables import delete_quotes
+from harmonizer_assets.core.erase.texts import DeletedTexts
+from harmonizer_assets.core.index.stage import Indexing
+from harmonizer_assets.core.judge.llm.lease import asking
+from harmonizer_assets.core.judge.llm.memory.journal import recover
+from harmonizer_assets.core.store import Warehouse, publish_snapshot
+
+_log = logging.getLogger(__name__)
+
+Eraser = Callable[[DeletedTexts], int]
+"""Removes texts from a store outside core; returns in how many places they stood."""
+
+
+@dataclass(frozen=True)
+class Erased:
+    """What was removed beside the deleted rows.
+
+    Attributes:
+        documents: documents that left the vector index.
+        rows: rows of tables that quoted a deleted text.
+        files: the names of files that did, relative to the home.
+        elsewhere: places in other stores, as events of Dagster.
+    """
+
+    documents: int
+    rows: int
+    files: Sequence[str]
+    elsewhere: int
+
+
+def erase_pending(
+    home: Home, warehouse: Warehouse, indexing: Indexing, others: Sequence[Eraser] = ()
+) -> Erased | None:
+    """Erase the traces of what was deleted; a process that is killed leaves it to the next.
+
+    The database and the vector index are written anew at the end, since deleted rows stay in their
+    files until they are overwritten.
+
+    Args:
+        home: whose files are looked through.
+        warehouse: the home's tables.
+        indexing: the home's vector index.
+        others: erase from further stores. Without any, what Dagster's events quote is left to the
+            next call that has some.
+
+    Returns:
+        What was removed; None when nothing had been deleted.
+
+    Raises:
+        StoreError: a store cannot be written; the next call goes on.
+    """
+    pending = warehouse.query("SELECT text FROM pending_erasures")["text"].to_pylist()
+    if not pending:
+        return None
+    texts = DeletedTexts([text for text in pending if text is not None])
+    # Answers of a run that asks are on their way into journal and tables.
+    with asking(home):
+        recover(home.journals, warehouse)
+        documents = indexing.purge()
+        rows, files, elsewhere = 0, [], 0
+        if texts:
+            rows = warehouse.write(lambda con: delete_quotes(con, texts))
+            files = quoting_files(home, texts)
+            for path in files:
+                path.unlink(missing_ok=True)
+            elsewhere = sum(erase(texts) for erase in others)
+    everything = bool(others) or not texts or not home.has_events()
+    if everything:
+        warehouse.write(
+            lambda con: con.execute("DELETE FROM pending_erasures WHERE text IS NOT NULL")
+        )
+    warehouse.compact()
+    publish_snapshot(warehouse)
+    if everything:
+        warehouse.write(lambda con: con.execute("DELETE FROM pending_erasures"))
+    else:
+        _log.warning("Dagster's events may quote deleted words until the next `harmonizer run`")
+    _log.info(
+        "traces of deleted words erased: %d documents, %d rows, %d files, %d places elsewhere",
+        documents,
+        rows,
+        len(files),
+        elsewhere,
+    )
+    return Erased(
+        documents, rows, tuple(str(path.relative_to(home.root)) for path in files), elsewhere
+    )

@@ -1,0 +1,47 @@
+"""Files of a home that quote deleted texts: reports, and copies of what arrived."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from harmonizer_assets.core.base.home import Home
+from harmonizer_assets.core.erase.texts import DeletedTexts
+
+
+def quoting_files(home: Home, texts: DeletedTexts) -> list[Path]:
+    """List the home's files that quote deleted texts, sorted.
+
+    These are reports, damaged journals of answers, and batches in `inbox/.done` and
+    `inbox/.failed`. Batches that wait are left alone: their rows are withheld when they arrive.
+    """
+    folders = (
+        home.reports,
+        home.journals / "damaged",
+        home.inbox / ".done",
+        home.inbox / ".failed",
+    )
+    return [
+        path
+        for folder in folders
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.is_symlink() and _quotes(path, texts)
+    ]
+
+
+def _quotes(path: Path, texts: DeletedTexts) -> bool:
+    try:
+        if path.suffix.lower() == ".parquet":
+            return any(texts.occur_in(content) for content in _parquet_texts(path))
+    except (OSError, pa.ArrowException):
+        pass  # a damaged file may still hold texts as they are
+    return texts.occur_in(path.read_text(encoding="utf-8", errors="replace"))
+
+
+def _parquet_texts(path: Path) -> Iterator[str]:
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches():
+            yield "\n".join(str(value) for column in batch for value in column.unique().to_pylist())

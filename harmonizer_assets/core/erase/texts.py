@@ -1,0 +1,37 @@
+"""The texts that are to be found and removed."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable
+from typing import Final
+
+SHORTEST: Final = 3
+"""Shorter texts are not searched for: they stand in nearly every sentence, by chance."""
+REPLACEMENT: Final = "[deleted]"
+
+
+class DeletedTexts:
+    """Texts that stood on deleted words only, found in other texts as whole words."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        """Take the texts; those of fewer than three characters are left out."""
+        kept = sorted({text for text in texts if len(text) >= SHORTEST})
+        spelt = sorted({spelling for text in kept for spelling in (text, html.escape(text))})
+        words = "|".join(map(re.escape, sorted(spelt, key=len, reverse=True)))
+        self._pattern = re.compile(rf"(?<!\w)(?:{words})(?!\w)") if spelt else None
+        self.sql_pattern = rf"(^|\W)(?:{words})(\W|$)" if spelt else ""
+        """The same for DuckDB, whose regular expressions cannot look behind."""
+
+    def __bool__(self) -> bool:
+        """Return whether there is anything to be found."""
+        return self._pattern is not None
+
+    def occur_in(self, content: str) -> bool:
+        """Return whether one of the texts stands in a content."""
+        return self._pattern is not None and self._pattern.search(content) is not None
+
+    def replaced_in(self, content: str) -> str:
+        """Return the content with each of the texts replaced."""
+        return self._pattern.sub(REPLACEMENT, content) if self._pattern else content

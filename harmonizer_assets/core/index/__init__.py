@@ -1,0 +1,1 @@
+"""Index: documents of labelled words and their vectors in Chroma."""

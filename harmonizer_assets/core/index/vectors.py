@@ -1,0 +1,305 @@
+"""The vector index: document vectors in Chroma, one process at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from harmonizer_assets.core.base.errors import StoreError
+from harmonizer_assets.core.base.home import Home
+from harmonizer_assets.core.base.locks import Lock
+from harmonizer_assets.core.base.settings import WaitSettings
+from harmonizer_assets.core.index.embedders import Embedder, Vectors
+from harmonizer_assets.core.index.segments import clear_unused_space
+
+if TYPE_CHECKING:
+    from chromadb.api.collection_configuration import CreateHNSWConfiguration
+    from chromadb.api.models.Collection import Collection
+
+WRITE_BATCH: Final = 5_000
+QUERY_BATCH: Final = 1_000
+
+_HNSW: Final[CreateHNSWConfiguration] = {
+    "space": "cosine",
+    "ef_construction": 100,
+    "ef_search": 100,
+    "max_neighbors": 16,
+    "batch_size": 1_000,
+    "sync_threshold": 10_000,
+}
+
+
+_IDS: Final = """
+SELECT e.embedding_id
+FROM collections c
+JOIN segments s ON s.collection = c.id AND s.scope = 'METADATA'
+JOIN embeddings e ON e.segment_id = s.id
+WHERE c.name = ?
+"""
+"""The SQL of the ids that Chroma's `get` returns."""
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest documents of each query.
+
+    Attributes:
+        ids: shape (n, k), document ids; empty strings where fewer than k exist.
+        similarities: shape (n, k), cosine similarity, descending; -1 where there is none.
+    """
+
+    ids: npt.NDArray[np.str_]
+    similarities: npt.NDArray[np.float32]
+
+
+class VectorIndex:
+    """Document vectors of one embedder in the Chroma folder of a home.
+
+    Chroma's embedded client is not safe for several processes, so every use goes through
+    `session`, which holds a file lock and opens and closes the client. Sessions are short;
+    a process that waits for one sees the lock's holder change.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        embedder: Embedder,
+        wait_seconds: float = WaitSettings().vector_index_seconds,
+    ) -> None:
+        """Bind to the vectors of one embedder in a home; nothing is opened yet.
+
+        Args:
+            home: the home folder.
+            embedder: whose vectors they are.
+            wait_seconds: how long to wait for another process that uses the index.
+        """
+        self._folder = home.chroma
+        self._fresh, self._old = (home.chroma.with_suffix(suffix) for suffix in (".new", ".old"))
+        self._lock = Lock(
+            home.locks / "chroma.lock",
+            f"using the vector index in {home.chroma}",
+            timeout=wait_seconds,
+            per_holder=True,
+            poll_seconds=0.01,
+        )
+        identity = f"{embedder.name}/{embedder.version}"
+        digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
+        self.collection_name = f"documents-{embedder.name}-{digest}"
+        self.dimensions = embedder.dimensions
+
+    def ids(self) -> set[str]:
+        """Read the ids of the documents in the index.
+
+        Read Chroma's own table where that is possible: importing and opening Chroma takes seconds,
+        and a run that finds nothing to do needs nothing else of it.
+
+        Raises:
+            StoreError: see `session`.
+        """
+        file = (self._folder / "chroma.sqlite3").as_uri()
+        with (
+            contextlib.suppress(sqlite3.Error),
+            contextlib.closing(sqlite3.connect(f"{file}?mode=ro", uri=True, timeout=1.0)) as con,
+        ):
+            return {document_id for (document_id,) in con.execute(_IDS, [self.collection_name])}
+        with self.session() as session:
+            return session.ids()
+
+    def rewrite(self) -> None:
+        """Write the index anew from its own vectors, in a folder that takes the place of the old.
+
+        What Chroma deletes stays in its files until they are overwritten. A process that is killed
+        leaves the old index or the new one.
+
+        Raises:
+            StoreError: see `session`.
+        """
+        with self._held():
+            shutil.rmtree(self._fresh, ignore_errors=True)
+            with self._opened(self._folder) as now, self._opened(self._fresh) as then:
+                for ids, vectors, metadatas in now.everything():
+                    then.add(ids, vectors, metadatas)
+            self._folder.rename(self._old)
+            self._finish_rewrite()
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        with self._lock.held():
+            self._finish_rewrite()
+            yield
+
+    def _finish_rewrite(self) -> None:
+        """Put the new index in place of the old one, where a process has set the old one aside."""
+        if not self._old.exists():
+            return
+        if self._fresh.exists():
+            # Opening a home makes the folder.
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._fresh.rename(self._folder)
+        shutil.rmtree(self._old)
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[IndexSession]:
+        """Open the index for a short while.
+
+        Raises:
+            StoreBusyError: one other process has held the index for longer than the settings allow.
+            StoreError: Chroma cannot open its folder.
+        """
+        with self._held(), self._opened(self._folder) as session:
+            yield session
+
+    @contextlib.contextmanager
+    def _opened(self, folder: Path) -> Iterator[IndexSession]:
+        """Open Chroma on a folder; the caller holds the lock."""
+        # Importing Chroma takes longer than a run that finds nothing to do.
+        import chromadb
+        import chromadb.config
+
+        # A process that was killed in a session did not get to do it.
+        clear_unused_space(folder)
+        try:
+            # The declared type of the client lacks `close`.
+            client = cast(
+                Any,
+                chromadb.PersistentClient(
+                    path=str(folder),
+                    settings=chromadb.config.Settings(anonymized_telemetry=False),
+                ),
+            )
+        except Exception as error:
+            raise StoreError(
+                f"the vector index in {folder} cannot be opened: {error}. "
+                "Delete that folder to have it rebuilt from the database"
+            ) from error
+        try:
+            collection = client.get_or_create_collection(
+                self.collection_name,
+                configuration={"hnsw": _HNSW},
+                embedding_function=None,
+            )
+            yield IndexSession(client, collection, self.dimensions)
+        finally:
+            client.close()
+            clear_unused_space(folder)
+
+
+class IndexSession:
+    """An open vector index; valid inside `VectorIndex.session` only."""
+
+    def __init__(self, client: Any, collection: Collection, dimensions: int) -> None:
+        self._client = client
+        self._collection = collection
+        self._dimensions = dimensions
+
+    def add(
+        self, ids: Sequence[str], vectors: Vectors, metadatas: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Add documents or overwrite them.
+
+        Args:
+            ids: n document ids.
+            vectors: shape (n, dimensions), unit rows.
+            metadatas: n mappings of metadata.
+        """
+        for start in range(0, len(ids), WRITE_BATCH):
+            chunk = slice(start, start + WRITE_BATCH)
+            self._collection.upsert(
+                ids=list(ids[chunk]),
+                embeddings=vectors[chunk],
+                metadatas=[dict(metadata) for metadata in metadatas[chunk]],
+            )
+
+    def update_metadata(self, ids: Sequence[str], metadatas: Sequence[Mapping[str, Any]]) -> None:
+        """Replace the metadata of n documents that are in the index."""
+        for start in range(0, len(ids), WRITE_BATCH):
+            chunk = slice(start, start + WRITE_BATCH)
+            self._collection.update(
+                ids=list(ids[chunk]),
+                metadatas=[dict(metadata) for metadata in metadatas[chunk]],
+            )
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Remove documents; those that are not in the index are passed over."""
+        for start in range(0, len(ids), WRITE_BATCH):
+            self._collection.delete(ids=list(ids[start : start + WRITE_BATCH]))
+
+    def ids(self) -> set[str]:
+        """Read the ids of the documents in the index."""
+        return set(self._collection.get(include=[])["ids"])
+
+    def everything(self) -> Iterator[tuple[list[str], Vectors, list[Mapping[str, Any]]]]:
+        """Read all documents in the order of their ids, in batches: ids, vectors, metadatas."""
+        ids = sorted(self.ids())
+        for start in range(0, len(ids), WRITE_BATCH):
+            chunk = ids[start : start + WRITE_BATCH]
+            found = self._collection.get(ids=chunk, include=["embeddings", "metadatas"])
+            vectors = np.asarray(found["embeddings"], dtype=np.float32)
+            yield found["ids"], vectors, [dict(row) for row in found["metadatas"] or []]
+
+    def vectors(self, ids: Sequence[str]) -> Vectors:
+        """Fetch vectors.
+
+        Args:
+            ids: n distinct document ids.
+
+        Returns:
+            Array of shape (n, dimensions) in the order of `ids`.
+
+        Raises:
+            StoreError: a document is not in the index.
+        """
+        vectors = np.empty((len(ids), self._dimensions), dtype=np.float32)
+        for start in range(0, len(ids), WRITE_BATCH):
+            chunk = list(ids[start : start + WRITE_BATCH])
+            answer = self._collection.get(ids=chunk, include=["embeddings"])
+            row_of = {document_id: row for row, document_id in enumerate(chunk)}
+            if len(answer["ids"]) != len(chunk):
+                raise StoreError(
+                    f"{len(chunk) - len(answer['ids'])} documents are missing from the vector "
+                    "index: run again, or materialize word_embeddings, which completes it"
+                )
+            rows = [start + row_of[document_id] for document_id in answer["ids"]]
+            vectors[rows] = np.asarray(answer["embeddings"], dtype=np.float32)
+        return vectors
+
+    def nearest(self, vectors: Vectors, k: int) -> Neighbours:
+        """Find the approximately nearest documents of each vector.
+
+        Args:
+            vectors: shape (n, dimensions), unit rows.
+            k: neighbours wanted per vector.
+        """
+        ids = np.full((len(vectors), k), "", dtype="<U32")
+        similarities = np.full((len(vectors), k), -1.0, dtype=np.float32)
+        for start in range(0, len(vectors), QUERY_BATCH):
+            answer = self._collection.query(
+                query_embeddings=vectors[start : start + QUERY_BATCH],
+                n_results=k,
+                include=["distances"],
+            )
+            distances = answer["distances"] or []
+            for row, (found, distance) in enumerate(zip(answer["ids"], distances, strict=True)):
+                ids[start + row, : len(found)] = found
+                similarities[start + row, : len(found)] = 1.0 - np.asarray(distance)
+        return Neighbours(ids, similarities)
+
+    def drop_other_collections(self) -> list[str]:
+        """Delete the collections of embedders no longer in use; return their names."""
+        others = [
+            collection.name
+            for collection in self._client.list_collections()
+            if collection.name != self._collection.name and collection.name.startswith("documents-")
+        ]
+        for name in others:
+            self._client.delete_collection(name)
+        return others

@@ -1,0 +1,206 @@
+"""What lies in the inbox, looked at without following links."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import os
+import re
+import stat
+import time as clock
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from harmonizer_assets.core.ingest.layouts import LABELS, LAYOUTS, WORDS
+from harmonizer_assets.core.ingest.readers import SUFFIXES, TableLayout
+
+MANIFEST: Final = "batch.json"
+
+_OWN_NAME: Final = re.compile(r"\d{8}T\d{6}\.\d{6}-[0-9a-f]{6}")
+"""Names of the folders that `submit_batch` makes."""
+_SETTLED_SECONDS: Final = 60
+"""An entry that is no batch may still be in the making, unless it is as old as this."""
+_MAX_MANIFEST: Final = 1 << 16
+_TABLES: Final = tuple(layout.name for layout in LAYOUTS)
+
+
+@dataclass(frozen=True)
+class InboxBatch:
+    """A folder of the inbox that holds a words file, a labels file, or both.
+
+    Attributes:
+        folder: the folder; its name identifies the batch in logs and errors.
+        words: the words file or None.
+        labels: the labels file or None.
+        time: where batches disagree about a row, the one with the later time wins.
+        source: where the files come from.
+        submitted: whether the files are the Harmonizer's own copies, to be removed once ingested.
+        origins: by table, what the person who sent it calls the file.
+        problem: why it cannot be ingested at all, or None.
+    """
+
+    folder: Path
+    words: Path | None
+    labels: Path | None
+    time: dt.datetime
+    source: str
+    submitted: bool
+    origins: Mapping[str, str] = field(default_factory=dict)
+    problem: str | None = None
+
+    @property
+    def files(self) -> list[tuple[TableLayout, Path]]:
+        """The files of the batch, with their layouts."""
+        return [
+            (layout, path)
+            for layout, path in ((WORDS, self.words), (LABELS, self.labels))
+            if path is not None
+        ]
+
+    def named(self, error: str) -> str:
+        """Put the sender's names of the files into an error that names our copies."""
+        for layout, path in self.files:
+            error = error.replace(str(path), self.origins.get(layout.name, path.name))
+        return error
+
+
+def read_entry(path: Path) -> InboxBatch | None:
+    """Look at an entry of the inbox.
+
+    Returns:
+        The batch, which has a `problem` if it cannot be ingested; None for what may still be in
+        the making.
+
+    Raises:
+        FileNotFoundError: another run has just taken it.
+    """
+    found = path.lstat()
+    if stat.S_ISLNK(found.st_mode):
+        return _refused(path, found, "a symbolic link: links are not followed, copy the files")
+    if not stat.S_ISDIR(found.st_mode):
+        return _settled(path, [found], "not a folder: put words.* and labels.* into a folder")
+    try:
+        inside = {name: (path / name).lstat() for name in sorted(os.listdir(path))}
+    except PermissionError:
+        return _refused(path, found, "the folder cannot be read (Permission denied)")
+    return _folder(path, found, inside) if inside else None
+
+
+def _folder(
+    path: Path, found: os.stat_result, inside: Mapping[str, os.stat_result]
+) -> InboxBatch | None:
+    tables = {table: [name for name in inside if _is_table(name, table)] for table in _TABLES}
+    if not any(tables.values()):
+        return _settled(path, [found, *inside.values()], _nothing_in(inside))
+    for table, names in tables.items():
+        problem = _problem(names, table, inside)
+        if problem is not None:
+            return _refused(path, found, problem)
+    return _batch(path, {table: names[0] for table, names in tables.items() if names}, inside)
+
+
+def _is_table(name: str, table: str) -> bool:
+    path = Path(name.lower())
+    return path.stem == table and path.suffix in SUFFIXES
+
+
+def _nothing_in(names: Mapping[str, Any]) -> str:
+    return (
+        f"no words.* or labels.* file (found: {', '.join(names)[:200]}); "
+        f"the suffix names the format: one of {', '.join(SUFFIXES)}"
+    )
+
+
+def _problem(names: Sequence[str], table: str, inside: Mapping[str, os.stat_result]) -> str | None:
+    if not names:
+        others = [name for name in inside if name.lower().startswith(f"{table}.")]
+        if others:
+            return f"{others[0]}: the suffix names the format: one of {', '.join(SUFFIXES)}"
+        return None
+    if len(names) > 1:
+        return f"{' and '.join(names)}: a batch has one {table} file, put each into its own folder"
+    mode = inside[names[0]].st_mode
+    if stat.S_ISLNK(mode):
+        return f"{names[0]}: a symbolic link: links are not followed, copy the file"
+    if not stat.S_ISREG(mode):
+        return f"{names[0]}: not a file"
+    return None
+
+
+def _refused(path: Path, found: os.stat_result, problem: str) -> InboxBatch:
+    time = dt.datetime.fromtimestamp(found.st_mtime, dt.UTC)
+    name = _sent_as(path) if stat.S_ISDIR(found.st_mode) else path.name
+    return InboxBatch(path, None, None, time, name, submitted=False, problem=f"{name}: {problem}")
+
+
+def _sent_as(folder: Path) -> str:
+    """Return where the files of a submitted folder come from; the folder's name for others."""
+    source = _read_manifest(folder).get("source")
+    if _OWN_NAME.fullmatch(folder.name) is None or not isinstance(source, dict):
+        return folder.name
+    return ", ".join(str(origin) for origin in source.values())
+
+
+def _settled(path: Path, found: Sequence[os.stat_result], problem: str) -> InboxBatch | None:
+    if clock.time() - max(state.st_mtime for state in found) < _SETTLED_SECONDS:
+        return None
+    return _refused(path, found[0], problem)
+
+
+def _batch(
+    folder: Path, files: Mapping[str, str], inside: Mapping[str, os.stat_result]
+) -> InboxBatch:
+    manifest = _read_manifest(folder)
+    newest = max(inside[name].st_mtime for name in files.values())
+    origins = _origins(folder, files, inside, manifest)
+    return InboxBatch(
+        folder,
+        folder / files["words"] if "words" in files else None,
+        folder / files["labels"] if "labels" in files else None,
+        _time(manifest, dt.datetime.fromtimestamp(newest, dt.UTC)),
+        ", ".join(origins.values()) if origins else folder.name,
+        submitted=bool(origins),
+        origins=origins or {table: f"{folder.name}/{name}" for table, name in files.items()},
+    )
+
+
+def _origins(
+    folder: Path,
+    files: Mapping[str, str],
+    inside: Mapping[str, os.stat_result],
+    manifest: Mapping[str, Any],
+) -> dict[str, str]:
+    """Read where the files of a submitted batch come from; empty for files of people.
+
+    What is ours is deleted once it is ingested, so a folder is ours only if everything says so.
+    """
+    source = manifest.get("source")
+    if (
+        _OWN_NAME.fullmatch(folder.name) is None
+        or not isinstance(source, dict)
+        or source.keys() != files.keys()
+        or set(inside) != {MANIFEST, *files.values()}
+    ):
+        return {}
+    return {table: str(source[table]) for table in files}
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """Read the manifest that `submit_batch` wrote; empty for files that people put there."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        handle = os.open(folder / MANIFEST, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(handle, "rb") as file:
+            content = json.loads(file.read(_MAX_MANIFEST))
+        if isinstance(content, dict):
+            return content
+    return {}
+
+
+def _time(manifest: Mapping[str, Any], otherwise: dt.datetime) -> dt.datetime:
+    time = otherwise
+    with contextlib.suppress(ValueError, TypeError):
+        time = dt.datetime.fromisoformat(manifest["time"]) if "time" in manifest else otherwise
+    return time.replace(tzinfo=dt.UTC) if time.tzinfo is None else time

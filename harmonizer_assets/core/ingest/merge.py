@@ -1,0 +1,192 @@
+"""Merge the checked rows of a batch into the warehouse: the later batch wins."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+import duckdb
+
+from harmonizer_assets.core.ingest.entries import InboxBatch
+from harmonizer_assets.core.ingest.marked import IS_MARKED, delete_marked
+from harmonizer_assets.core.ingest.order import (
+    GIVEN_RANK,
+    Arrival,
+    changes_nothing,
+    record_resend,
+)
+from harmonizer_assets.core.ingest.quarantine import mend
+from harmonizer_assets.core.ingest.readers import StagedFile
+from harmonizer_assets.core.records.label import LABEL_KEY, WORD_KEY
+from harmonizer_assets.core.records.reports import BatchReport
+from harmonizer_assets.core.store.deletions import covered
+
+_NO_FILE: Final = StagedFile(0, {})
+
+
+class _Merged(NamedTuple):
+    """Rows of one table that were inserted, updated, decided otherwise by a later batch, or kept
+    out since they were deleted."""
+
+    inserted: int
+    updated: int
+    outdated: int
+    withheld: int
+
+
+def merge_batch(
+    con: duckdb.DuckDBPyConnection,
+    batch: InboxBatch,
+    arrival: Arrival,
+    read: Mapping[str, StagedFile],
+) -> BatchReport:
+    """Merge the rows of a batch and record it in `batches`; used inside `Warehouse.write`.
+
+    Args:
+        con: the connection that `write` gave, with the staging database attached as `staged`.
+        batch: the batch.
+        arrival: its content's hash, and its place among the other batches.
+        read: what was read, by table.
+
+    Returns:
+        What changed; `unchanged` if another run has ingested the same batch meanwhile.
+    """
+    if changes_nothing(con, arrival):
+        return resent_batch(con, batch, arrival)
+    deleted = delete_marked(con, arrival, batch.source)
+    words = _merge_table(con, "words", "staged.checked_words", WORD_KEY, arrival)
+    labels = _merge_table(con, "labels", "staged.checked_labels", LABEL_KEY, arrival)
+    report = BatchReport(
+        batch.source,
+        arrival.batch_id,
+        time_given=arrival.time_given,
+        words_read=read.get("words", _NO_FILE).rows,
+        words_inserted=words.inserted,
+        words_updated=words.updated,
+        words_outdated=words.outdated,
+        words_deleted=deleted.words,
+        words_withheld=words.withheld,
+        labels_read=read.get("labels", _NO_FILE).rows,
+        labels_inserted=labels.inserted,
+        labels_updated=labels.updated,
+        labels_outdated=labels.outdated,
+        labels_deleted=deleted.labels,
+        labels_withheld=labels.withheld,
+        quarantined=_quarantine_rows(con, arrival.batch_id),
+    )
+    mend(con, batch, arrival)
+    _record(con, arrival, report)
+    _record_types(con, arrival.batch_id, read)
+    return report
+
+
+def resent_batch(
+    con: duckdb.DuckDBPyConnection, batch: InboxBatch, arrival: Arrival
+) -> BatchReport:
+    """Report a batch that changes nothing, and note its time; used inside `Warehouse.write`."""
+    record_resend(con, arrival)
+    return BatchReport(batch.source, arrival.batch_id, unchanged=True)
+
+
+def quarantine_batch(con: duckdb.DuckDBPyConnection, batch: InboxBatch, error: str) -> None:
+    """Record in `quarantine` that a batch cannot be read; used inside `Warehouse.write`."""
+    con.execute(
+        "INSERT INTO quarantine BY NAME SELECT $batch_id AS batch_id, $file AS file, "
+        "NULL AS row_number, NULL AS table_name, $reason AS reason, now() AS quarantined_at",
+        {"batch_id": batch.folder.name, "file": batch.source, "reason": error},
+    )
+
+
+def _quarantine_rows(con: duckdb.DuckDBPyConnection, batch_id: str) -> int:
+    # A batch that comes again brings the same broken rows.
+    con.execute("DELETE FROM quarantine WHERE batch_id = $1", [batch_id])
+    rejected = con.execute(
+        "INSERT INTO quarantine BY NAME "
+        "SELECT $batch_id AS batch_id, * EXCLUDE (row), row::JSON AS row, "
+        "now() AS quarantined_at FROM staged.rejected",
+        {"batch_id": batch_id},
+    ).fetchone()
+    return int(rejected[0]) if rejected else 0
+
+
+def _record(con: duckdb.DuckDBPyConnection, arrival: Arrival, report: BatchReport) -> None:
+    values = {name: value for name, value in vars(report).items() if name != "unchanged"}
+    values |= {"name": arrival.name, "batch_time": arrival.time}
+    columns = ", ".join(f"${name} AS {name}" for name in values)
+    con.execute(f"INSERT INTO batches BY NAME SELECT {columns}, now() AS ingested_at", values)
+
+
+def _record_types(
+    con: duckdb.DuckDBPyConnection, batch_id: str, read: Mapping[str, StagedFile]
+) -> None:
+    """Record the types of the columns that pass through, so that an export gives them back."""
+    types = {table: dict(file.types) for table, file in read.items() if file.types}
+    if types:
+        con.execute(
+            "UPDATE batches SET extra_types = $1 WHERE batch_id = $2",
+            [json.dumps(types, ensure_ascii=False), batch_id],
+        )
+
+
+def _merge_table(
+    con: duckdb.DuckDBPyConnection,
+    table: str,
+    source: str,
+    key: tuple[str, ...],
+    arrival: Arrival,
+) -> _Merged:
+    """Merge staged rows into a table and invalidate the documents of the receipts they change."""
+    described = con.execute(f"DESCRIBE {source}").fetchall()
+    columns = [row[0] for row in described if row[0] != "row_number_in_file"]
+    values = [column for column in columns if column not in key]
+    keys = ", ".join(key)
+    ours = ", ".join(f"t.{column}" for column in values)
+    theirs = ", ".join(f"s.{column}" for column in values)
+    con.execute(
+        f"""
+        CREATE OR REPLACE TEMP TABLE compared AS
+        SELECT s.* EXCLUDE (row_number_in_file), t.image_id IS NULL AS is_new,
+            ({ours}) IS DISTINCT FROM ({theirs}) AS differs,
+            r.batch_id IS NOT NULL AND (r.batch_time, r.name) > {GIVEN_RANK} AS is_outdated,
+            EXISTS (
+                FROM deletions d WHERE (d.holds_until, d.name) > {GIVEN_RANK}
+                    AND {covered("s", labels=table == "labels", deletion="d")}
+            ) AS is_withheld
+        FROM (FROM {source} WHERE NOT {IS_MARKED}) s
+        LEFT JOIN {table} t USING ({keys})
+        LEFT JOIN batch_ranks r ON r.batch_id = t.batch_id
+        """,
+        {"batch_time": arrival.time, "name": arrival.name},
+    )
+    con.execute(
+        "CREATE OR REPLACE TEMP VIEW changes AS "
+        "FROM compared WHERE NOT is_outdated AND NOT is_withheld"
+    )
+    # Equal rows still take the later batch, so that one between the two cannot replace them when
+    # it is ingested after both.
+    con.execute(
+        f"DELETE FROM {table} USING changes c WHERE NOT c.is_new AND "
+        + " AND ".join(f"{table}.{column} = c.{column}" for column in key)
+    )
+    con.execute(
+        f"INSERT INTO {table} BY NAME "
+        "SELECT * EXCLUDE (is_new, differs, is_outdated, is_withheld), "
+        "$batch_id AS batch_id, $batch_time AS batch_time FROM changes",
+        {"batch_id": arrival.batch_id, "batch_time": arrival.time},
+    )
+    con.execute(
+        """
+        DELETE FROM word_documents WHERE (image_id, receipt_id) IN
+            (SELECT (image_id, receipt_id) FROM changes WHERE is_new OR differs)
+        """
+    )
+    counted = con.execute(
+        "SELECT count(*) FILTER (WHERE is_new AND NOT is_withheld), "
+        "count(*) FILTER (WHERE NOT is_new AND differs AND NOT is_outdated AND NOT is_withheld), "
+        "count(*) FILTER (WHERE is_outdated AND differs), "
+        "count(*) FILTER (WHERE is_withheld) FROM compared"
+    ).fetchone()
+    con.execute("DROP VIEW changes")
+    con.execute("DROP TABLE compared")
+    return _Merged(*map(int, counted)) if counted else _Merged(0, 0, 0, 0)

@@ -1,0 +1,1 @@
+"""Jobs at the OpenAI Batch API: submitted, watched, collected."""

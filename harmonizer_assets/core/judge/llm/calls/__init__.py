@@ -1,0 +1,1 @@
+"""Calls: packed, sized, sent within the limits, and tried again."""

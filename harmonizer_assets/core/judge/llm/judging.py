@@ -1,0 +1,325 @@
+"""The language-model judge: chunks of labels in, verdicts of whole partitions out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
+from typing import Final
+
+import duckdb
+
+from harmonizer_assets.core.base.home import Home
+from harmonizer_assets.core.base.settings import JudgeSettings
+from harmonizer_assets.core.judge.llm.bought import BoughtAnswers
+from harmonizer_assets.core.judge.llm.calls.estimates import OutputTokens
+from harmonizer_assets.core.judge.llm.calls.scheduler import Scheduler
+from harmonizer_assets.core.judge.llm.calls.work import OpenChunks, PartitionWork
+from harmonizer_assets.core.judge.llm.lease import asking_async
+from harmonizer_assets.core.judge.llm.memory.cache import add_usage
+from harmonizer_assets.core.judge.llm.memory.journal import Journal, recover
+from harmonizer_assets.core.judge.llm.memory.store import AnswerStore
+from harmonizer_assets.core.judge.llm.money.budget import Budget
+from harmonizer_assets.core.judge.llm.money.ledger import left
+from harmonizer_assets.core.judge.llm.money.prices import Price, price_of
+from harmonizer_assets.core.judge.llm.partitions import PreparedPartition, Preparer
+from harmonizer_assets.core.judge.llm.second_look import contested, look_again
+from harmonizer_assets.core.judge.llm.wire.answers import Answer, AnswerReader
+from harmonizer_assets.core.judge.llm.wire.dialect import Dialect
+from harmonizer_assets.core.judge.llm.wire.endpoint import (
+    Endpoint,
+    UnsupportedParameterError,
+    model_name,
+)
+from harmonizer_assets.core.judge.llm.wire.wording import Wording
+from harmonizer_assets.core.judge.verdicts import write_verdicts
+from harmonizer_assets.core.records.account import Account
+from harmonizer_assets.core.records.label import LabelKey, Usage
+from harmonizer_assets.core.records.partition import PartitionKey
+from harmonizer_assets.core.records.reports import RunTotals
+from harmonizer_assets.core.records.taxonomy import Taxonomy
+from harmonizer_assets.core.stages.stage import Chunk, ChunkRows
+from harmonizer_assets.core.store.warehouse import Warehouse
+
+_COMMIT_SECONDS: Final = 2.0
+"""Seconds for which finished partitions are gathered before they are written together."""
+_COMMIT_PARTITIONS: Final = 500
+
+_Finished = tuple[PreparedPartition, PartitionWork]
+
+
+class LLMJudge:
+    """Asks an OpenAI-compatible endpoint about the labels that similarity leaves open.
+
+    Answers are stored in the answer cache, the table `llm_verdicts`, before they are used, under a
+    key of everything that could change them, so a question is never asked twice.
+
+    Attributes:
+        wording: how questions are asked.
+        answers: reads the answers.
+    """
+
+    def __init__(
+        self, home: Home, settings: JudgeSettings, taxonomy: Taxonomy, warehouse: Warehouse
+    ) -> None:
+        """Read the model's name from the environment; nothing is sent yet."""
+        self._home = home
+        self._settings = settings
+        self._taxonomy = taxonomy
+        self._warehouse = warehouse
+        self._model = model_name()
+        self.wording = Wording(warehouse, settings, taxonomy, self._model)
+        self.answers = AnswerReader(taxonomy.names, settings.explanations)
+
+    @property
+    def model(self) -> str:
+        """Return the model's name."""
+        return self._model
+
+    @property
+    def wait_seconds(self) -> float:
+        """Return how long to wait for another process that asks."""
+        return self._settings.wait_seconds
+
+    @property
+    def identity(self) -> str:
+        """Return an identity that changes whenever the same labels could get other verdicts."""
+        settings = self._settings
+        scope = f"{settings.cache_scope}/{settings.skip_high_confidence}/{settings.second_look}"
+        return f"{self.wording.usual_identity}/{scope}/{settings.keep_bought_answers}"
+
+    def bought_answers(self) -> BoughtAnswers | None:
+        """Make what finds the answers of all models; None where the settings leave them out."""
+        if not self._settings.keep_bought_answers:
+            return None
+        return BoughtAnswers(self._wording_of, second_look=self._settings.second_look)
+
+    def _wording_of(self, model: str, dialect: Dialect) -> Wording:
+        return Wording(self._warehouse, self._settings, self._taxonomy, model, dialect)
+
+    def most_output_tokens(self, words: int) -> int:
+        """Return the tokens at which an answer is cut off, before anything is learned."""
+        return OutputTokens().limit(words)
+
+    def check_budget(self) -> None:
+        """Check that the budgets of the settings can be kept.
+
+        Raises:
+            ConfigurationError: there is a limit in USD, and the model's price is not known.
+        """
+        price = price_of(self._home, self._model)
+        Budget(None, 0.0 if self._settings.limits_usd else None, price, self._model)
+
+    def budget(self, account: Account, *, in_batch: bool = False) -> Budget:
+        """Make a budget of what the settings leave to an account, while holding the lease.
+
+        Args:
+            account: that is charged.
+            in_batch: whether it is spent at the Batch API's price.
+
+        Raises:
+            ConfigurationError: there is a limit in USD, and the price of the model, or of one that
+                was asked before, is not known.
+        """
+        limits = self._warehouse.read(lambda con: left(con, self._settings, account))
+        price = price_of(self._home, self._model)
+        return Budget(*limits, price.in_batch() if price and in_batch else price, self._model)
+
+    def prepare(self, chunk: Chunk) -> list[PreparedPartition]:
+        """Read a chunk's questions and the answers that are cached."""
+        prompts, identity = self.wording.prompts, self.wording.answer_identity
+        return Preparer(self._warehouse, self._settings, prompts, identity).prepare(chunk)
+
+    def keys_now(self, partitions: Sequence[PartitionKey]) -> set[str]:
+        """Return the verdict keys of all labels of these partitions, as they are scored now."""
+        every = self._settings.model_copy(update={"skip_high_confidence": False})
+        prompts, identity = self.wording.prompts, self.wording.answer_identity
+        chunk = Chunk(tuple(partitions), dict.fromkeys(partitions, 0))
+        prepared = Preparer(self._warehouse, every, prompts, identity).prepare(chunk)
+        return {key for partition in prepared for key in partition.keys}
+
+    async def judge(
+        self,
+        chunks: Iterable[Chunk],
+        account: Account,
+        totals: RunTotals,
+        on_wait: Callable[[], None] | None = None,
+    ) -> AsyncGenerator[tuple[Chunk, ChunkRows]]:
+        """Judge chunks; yield partitions in groups as they are finished, in any order.
+
+        Args:
+            chunks: of scored labels.
+            account: key of the usage, and charged with what is spent.
+            totals: to which calls, tokens and cost are added.
+            on_wait: called once if another run of the home has to finish first.
+
+        Raises:
+            ConfigurationError: there is no key, or a budget in USD for a model without a price.
+            JudgeError: the endpoint can answer nothing; what it answered before is kept.
+        """
+        run_id, price = account.run_id, price_of(self._home, self._model)
+        self.check_budget()
+        open_chunks, doubtful = OpenChunks(chunks), list[_Finished]()
+        lease = asking_async(self._home, on_wait, timeout=self.wait_seconds)
+        async with lease, self._journal(account) as journal:
+            store = AnswerStore(journal, self._model)
+            budget = await asyncio.to_thread(self.budget, account)
+            await asyncio.to_thread(lambda: self.wording.dialect)
+            while True:
+                async with self._endpoint() as endpoint:
+                    scheduler = partial(self._scheduler, endpoint, store, budget, price, totals)
+                    judged = self._judged(open_chunks, doubtful, scheduler)
+                    try:
+                        async with aclosing(judged) as groups:
+                            async for done, looks in groups:
+                                yield self._rows(done, run_id, journal, looks, totals)
+                        return
+                    except UnsupportedParameterError as refused:
+                        self.wording.adapt(refused)
+
+    async def _judged(
+        self,
+        open_chunks: OpenChunks,
+        doubtful: list[_Finished],
+        scheduler: Callable[[], Scheduler],
+    ) -> AsyncGenerator[tuple[list[_Finished], Mapping[LabelKey, Answer]]]:
+        """Yield groups of finished partitions, each with the answers on a second look.
+
+        Args:
+            open_chunks: what is to be judged.
+            doubtful: partitions that wait for a second look; more are added.
+            scheduler: makes a fresh one.
+        """
+        partitions: dict[PartitionKey, PreparedPartition] = {}
+        finished = scheduler().run(self._works(open_chunks, partitions))
+        async with aclosing(_grouped(finished)) as groups:
+            async for works in groups:
+                done = [(partitions.pop(work.partition), work) for work in works]
+                open_chunks.finished(partition.key for partition, _ in done)
+                unsure = {one.key for one, _ in done if self._looks_again(one)}
+                doubtful += [one for one in done if one[0].key in unsure]
+                if ready := [one for one in done if one[0].key not in unsure]:
+                    yield ready, {}
+        if doubtful:
+            looks = await look_again(
+                [partition for partition, _ in doubtful],
+                self.wording.prompts,
+                self.wording.answer_identity,
+                self._warehouse,
+                scheduler(),
+            )
+            yield doubtful, looks
+
+    def _scheduler(
+        self,
+        endpoint: Endpoint,
+        store: AnswerStore,
+        budget: Budget,
+        price: Price | None,
+        totals: RunTotals,
+    ) -> Scheduler:
+        return Scheduler(
+            self._settings,
+            self.wording.prompts,
+            self.answers,
+            endpoint,
+            store,
+            budget,
+            price,
+            totals,
+            known=self.wording.is_known,
+        )
+
+    def _endpoint(self) -> Endpoint:
+        return Endpoint(self._model, self.wording.parameters(), self.wording.dialect.length)
+
+    def _looks_again(self, partition: PreparedPartition) -> bool:
+        return self._settings.second_look and bool(contested(partition))
+
+    @asynccontextmanager
+    async def _journal(self, account: Account) -> AsyncIterator[Journal]:
+        await asyncio.to_thread(recover, self._home.journals, self._warehouse)
+        journal = Journal(self._home.journals, account)
+        try:
+            yield journal
+        finally:
+            await asyncio.to_thread(journal.close, self._warehouse)
+
+    async def _works(
+        self, open_chunks: OpenChunks, partitions: dict[PartitionKey, PreparedPartition]
+    ) -> AsyncIterator[PartitionWork]:
+        for chunk in open_chunks.take():
+            for partition in await asyncio.to_thread(self.prepare, chunk):
+                partitions[partition.key] = partition
+                yield partition.work()
+
+    def _rows(
+        self,
+        done: Sequence[_Finished],
+        run_id: str,
+        journal: Journal,
+        looks: Mapping[LabelKey, Answer],
+        totals: RunTotals,
+    ) -> tuple[Chunk, ChunkRows]:
+        """Make the rows of finished partitions, given the answers on a second look."""
+        verdicts = [partition.verdicts(looks) for partition, _ in done]
+        used = {partition.key: _usage(partition, work) for partition, work in done}
+        deferred = frozenset(partition.key for partition, _ in done if partition.is_deferred())
+
+        learned = totals.answered > 0 and not self.wording.is_known
+
+        def write(con: duckdb.DuckDBPyConnection) -> None:
+            journal.fold(con)
+            if learned:
+                self.wording.remember(con)
+            write_verdicts(con, verdicts)
+            add_usage(con, run_id, used)
+
+        chunk = Chunk(
+            tuple(partition.key for partition, _ in done),
+            {partition.key: partition.labels for partition, _ in done},
+        )
+        prints = {partition.key.merchant_key: partition.fingerprint for partition, _ in done}
+        return chunk, ChunkRows(prints, write, deferred)
+
+
+def _usage(partition: PreparedPartition, work: PartitionWork) -> Usage:
+    """Return the usage of a partition besides its calls, which are in the journal."""
+    return Usage(
+        cache_hits=len(partition.questions) - len(partition.asks),
+        skipped_by_similarity=partition.skipped,
+        wall_seconds=work.seconds,
+    )
+
+
+async def _grouped(
+    works: AsyncGenerator[PartitionWork],
+) -> AsyncGenerator[list[PartitionWork]]:
+    """Gather finished partitions for a moment, so that one transaction writes them."""
+    group: list[PartitionWork] = []
+    until = 0.0
+    following = asyncio.ensure_future(anext(works))
+    try:
+        while True:
+            wait = max(0.0, until - time.monotonic()) if group else None
+            await asyncio.wait({following}, timeout=wait)
+            if following.done():
+                try:
+                    group.append(following.result())
+                except StopAsyncIteration:
+                    break
+                following = asyncio.ensure_future(anext(works))
+                if len(group) == 1:
+                    until = time.monotonic() + _COMMIT_SECONDS
+                if len(group) < _COMMIT_PARTITIONS:
+                    continue
+            yield group
+            group = []
+        if group:
+            yield group
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await works.aclose()

@@ -1,0 +1,128 @@
+"""Store answers durably before they are used."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from harmonizer_assets.core.judge.llm.memory.cache import BoughtAnswer
+from harmonizer_assets.core.judge.llm.memory.journal import Journal
+from harmonizer_assets.core.judge.llm.money.ledger import Spent
+from harmonizer_assets.core.judge.llm.money.shares import UsageByPartition
+from harmonizer_assets.core.judge.llm.wire.prompt import PROMPT_VERSION
+from harmonizer_assets.core.records.label import Usage
+
+GROUP_SECONDS: Final = 0.02
+"""Seconds for which answers are gathered; with the writing they wait under 250 ms."""
+
+_BEHIND_SECONDS: Final = 1.0
+"""When answers have waited this many seconds for the disk, no further calls are sent."""
+
+
+@dataclass(frozen=True)
+class CallSpent:
+    """What one call has spent, by the number that `AnswerStore.sends` gave it."""
+
+    number: int
+    spent: Spent
+
+
+class AnswerStore:
+    """Makes answers durable in groups; an answer may be used once its group is.
+
+    While one group is being written the next one is gathered. When the disk cannot keep up,
+    `behind` is true, and no further calls should be sent.
+    """
+
+    def __init__(self, journal: Journal, model: str) -> None:
+        self._journal = journal
+        self._model = model
+        self._bought: list[BoughtAnswer] = []
+        self._used: UsageByPartition = {}
+        self._spent: list[CallSpent] = []
+        self._sent = 0
+        self._unstored = 0
+        self._oldest: float | None = None
+        self._arrived = asyncio.Event()
+        self._writing = asyncio.Lock()
+
+    @property
+    def behind(self) -> bool:
+        """Return whether answers wait too long for the disk."""
+        return self._oldest is not None and time.monotonic() - self._oldest > _BEHIND_SECONDS
+
+    @property
+    def unstored(self) -> int:
+        """Return how many calls have ended whose answers are not durable yet."""
+        return self._unstored
+
+    def sends(self, most: Spent) -> int:
+        """Note what a call may cost at most that is about to be sent; return its number.
+
+        Raises:
+            StoreError: the disk cannot be written.
+        """
+        self._sent += 1
+        self._journal.sends(self._sent, most)
+        return self._sent
+
+    def add(self, bought: Sequence[BoughtAnswer], used: UsageByPartition, spent: CallSpent) -> None:
+        """Add the answers of a call, their usage and what was spent to the next group."""
+        self._bought.extend(bought)
+        self._spent.append(spent)
+        self._unstored += 1
+        for key, usage in used.items():
+            self._used.setdefault(key, Usage()).add(usage)
+        if self._oldest is None:
+            self._oldest = time.monotonic()
+        self._arrived.set()
+
+    async def run(self, stored: Callable[[list[BoughtAnswer]], None]) -> None:
+        """Write groups until canceled; `stored` is called with the answers of each.
+
+        Raises:
+            StoreError: the disk cannot be written.
+        """
+        while True:
+            await self._arrived.wait()
+            await asyncio.sleep(GROUP_SECONDS)
+            stored(await self.flush())
+
+    async def flush(self) -> list[BoughtAnswer]:
+        """Write the gathered answers; return those that are durable now."""
+        async with self._writing:
+            bought, used, spent = self._bought, self._used, self._spent
+            if not spent:
+                return []
+            self._bought, self._used, self._spent = [], {}, []
+            self._arrived.clear()
+            total = sum((one.spent for one in spent), Spent())
+            ended = [one.number for one in spent]
+            await asyncio.to_thread(self._journal.append, self._rows(bought), used, total, ended)
+            self._unstored -= len(spent)
+            # What came in meanwhile is at most as old as this write.
+            self._oldest = time.monotonic() if self._spent else None
+            return bought
+
+    def _rows(self, bought: Sequence[BoughtAnswer]) -> list[dict[str, Any]]:
+        now = dt.datetime.now(dt.UTC).isoformat()
+        return [
+            {
+                "verdict_key": one.ask.verdict_key,
+                "model": self._model,
+                "prompt_version": PROMPT_VERSION,
+                "label_type": one.ask.head.label_type,
+                "merchant_key": one.ask.merchant_key,
+                "word_text": one.ask.word_text,
+                "prompt_tokens": one.prompt_tokens,
+                "completion_tokens": one.completion_tokens,
+                "cost_usd": one.cost_usd,
+                "created_at": now,
+                **vars(one.answer),
+            }
+            for one in bought
+        ]

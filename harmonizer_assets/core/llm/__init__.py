@@ -1,1 +1,0 @@
-"""The language-model path: from ambiguous labels to verdicts that are bought once."""

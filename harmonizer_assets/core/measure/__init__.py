@@ -1,0 +1,1 @@
+"""Measure: how well wrong labels are found, against labels that are known."""

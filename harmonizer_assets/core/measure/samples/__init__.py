@@ -1,0 +1,1 @@
+"""Sample receipts with known errors."""

@@ -1,0 +1,1 @@
+"""Records that the steps share: labels, statuses, partitions, merchants, taxonomy, reports."""

@@ -1,0 +1,1 @@
+"""Report: the page of a run, its pictures, and what has changed since the last run."""

@@ -1,0 +1,293 @@
+"""Fitting: one model of suspicion, calibrated and with its thresholds, from a home's own labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from harmonizer_assets.core.base.errors import StoreError
+from harmonizer_assets.core.base.files import make_private_folder, open_atomically, sync_to_disk
+from harmonizer_assets.core.base.settings import TriageSettings
+from harmonizer_assets.core.records.label import word_keys
+from harmonizer_assets.core.records.status import Status
+from harmonizer_assets.core.score.calibration import Calibration, probability
+from harmonizer_assets.core.score.classifier import (
+    Floats,
+    Ints,
+    Suspicion,
+    SuspicionModel,
+    receipt_folds,
+)
+from harmonizer_assets.core.score.features import extract_features
+from harmonizer_assets.core.score.pages import Page, read_page, trust_of
+from harmonizer_assets.core.score.similar_words import (
+    SimilarWords,
+    label_type_columns,
+    read_merchant_labels,
+)
+from harmonizer_assets.core.score.thresholds import Thresholds, choose_thresholds
+
+if TYPE_CHECKING:
+    from scipy import sparse
+
+MIN_LABELS: Final = 200
+"""With fewer labels no model is fitted; similar words alone score them."""
+MOST_LABELS: Final = 30_000
+"""More labels are sampled, by whole merchants: they take time and no longer make a difference."""
+
+# In an order that has nothing to do with names or time, and is the same everywhere.
+_SAMPLED_MERCHANTS: Final = """
+SELECT merchant_key FROM (
+    SELECT merchant_key, sum(labels) OVER (ORDER BY md5(merchant_key), merchant_key
+        ROWS UNBOUNDED PRECEDING) - labels AS before
+    FROM (SELECT merchant_key, count(*) AS labels FROM labels GROUP BY ALL))
+WHERE before < $most
+ORDER BY merchant_key
+"""
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """A model that is ready to score labels.
+
+    Attributes:
+        label_types: the taxonomy it was fitted for.
+        suspicion: the model of which label type a word carries.
+        calibration: from margins to probabilities of being wrong.
+        thresholds: between which probabilities a label is asked about.
+        examples: per label type, how many trusted labels it was fitted on; statuses count as in
+            `pages.trust_of`, so four PENDING labels are one.
+        labels: labels it was fitted on.
+        validated: how many of them are VALID.
+    """
+
+    label_types: tuple[str, ...]
+    suspicion: SuspicionModel
+    calibration: Calibration
+    thresholds: Thresholds
+    examples: tuple[int, ...]
+    labels: int
+    validated: int
+
+    def save(self, path: Path) -> None:
+        """Write the model to a file, as a whole or not at all.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        content = {
+            "label_types": self.label_types,
+            "pool": self.suspicion.pool,
+            "calibration": asdict(self.calibration),
+            "thresholds": asdict(self.thresholds),
+            "examples": self.examples,
+            "labels": self.labels,
+            "validated": self.validated,
+        }
+        try:
+            make_private_folder(path.parent)
+            with open_atomically(path) as file:
+                np.savez_compressed(
+                    file,
+                    columns=self.suspicion.columns,
+                    coefficients=self.suspicion.coefficients,
+                    intercepts=self.suspicion.intercepts,
+                    content=np.array(json.dumps(content)),
+                )
+            # The table of models names it from then on.
+            sync_to_disk(path, path.parent)
+        except OSError as error:
+            raise StoreError(f"{path}: the model cannot be written ({error.strerror})") from error
+
+    @classmethod
+    def load(cls, path: Path) -> FittedModel:
+        """Read a model that `save` has written.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                content = json.loads(str(arrays["content"]))
+                label_types = tuple(content["label_types"])
+                suspicion = SuspicionModel(
+                    len(label_types),
+                    arrays["columns"],
+                    arrays["coefficients"],
+                    arrays["intercepts"],
+                    content["pool"],
+                )
+        except (OSError, ValueError, KeyError) as error:
+            raise StoreError(f"{path}: the model cannot be read: {error}") from error
+        return cls(
+            label_types,
+            suspicion,
+            Calibration(**content["calibration"]),
+            Thresholds(**content["thresholds"]),
+            tuple(content["examples"]),
+            content["labels"],
+            content["validated"],
+        )
+
+
+@dataclass(frozen=True)
+class LabelFeatures:
+    """Labels with their words, folds and votes, one entry per label.
+
+    Attributes:
+        labels: n rows as `read_merchant_labels` gives them, words that have not arrived left out.
+        page: all words of the receipts that hold them.
+        word: shape (n,), number of each label's word on the page.
+        label_type: shape (n,).
+        fold: shape (n,), of the label's receipt.
+        votes: shape (n, t), probability of each label type by similar words.
+    """
+
+    labels: pa.Table
+    page: Page
+    word: Ints
+    label_type: Ints
+    fold: Ints
+    votes: Floats
+
+
+def locate_labels(
+    labels: pa.Table, page: Page, label_types: Sequence[str], votes: Floats
+) -> LabelFeatures:
+    """Find labels on the page that was read for them.
+
+    Args:
+        labels: n rows with the labels' keys; all of them on words of the page.
+        page: of the receipts that hold them.
+        label_types: the taxonomy's names.
+        votes: shape (n, t).
+    """
+    number = {key: at for at, key in enumerate(word_keys(page.keys))}
+    word = np.array([number[key] for key in word_keys(labels)], dtype=np.int64)
+    fold = receipt_folds(page)[page.receipt[word]]
+    return LabelFeatures(labels, page, word, label_type_columns(labels, label_types), fold, votes)
+
+
+def read_labels_with_pages(
+    con: duckdb.DuckDBPyConnection, merchants: Sequence[str], label_types: Sequence[str]
+) -> tuple[pa.Table, Page]:
+    """Read all labels of some merchants, and the whole receipts that they are on."""
+    labels = read_merchant_labels(con, merchants, label_types)
+    receipts = labels.select(["image_id", "receipt_id"]).group_by(["image_id", "receipt_id"])
+    return labels, read_page(con, receipts.aggregate([]), label_types)
+
+
+def sampled_merchants(con: duckdb.DuckDBPyConnection) -> list[str]:
+    """Sample whole merchants with `MOST_LABELS` labels, or a little more, in all."""
+    return [key for (key,) in con.execute(_SAMPLED_MERCHANTS, {"most": MOST_LABELS}).fetchall()]
+
+
+def fit_model(
+    similar_words: SimilarWords,
+    labels: pa.Table,
+    page: Page,
+    settings: TriageSettings,
+    without: Sequence[str] = (),
+) -> FittedModel:
+    """Fit a model.
+
+    Args:
+        similar_words: gathers the votes of similar words.
+        labels: n rows, all labels of some merchants.
+        page: the receipts that hold them.
+        settings: of the thresholds.
+        without: groups to be left out, for ablation; see `EVIDENCE_GROUPS`.
+    """
+    gathered, known = similar_words.votes(labels)
+    label_types = similar_words.label_types
+    votes = gathered.type_probability
+    if "similar_words" in without:
+        votes = np.ones_like(votes)
+    located = locate_labels(labels.filter(pa.array(known)), page, label_types, votes)
+    words, features, row = _training_words(located, without)
+    fold = receipt_folds(page)[page.receipt[words]]
+    statuses = np.array(located.labels["validation_status"].to_pylist(), dtype=object)
+    weights = trust_of(statuses.tolist())
+    model = SuspicionModel.fit(
+        features, row, located.label_type, weights, fold, votes, len(label_types)
+    )
+    suspicion = model.assess(features[row], located.label_type, located.fold, votes)
+    valid, invalid = statuses == Status.VALID, statuses == Status.INVALID
+    unknown = ~valid & ~invalid
+    swapped = _swapped_margins(model, features, row, located, suspicion, valid)
+    wrong = np.concatenate([swapped, suspicion.margin[invalid]])
+    calibration = Calibration.fit(suspicion.margin[unknown], suspicion.margin[valid], wrong)
+
+    def wrong_probability(margin: Floats) -> Floats:
+        return probability(calibration.log_odds(margin), [Status.PENDING] * len(margin))
+
+    thresholds = choose_thresholds(
+        wrong_probability(suspicion.margin[valid]),
+        wrong_probability(wrong),
+        wrong_probability(suspicion.margin[unknown]),
+        calibration.wrong_share,
+        settings,
+    )
+    examples = np.bincount(located.label_type, weights=weights, minlength=len(label_types))
+    return FittedModel(
+        label_types,
+        model,
+        calibration,
+        thresholds,
+        tuple(round(count) for count in examples.tolist()),
+        labels.num_rows,
+        int(valid.sum()),
+    )
+
+
+def _training_words(
+    located: LabelFeatures, without: Sequence[str]
+) -> tuple[Ints, sparse.csr_matrix, Ints]:
+    """Choose words to learn from; return them, their features and the row of each label.
+
+    As many unlabelled words as labels, evenly spread over the receipts.
+    """
+    page = located.page
+    labelled = np.unique(located.word)
+    unlabelled = np.setdiff1d(np.arange(page.n_words), labelled)
+    if len(unlabelled) > len(located.word):
+        chosen = np.linspace(0, len(unlabelled) - 1, len(located.word)).astype(np.int64)
+        unlabelled = unlabelled[chosen]
+    words = np.concatenate([labelled, unlabelled])
+    return words, extract_features(page, words, without), np.searchsorted(labelled, located.word)
+
+
+def _swapped_margins(
+    model: SuspicionModel,
+    features: sparse.csr_matrix,
+    row: Ints,
+    located: LabelFeatures,
+    suspicion: Suspicion,
+    valid: npt.NDArray[np.bool_],
+) -> Floats:
+    """Compute the margins that validated words would have under a wrong label type.
+
+    Every other one gets the type that is hardest to tell from the right one, the others a type
+    drawn as often as it occurs.
+    """
+    at = np.flatnonzero(valid)
+    if len(at) == 0:
+        return np.empty(0)
+    random = np.random.RandomState(0)
+    shares = np.bincount(located.label_type, minlength=model.n_types).astype(np.float64)
+    drawn = random.choice(model.n_types, size=len(at), p=shares / shares.sum())
+    hardest = suspicion.competing_type[at]
+    swapped = np.where(
+        (np.arange(len(at)) % 2 == 0) | (drawn == located.label_type[at]), hardest, drawn
+    )
+    return model.assess(
+        features[row[at]], swapped.astype(np.int64), located.fold[at], located.votes[at]
+    ).margin

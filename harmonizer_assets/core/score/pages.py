@@ -1,0 +1,104 @@
+"""Pages: the words of receipts as arrays, with the labels that they carry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from harmonizer_assets.core.index.layout import read_layout
+from harmonizer_assets.core.records.label import WORD_COLUMNS, WORD_KEY
+from harmonizer_assets.core.records.status import WEIGHTS
+
+_LABELS = f"""
+SELECT p.word, l.label, l.validation_status
+FROM labels l JOIN page p USING ({WORD_COLUMNS})
+WHERE l.label IN (SELECT unnest($label_types::VARCHAR[]))
+ORDER BY p.word, l.label
+"""
+
+
+@dataclass(frozen=True)
+class Page:
+    """The w words of some receipts in reading order, and their m labels.
+
+    Attributes:
+        keys: w rows, the four ids of each word.
+        texts: w texts.
+        receipt: shape (w,), number of the receipt, ascending.
+        row: shape (w,), number of the row, ascending over all receipts.
+        x, y: shape (w,), centre in 0..1 of what the receipt's words cover; NaN without positions.
+        height: shape (w,), in median heights of the receipt; NaN without positions.
+        label_word: shape (m,), the word of each label, ascending.
+        label_type: shape (m,), number of its label type.
+        trust: shape (m,), see `trust_of`.
+        statuses: m statuses.
+        n_types: how many label types there are.
+    """
+
+    keys: pa.Table
+    texts: Sequence[str]
+    receipt: npt.NDArray[np.int64]
+    row: npt.NDArray[np.int64]
+    x: npt.NDArray[np.float64]
+    y: npt.NDArray[np.float64]
+    height: npt.NDArray[np.float64]
+    label_word: npt.NDArray[np.int64]
+    label_type: npt.NDArray[np.int64]
+    trust: npt.NDArray[np.float64]
+    statuses: Sequence[str]
+    n_types: int
+
+    @property
+    def n_words(self) -> int:
+        """The number of words."""
+        return len(self.texts)
+
+
+def read_page(
+    con: duckdb.DuckDBPyConnection, receipts: pa.Table, label_types: Sequence[str]
+) -> Page:
+    """Read all words and labels of some receipts.
+
+    Args:
+        con: a connection inside a transaction.
+        receipts: columns `image_id` and `receipt_id`, without doubles.
+        label_types: names of the label types; other labels are ignored.
+    """
+    words = read_layout(con, receipts)
+    keys = words.select(WORD_KEY)
+    con.register("page", keys.append_column("word", pa.array(np.arange(words.num_rows))))
+    labels = con.execute(_LABELS, {"label_types": list(label_types)}).to_arrow_table()
+    con.unregister("page")
+    receipt = words["receipt"].to_numpy().astype(np.int64)
+    row_in_receipt = words["row"].to_numpy().astype(np.int64)
+    starts = (np.diff(receipt, prepend=-1) != 0) | (np.diff(row_in_receipt, prepend=-1) != 0)
+    number = {name: column for column, name in enumerate(label_types)}
+    statuses = labels["validation_status"].to_pylist()
+
+    def floats(name: str) -> npt.NDArray[np.float64]:
+        return np.asarray(words[name].to_numpy(), dtype=np.float64)
+
+    return Page(
+        keys=keys,
+        texts=words["text"].to_pylist(),
+        receipt=receipt,
+        row=np.cumsum(starts) - 1,
+        x=floats("x"),
+        y=floats("y"),
+        height=floats("height"),
+        label_word=labels["word"].to_numpy().astype(np.int64),
+        label_type=np.array([number[name] for name in labels["label"].to_pylist()], dtype=np.int64),
+        trust=trust_of(statuses),
+        statuses=statuses,
+        n_types=len(label_types),
+    )
+
+
+def trust_of(statuses: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Look up the trust in labels by their status: shape (n,), 0..1."""
+    return np.array([WEIGHTS[status].trust for status in statuses], dtype=np.float64)

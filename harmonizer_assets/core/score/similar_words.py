@@ -1,0 +1,192 @@
+"""Similar words: gather the votes on the labels of many merchants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from typing import Any, Final
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from harmonizer_assets.core.base.settings import SimilaritySettings
+from harmonizer_assets.core.index.vectors import VectorIndex
+from harmonizer_assets.core.records.label import LABEL_KEY, WORD_COLUMNS, qualified
+from harmonizer_assets.core.records.status import Status
+from harmonizer_assets.core.score.votes import (
+    Corpus,
+    ExactSearch,
+    IndexSearch,
+    Ints,
+    MerchantLabels,
+    Votes,
+    gather_votes,
+    status_votes,
+)
+from harmonizer_assets.core.store.warehouse import Warehouse
+
+_CORPUS_COUNTS: Final = f"""
+SELECT d.document_id, l.label, l.validation_status, count(*) AS n
+FROM labels l JOIN word_documents d USING ({WORD_COLUMNS})
+GROUP BY ALL ORDER BY ALL
+"""
+
+_MERCHANT_LABELS: Final = f"""
+SELECT {qualified("l", LABEL_KEY)}, l.validation_status,
+    l.merchant_key, d.document_id,
+    dense_rank() OVER (PARTITION BY l.merchant_key ORDER BY l.image_id, l.receipt_id) AS receipt
+FROM labels l LEFT JOIN word_documents d USING ({WORD_COLUMNS})
+WHERE l.merchant_key IN (SELECT unnest($merchants::VARCHAR[]))
+    AND l.label IN (SELECT unnest($label_types::VARCHAR[]))
+ORDER BY l.merchant_key, {qualified("l", LABEL_KEY)}
+"""
+
+
+def read_merchant_labels(
+    con: duckdb.DuckDBPyConnection, merchants: Sequence[str], label_types: Sequence[str]
+) -> pa.Table:
+    """Read all labels of some merchants, ordered by merchant and key.
+
+    Returns:
+        The labels' keys, `validation_status`, `merchant_key`, `document_id` (null for words that
+        have not arrived) and `receipt`, numbered within the merchant.
+    """
+    parameters = {"merchants": list(merchants), "label_types": list(label_types)}
+    return con.execute(_MERCHANT_LABELS, parameters).to_arrow_table()
+
+
+class SimilarWords:
+    """Gathers votes on the labels of merchants against one corpus.
+
+    The corpus is read once: votes of all labels from the database, and, while the corpus is small,
+    all vectors from Chroma. Larger corpora are searched through Chroma's index batch by batch.
+    """
+
+    def __init__(
+        self,
+        warehouse: Warehouse,
+        index: VectorIndex,
+        label_types: Sequence[str],
+        settings: SimilaritySettings,
+    ) -> None:
+        self._warehouse = warehouse
+        self._index = index
+        self.label_types = tuple(label_types)
+        self._settings = settings
+        self._load_corpus()
+
+    def _load_corpus(self) -> None:
+        counts = self._warehouse.query(_CORPUS_COUNTS)
+        self.corpus = Corpus.from_counts(counts, self.label_types)
+        n, k = len(self.corpus.document_ids), self._settings.neighbours
+        self._vectors: npt.NDArray[np.float32] | None = None
+        self._search: ExactSearch | IndexSearch = IndexSearch(n, k)
+        if n <= self._settings.exact_search_limit:
+            with self._index.session() as session:
+                self._vectors = session.vectors(self.corpus.document_ids.tolist())
+            self._search = ExactSearch(self._vectors, k)
+
+    def votes(self, labels: pa.Table) -> tuple[Votes, npt.NDArray[np.bool_]]:
+        """Gather votes on labels.
+
+        Args:
+            labels: n rows as `read_merchant_labels` gives them: all labels of each merchant.
+
+        Returns:
+            The votes on the m labels whose words have arrived, in their order, and which those
+            are, shape (n,).
+        """
+        ids = np.array([id_ or "" for id_ in labels["document_id"].to_pylist()], dtype="<U32")
+        document = self.corpus.rows(ids)
+        if ((document < 0) & (ids != "")).any():
+            # Another run has added documents since the corpus was read.
+            self._load_corpus()
+            document = self.corpus.rows(ids)
+        known = document >= 0
+        distinct = np.unique(document[known])
+        vectors = self._fetch(distinct)
+        parts = [
+            self._merchant_votes(
+                labels.slice(first, length), document[first : first + length], vectors, distinct
+            )
+            for first, length in _runs(labels["merchant_key"])
+            if known[first : first + length].any()
+        ]
+        if not parts:
+            return _no_votes(len(self.label_types)), known
+        return (
+            Votes(
+                **{
+                    field.name: np.concatenate([getattr(part, field.name) for part in parts])
+                    for field in fields(Votes)
+                }
+            ),
+            known,
+        )
+
+    def _fetch(self, documents: Ints) -> npt.NDArray[np.float32]:
+        """Fetch the vectors of these corpus rows, and the neighbours that the search lacks."""
+        if self._vectors is not None:
+            return self._vectors[documents]
+        ids = self.corpus.document_ids
+        with self._index.session() as session:
+            vectors = session.vectors(ids[documents].tolist())
+            if isinstance(self._search, IndexSearch):
+                asked = self._search.unknown(documents)
+                found = session.nearest(
+                    vectors[np.searchsorted(documents, asked)], self._settings.neighbours
+                )
+                self._search.learn(asked, self.corpus.rows(found.ids), found.similarities)
+        return vectors
+
+    def _merchant_votes(
+        self,
+        labels: pa.Table,
+        document: Ints,
+        vectors: npt.NDArray[np.float32],
+        distinct: Ints,
+    ) -> Votes:
+        known = document >= 0
+        statuses = labels["validation_status"].to_pylist()
+        merchant = MerchantLabels(
+            document=document[known],
+            label_type=label_type_columns(labels, self.label_types)[known],
+            vote=status_votes(statuses)[known],
+            valid=np.array([status == Status.VALID for status in statuses])[known],
+            receipt=labels["receipt"].to_numpy()[known],
+        )
+        documents = np.unique(merchant.document)
+        return gather_votes(
+            merchant,
+            documents,
+            vectors[np.searchsorted(distinct, documents)],
+            self.corpus,
+            self._search,
+            self._settings,
+        )
+
+
+def label_type_columns(labels: pa.Table, label_types: Sequence[str]) -> Ints:
+    """Look up the number of each label's type: shape (n,)."""
+    column_of = {name: column for column, name in enumerate(label_types)}
+    return np.array([column_of[name] for name in labels["label"].to_pylist()], dtype=np.int64)
+
+
+def _no_votes(n_types: int) -> Votes:
+    whole = (
+        *("n_matches", "valid_matches", "validated_for", "validated_against"),
+        *("competing_type", "corpus_nearest"),
+    )
+    columns: dict[str, Any] = {field.name: np.empty(0) for field in fields(Votes)}
+    columns.update({name: np.empty(0, dtype=np.int64) for name in whole})
+    return Votes(**{**columns, "type_probability": np.empty((0, n_types))})
+
+
+def _runs(keys: pa.ChunkedArray) -> Iterator[tuple[int, int]]:
+    """Yield start and length of each run of equal keys in a sorted column."""
+    encoded = keys.combine_chunks().dictionary_encode().indices.to_numpy()
+    if len(encoded):
+        starts = np.flatnonzero(np.diff(encoded, prepend=-1))
+        yield from zip(starts.tolist(), np.diff(starts, append=len(encoded)).tolist(), strict=True)

@@ -1,0 +1,1 @@
+"""The common parts of partitioned steps: chunks, fingerprints, the executor."""

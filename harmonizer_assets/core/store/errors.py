@@ -1,0 +1,23 @@
+"""Errors of DuckDB and of the disk, as `StoreError`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harmonizer_assets.core.base.errors import StoreError
+
+
+def store_error(error: Exception, database: Path) -> StoreError:
+    """Make the error that names the database, what went wrong, and the remedy."""
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    remedy = "nothing was written; see the message and run again"
+    lowered = text.lower()
+    if "no space" in lowered or "disk full" in lowered or "could not write" in lowered:
+        remedy = "the disk is full or nearly so: make room and run again, nothing was lost"
+    elif "memory" in lowered:
+        remedy = "not enough memory: run on a larger machine or fewer labels at once"
+    elif "not a valid duckdb" in lowered:
+        remedy = "it is not a DuckDB file: move it away or give another --home"
+    elif "permission" in lowered:
+        remedy = "check who owns the home folder"
+    return StoreError(f"{database}: {text} ({remedy})")

@@ -1,0 +1,53 @@
+"""The read-only copy of the tables, for people's own shells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harmonizer_assets.core.base.files import make_private_folder, write_atomically
+from harmonizer_assets.core.store.errors import store_error
+from harmonizer_assets.core.store.warehouse import Warehouse
+
+
+def publish_snapshot(warehouse: Warehouse, inputs: str = "") -> Path:
+    """Copy the database to `Home.snapshot`, replacing the copy as a whole.
+
+    People query the copy with any DuckDB client for as long as they like; an open shell keeps
+    the copy that it has opened.
+
+    Args:
+        warehouse: whose tables.
+        inputs: identifies everything else that was published with the copy, such as settings.
+
+    Returns:
+        The copy.
+
+    Raises:
+        StoreBusyError: another process has held the file for too long.
+        StoreError: the file or the disk is not usable; the copy is as it was.
+    """
+    target = warehouse.home.snapshot
+    try:
+        make_private_folder(target.parent)
+        state = warehouse.copy_to(target)
+        write_atomically(_stamp_file(warehouse), _stamp(state, inputs))
+    except OSError as error:
+        raise store_error(error, target) from error
+    return target
+
+
+def is_published(warehouse: Warehouse, inputs: str = "") -> bool:
+    """Return whether the copy equals the tables and was made with the same inputs."""
+    try:
+        stamp = _stamp_file(warehouse).read_text(encoding="utf-8")
+        return warehouse.home.snapshot.exists() and stamp == _stamp(warehouse.state(), inputs)
+    except OSError:
+        return False
+
+
+def _stamp_file(warehouse: Warehouse) -> Path:
+    return warehouse.home.snapshot.with_suffix(".published")
+
+
+def _stamp(state: str, inputs: str) -> str:
+    return f"{state} {inputs}\n"

@@ -1,0 +1,1 @@
+"""Dagster definitions: assets and their dependencies; the work itself is in `core`."""

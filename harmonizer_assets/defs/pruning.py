@@ -1,0 +1,60 @@
+"""Pruning: what keeps a home within its retention settings."""
+
+import datetime as dt
+from pathlib import Path
+from typing import Final
+
+from dagster import DagsterInstance
+
+from harmonizer_assets.core.base.home import Home
+from harmonizer_assets.core.base.settings import Settings
+from harmonizer_assets.core.store.prune import Freed, prune_files
+from harmonizer_assets.dagster_compat.retention import compact, prune_runs, prune_ticks
+
+_EVERY: Final = dt.timedelta(days=1)
+_STAMP: Final = ".pruned"
+
+
+def prune(
+    home: Home,
+    instance: DagsterInstance,
+    settings: Settings,
+    *,
+    dry_run: bool = False,
+    now: dt.datetime | None = None,
+) -> list[Freed]:
+    """Remove what the retention settings let go, or say only what would be removed.
+
+    Args:
+        home: the home.
+        instance: of the home.
+        settings: of the home.
+        dry_run: whether to leave everything as it is.
+        now: the present, from which ages are counted.
+    """
+    kept, now = settings.retention, now or dt.datetime.now(dt.UTC)
+    freed = [
+        *prune_files(home, kept, now, dry_run=dry_run),
+        prune_runs(instance, kept.run_days, kept.run_mb, now, dry_run=dry_run),
+        prune_ticks(instance, kept.run_days, now, dry_run=dry_run),
+    ]
+    if not dry_run:
+        compact(instance)
+        _stamp(home).touch()
+    return freed
+
+
+def prune_if_due(home: Home, instance: DagsterInstance, settings: Settings) -> list[Freed]:
+    """Prune where that has not been done for a day, as in homes that are never served."""
+    now = dt.datetime.now(dt.UTC)
+    try:
+        last = dt.datetime.fromtimestamp(_stamp(home).stat().st_mtime, dt.UTC)
+    except FileNotFoundError:
+        # A new home has nothing to prune.
+        _stamp(home).touch()
+        return []
+    return prune(home, instance, settings, now=now) if now - last >= _EVERY else []
+
+
+def _stamp(home: Home) -> Path:
+    return home.root / _STAMP

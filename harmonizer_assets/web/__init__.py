@@ -1,0 +1,1 @@
+"""Metadata for the web UI, and the server of reports beside it."""

@@ -1,0 +1,15 @@
+"""Links of the web UI to what is served beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+REPORTS: Final = "/reports"
+"""Path of the web UI under which the reports are served."""
+
+
+def report_link(page: Path) -> str:
+    """Return the address of a report without host and port, so that it holds on every port."""
+    return f"{REPORTS}/{quote(page.name)}"

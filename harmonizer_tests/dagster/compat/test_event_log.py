@@ -1,0 +1,74 @@
+"""The SQLite event log, by what Dagster's own stores and reads."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import psutil
+from dagster._core.storage.event_log import SqliteEventLogStorage
+
+from harmonizer_assets.dagster_compat.event_log import BatchingSqliteEventLogStorage
+from harmonizer_tests.support.events import ASSET, batch, materialized, planned
+
+
+def rows(folder) -> dict[str, list[tuple[object, ...]]]:
+    """Every row of every table of a log, but for the times at which rows were made."""
+    found: dict[str, list[tuple[object, ...]]] = {}
+    for file in sorted(folder.rglob("*.db")):
+        with sqlite3.connect(file) as con:
+            for table, columns in {
+                "event_logs": "id, run_id, event, dagster_event_type, timestamp, step_key, "
+                "asset_key, partition",
+                "asset_keys": "asset_key, last_materialization, last_run_id, "
+                "last_materialization_timestamp",
+                "asset_event_tags": "asset_key, key, value, event_id, event_timestamp",
+            }.items():
+                query = f"SELECT {columns} FROM {table} ORDER BY 1, 2, 3, 4"
+                found[f"{file.stem}/{table}"] = con.execute(query).fetchall()
+    return found
+
+
+def test_a_batch_leaves_the_rows_that_single_events_leave(tmp_path):
+    stock = SqliteEventLogStorage(str(tmp_path / "stock"))
+    for event in batch():
+        stock.store_event(event)
+    batching = BatchingSqliteEventLogStorage(str(tmp_path / "batching"))
+    batching.store_event_batch(batch())
+    expected = rows(tmp_path / "stock")
+    assert len(expected["index/asset_event_tags"]) == 5 * 3
+    assert rows(tmp_path / "batching") == expected
+
+
+def test_events_of_two_runs_in_one_batch_go_to_their_own_logs(tmp_path):
+    storage = BatchingSqliteEventLogStorage(str(tmp_path))
+    other = planned(ASSET, "a", 1)._replace(run_id="run-2")
+    storage.store_event_batch([planned(ASSET, "a", 0), other])
+    assert len(storage.get_records_for_run("run-1").records) == 1
+    assert len(storage.get_records_for_run("run-2").records) == 1
+
+
+def test_a_batch_takes_the_same_few_connections_however_large_it_is(tmp_path, monkeypatch):
+    storage = BatchingSqliteEventLogStorage(str(tmp_path))
+    opened: list[str] = []
+    connect = BatchingSqliteEventLogStorage._connect
+    monkeypatch.setattr(
+        BatchingSqliteEventLogStorage,
+        "_connect",
+        lambda self, shard: (opened.append(shard), connect(self, shard))[1],
+    )
+    storage.store_event_batch([materialized(ASSET, f"m{i}", i) for i in range(300)])
+    assert sorted(opened) == ["index", "run-1"]
+
+
+def test_databases_stay_open_and_no_more_than_a_few(tmp_path):
+    storage = BatchingSqliteEventLogStorage(str(tmp_path))
+    for number in range(40):
+        storage.store_event(materialized(ASSET, "m", number)._replace(run_id=f"run-{number}"))
+    files = [Path(file.path) for file in psutil.Process().open_files()]
+    held = {file.name for file in files if file.parent == tmp_path and file.suffix == ".db"}
+    assert "index.db" in held
+    assert len(held) <= 16
+    storage.dispose()
+    left = [file for file in psutil.Process().open_files() if Path(file.path).parent == tmp_path]
+    assert left == []

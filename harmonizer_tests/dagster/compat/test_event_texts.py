@@ -1,0 +1,49 @@
+"""Texts in Dagster's events: deleted words leave the metadata, and names stay what they are."""
+
+from __future__ import annotations
+
+import pytest
+from dagster import AssetKey, AssetMaterialization, MetadataValue, TableRecord
+
+from harmonizer_assets.core.base.home import Home
+from harmonizer_assets.dagster_compat.event_texts import replace_in_events
+from harmonizer_assets.dagster_compat.instance import open_instance
+
+PRIVATE = "Zebulon Quince"
+
+
+@pytest.fixture
+def reported(home: Home) -> Home:
+    """A home whose events quote a text in several kinds of metadata, and in a partition."""
+    record = TableRecord({"word": PRIVATE, "labels": 3})
+    metadata = {
+        "text": PRIVATE,
+        "said": MetadataValue.md(f"* {PRIVATE} is a name"),
+        "rows": MetadataValue.json({"words": [PRIVATE, "Total"]}),
+        "table": MetadataValue.table([record]),
+    }
+    with open_instance(home) as instance:
+        instance.report_runless_asset_event(
+            AssetMaterialization(AssetKey("outliers"), partition=PRIVATE, metadata=metadata)
+        )
+    return home
+
+
+def test_a_text_leaves_the_metadata_of_events_and_partitions_keep_their_names(reported):
+    assert replace_in_events(reported, lambda text: text.replace(PRIVATE, "[deleted]")) > 0
+    with open_instance(reported) as instance:
+        (record,) = instance.fetch_materializations(AssetKey("outliers"), limit=10).records
+        materialization = record.asset_materialization
+        latest = instance.get_latest_materialization_event(AssetKey("outliers"))
+    assert materialization.partition == PRIVATE
+    assert materialization.metadata["text"].value == "[deleted]"
+    assert materialization.metadata["said"].value == "* [deleted] is a name"
+    assert materialization.metadata["rows"].value == {"words": ["[deleted]", "Total"]}
+    assert materialization.metadata["table"].records == [
+        TableRecord({"word": "[deleted]", "labels": 3})
+    ]
+    assert latest.asset_materialization == materialization
+
+
+def test_events_that_quote_nothing_are_left_alone(reported):
+    assert replace_in_events(reported, lambda text: text.replace("Other", "[deleted]")) == 0

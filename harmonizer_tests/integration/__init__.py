@@ -1,0 +1,1 @@
+"""Tests of the core with real stores and real HTTP."""

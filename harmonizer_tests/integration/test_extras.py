@@ -1,0 +1,51 @@
+"""Without an optional package only its own feature is missing, and the error names the extra."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harmonizer_assets.core.base.errors import ConfigurationError
+from harmonizer_assets.core.base.figure import png
+from harmonizer_assets.core.report.pictures import pictures
+from harmonizer_tests.support.receipts import harmonize, shop_receipts
+
+
+def without(package: str, code: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a process that cannot import a package."""
+    hidden = f"import sys; sys.modules[{package!r}] = None; {code}"
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", hidden],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+
+
+@pytest.fixture
+def no_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+
+
+@pytest.mark.parametrize("package", ["matplotlib", "boto3", "botocore"])
+def test_definitions_load_without_an_optional_package(package, home):
+    loaded = without(package, "from harmonizer_assets.definitions import defs; defs()")
+    assert loaded.returncode == 0, loaded.stderr
+
+
+@pytest.mark.usefixtures("no_matplotlib")
+def test_without_matplotlib_a_picture_that_is_asked_for_names_its_extra():
+    with pytest.raises(ConfigurationError, match=r"pip install 'label-harmonizer\[plots\]'"):
+        png((1.0, 1.0), lambda figure: None)
+
+
+@pytest.mark.usefixtures("no_matplotlib")
+def test_without_matplotlib_a_run_shows_everything_but_its_pictures(pipeline, tmp_path):
+    shop_receipts().submit(pipeline, tmp_path)
+    harmonize(pipeline)
+    assert pictures(pipeline.warehouse) == {}
+    assert pipeline.publish("run").report.stat().st_size

@@ -1,0 +1,202 @@
+"""No path to an endpoint, a bucket or a database tells a secret that the other side repeats."""
+
+from __future__ import annotations
+
+import logging
+import os
+import traceback
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from harmonizer_assets.core.base.errors import HarmonizerError
+from harmonizer_assets.core.base.home import Home
+from harmonizer_assets.core.base.settings import (
+    ArrivalSettings,
+    EmbeddingSettings,
+    Settings,
+    TableSettings,
+)
+from harmonizer_assets.core.decide.stage import OutlierPublishing
+from harmonizer_assets.core.judge.llm.batch.table import JobItem, note_status, write_down
+from harmonizer_assets.core.pipeline import Pipeline
+from harmonizer_assets.core.records.options import RunOptions
+from harmonizer_tests.support.homes import copy_home
+from harmonizer_tests.support.indiscreet import Indiscreet, indiscreet_server
+from harmonizer_tests.support.labels import scored_home
+from harmonizer_tests.support.receipts import shop_receipts, table
+
+KEY = "sk-test-very-secret"
+PASSWORD = "pa@ss:hunter2/word"
+ANSWERS = {"400": (400, True), "401": (401, True), "page": (200, False)}
+SETTINGS = Settings(
+    arrivals=ArrivalSettings(tables=TableSettings(labels="labels")),
+).with_judge(skip_high_confidence=False, max_attempts=1, backoff_seconds=0.0)
+
+
+@pytest.fixture(params=ANSWERS)
+def server(request, home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[Indiscreet]:
+    with indiscreet_server() as state:
+        state.status, state.is_json = ANSWERS[request.param]
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{state.url}/v1")
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "access-key-id")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", KEY)
+        monkeypatch.setenv("AWS_SESSION_TOKEN", KEY)
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+        yield state
+
+
+def scored(home: Home) -> None:
+    scored_home(home, label_types=1, merchants=1, words=4, settings=SETTINGS)
+
+
+def ask(pipeline: Pipeline) -> None:
+    pipeline.harmonize(
+        RunOptions(judge="openai"),
+        partitions=pipeline.partitions.held(),
+        assets=["llm_verdicts"],
+    )
+
+
+def submit(pipeline: Pipeline) -> None:
+    pipeline.submit(RunOptions(run_id="batch"))
+
+
+def adopt(pipeline: Pipeline) -> None:
+    note_job(pipeline, None, "submitting")
+    pipeline.judge.batch_jobs().adopt()
+
+
+def refresh(pipeline: Pipeline) -> None:
+    note_job(pipeline, "batch_1", "in_progress")
+    pipeline.judge.batch_jobs().refresh()
+
+
+def collect(pipeline: Pipeline) -> None:
+    note_job(pipeline, "batch_1", "in_progress")
+    pipeline.harmonize(RunOptions(judge="offline", collect=True))
+
+
+def cancel(pipeline: Pipeline) -> None:
+    note_job(pipeline, "batch_1", "in_progress")
+    pipeline.judge.batch_jobs().cancel("batch_1")
+
+
+def embed(pipeline: Pipeline) -> None:
+    embedding = EmbeddingSettings(embedder="openai", openai_dimensions=16)
+    Pipeline(pipeline.home, Settings(embedding=embedding)).index()
+
+
+def read_bucket(pipeline: Pipeline) -> None:
+    url = os.environ["OPENAI_BASE_URL"].removesuffix("/v1")
+    arrivals = ArrivalSettings(s3="s3://labels/in", s3_endpoint_url=url)
+    for error in Pipeline(pipeline.home, Settings(arrivals=arrivals)).arrivals.pull()[1]:
+        raise error
+
+
+def note_job(pipeline: Pipeline, batch_id: str | None, status: str) -> None:
+    def write(con):
+        item = JobItem("submission", "call-0", "1", "key", "DATE", "shop", "12:00", 0.5)
+        write_down(con, "submission", "gpt-4o-mini", "run", [item])
+        note_status(con, "submission", batch_id, status, None)
+
+    pipeline.warehouse.write(write)
+
+
+PATHS = (ask, submit, adopt, refresh, collect, cancel, embed, read_bucket)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.__name__)
+def test_what_the_other_side_repeats_is_told_nowhere(
+    home, server, caplog, capfd, path: Callable[[Pipeline], None]
+):
+    caplog.set_level(logging.INFO)
+    copy_home(home, "four scored labels", scored)
+    pipeline = Pipeline(home, SETTINGS)
+    told = trace_of(path, pipeline)
+    assert server.requests
+    shown = capfd.readouterr()
+    for text in (told, caplog.text, shown.out, shown.err):
+        assert KEY not in text
+    assert holding(home, KEY) == []
+
+
+def trace_of(path: Callable[[Pipeline], None], pipeline: Pipeline) -> str:
+    """The traceback of the error that a path ends with, empty if it ends with none."""
+    try:
+        path(pipeline)
+    except HarmonizerError as error:
+        if chain(error) != [error]:
+            raise
+        return "".join(traceback.format_exception(error))
+    return ""
+
+
+def chain(error: BaseException) -> list[BaseException]:
+    """The error, and all that it was raised from or while handling, shown or not."""
+    found = [error]
+    for other in (error.__cause__, error.__context__):
+        if other is not None:
+            found += chain(other)
+    return found
+
+
+def holding(home: Home, *secrets: str) -> list[str]:
+    """The files of a home that hold a secret, in whatever form they are."""
+    return [
+        str(path)
+        for path in sorted(home.root.rglob("*"))
+        if path.is_file() and any(secret.encode() in path.read_bytes() for secret in secrets)
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg2", "mysql", "sqlite", "x"])
+def test_a_url_whose_password_is_read_in_pieces_tells_none_of_them(
+    home, monkeypatch, caplog, scheme
+):
+    monkeypatch.setenv("HARMONIZER_TABLE_URL", f"{scheme}://me:{PASSWORD}@127.0.0.1:9/x")
+    pipeline = Pipeline(home, SETTINGS)
+    _, [error] = pipeline.arrivals.pull()
+    told = "".join(traceback.format_exception(error)) + caplog.text
+    assert chain(error) == [error]
+    for piece in (PASSWORD, "hunter2", "pa@ss", "word@"):
+        assert piece not in told
+
+
+def test_an_unforeseen_error_that_quotes_a_key_reaches_no_caller(home, monkeypatch, tmp_path):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    pipeline = Pipeline(home)
+    shop_receipts().submit(pipeline, tmp_path)
+
+    def fail(*_, **__):
+        try:
+            raise ValueError(f"Bearer {KEY}")
+        except ValueError as error:
+            raise RuntimeError("cannot go on") from error
+
+    monkeypatch.setattr(pipeline.indexing, "run", fail)
+    with pytest.raises(HarmonizerError, match="unexpected RuntimeError: cannot go on") as raised:
+        pipeline.index()
+    assert chain(raised.value) == [raised.value]
+
+
+def test_a_partition_that_fails_with_a_key_in_its_error_stores_it_nowhere(
+    home, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    pipeline = Pipeline(home)
+    shop_receipts().submit(pipeline, tmp_path)
+    pipeline.ingest()
+    pipeline.index()
+
+    def fail(*_, **__):
+        raise ValueError(f"the key {KEY} is bad")
+
+    monkeypatch.setattr(OutlierPublishing, "publish", fail)
+    pipeline.harmonize(RunOptions())
+    failures = table(pipeline, "partition_failures")
+    assert {failure["error"] for failure in failures} == {"ValueError: the key [secret] is bad"}
+    assert KEY not in str(failures)
+    assert holding(home, KEY) == []

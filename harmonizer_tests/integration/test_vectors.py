@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harmonizer_assets.core.base.errors import StoreBusyError, StoreError
+from harmonizer_assets.core.base.home import Home
+from harmonizer_assets.core.base.locks import Lock
+from harmonizer_assets.core.base.settings import Settings
+from harmonizer_assets.core.index import upkeep
+from harmonizer_assets.core.pipeline import Pipeline
+from harmonizer_tests.support.homes import copy_home
+from harmonizer_tests.support.receipts import OFFLINE, score, shop_receipts, table
+
+UPDATE = """
+import sys
+from pathlib import Path
+from harmonizer_assets.core.base.home import Home
+from harmonizer_assets.core.pipeline import Pipeline
+print(Pipeline(Home(Path(sys.argv[1]))).index().embedded)
+sys.exit(bool({"chromadb", "sklearn", "scipy"} & set(sys.modules)))
+"""
+
+
+@pytest.fixture
+def indexed(home, tmp_path):
+    def make(fresh):
+        pipeline = Pipeline(fresh)
+        shop_receipts().submit(pipeline, tmp_path)
+        pipeline.ingest()
+        pipeline.index()
+
+    copy_home(home, "indexed", make)
+    return Pipeline(home)
+
+
+def lose(pipeline: Pipeline, count: int) -> None:
+    """Remove documents behind the tables' back."""
+    with pipeline.indexing.vectors.session() as session:
+        session.delete(sorted(session.ids())[:count])
+
+
+def test_ids_are_read_as_chroma_reads_them(indexed):
+    vectors = indexed.indexing.vectors
+    with vectors.session() as session:
+        assert vectors.ids() == session.ids()
+        assert len(vectors.ids()) == len(session.ids()) > 3
+    lose(indexed, 3)
+    with vectors.session() as session:
+        assert vectors.ids() == session.ids()
+
+
+def test_where_there_is_no_index_yet_there_are_no_documents(pipeline):
+    assert pipeline.indexing.vectors.ids() == set()
+
+
+def test_an_index_that_is_complete_is_left_alone_without_importing_chroma(indexed):
+    code = [sys.executable, "-c", UPDATE, str(indexed.home.root)]
+    done = subprocess.run(code, check=True, capture_output=True, text=True)
+    assert done.stdout == "0\n"
+
+
+def test_an_index_that_lacks_documents_is_completed_and_that_is_logged(indexed, caplog):
+    caplog.set_level(logging.INFO, logger="harmonizer_assets.core.index")
+    lose(indexed, 3)
+    report = Pipeline(indexed.home).index()
+    assert (report.rebuilt, report.embedded) == (True, 3)
+    missing, embedded = caplog.messages
+    assert missing == (
+        f"3 of {report.total} documents are missing from the vector index: they are embedded again"
+    )
+    assert embedded.startswith("embedded 3 documents in ")
+
+
+def test_vectors_of_no_word_do_not_hide_that_others_are_lost(indexed):
+    vectors = indexed.indexing.vectors
+    before = vectors.ids()
+    lose(indexed, 3)
+    strays = np.eye(3, vectors.dimensions, dtype=np.float32)
+    with vectors.session() as session:
+        session.add(["a", "b", "c"], strays, [{"labels": 1}] * 3)
+    with pytest.raises(StoreError, match="3 documents are missing"):
+        score(Pipeline(indexed.home))
+    report = Pipeline(indexed.home).index()
+    assert (report.embedded, report.removed) == (3, 3)
+    assert vectors.ids() == before
+    score(Pipeline(indexed.home))
+
+
+def test_rewriting_the_index_changes_no_document_and_leaves_nothing_of_removed_ones(indexed):
+    vectors = indexed.indexing.vectors
+    ids = sorted(vectors.ids())
+    with vectors.session() as session:
+        kept = session.vectors(ids)
+        removed = np.full((1, vectors.dimensions), 0.125, dtype=np.float32)
+        session.add(["removed-document"], removed, [{"merchants": ["Removed Merchant"]}])
+        session.delete(["removed-document"])
+    vectors.rewrite()
+    with vectors.session() as session:
+        assert (session.vectors(ids) == kept).all()
+        assert len(session.ids()) == len(ids)
+    content = b"".join(
+        file.read_bytes() for file in indexed.home.root.glob("chroma*/**/*") if file.is_file()
+    )
+    for trace in (b"removed-document", b"Removed Merchant", removed.tobytes()):
+        assert trace not in content
+
+
+def test_a_rewrite_that_was_killed_between_its_two_renames_is_finished(indexed):
+    vectors, chroma = indexed.indexing.vectors, indexed.home.chroma
+    before = vectors.ids()
+    shutil.copytree(chroma, chroma.with_suffix(".new"))
+    chroma.rename(chroma.with_suffix(".old"))
+    report = Pipeline(indexed.home.ensure()).index()
+    assert (report.embedded, vectors.ids()) == (0, before)
+    assert [path.name for path in indexed.home.root.glob("chroma*")] == ["chroma"]
+
+
+@pytest.mark.parametrize("killed_in", ["_remove", "rewrite"])
+def test_what_a_killed_process_has_begun_to_remove_the_next_one_removes(
+    indexed, tmp_path, monkeypatch, killed_in
+):
+    changed = shop_receipts()
+    for word in changed.words:
+        word["text"] = f"New{word['text']}"
+    changed.submit(indexed, tmp_path / "changed")
+    indexed.ingest()
+
+    def killed(*_):
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(upkeep, killed_in, killed)
+        with pytest.raises(SystemExit):
+            indexed.index()
+    chroma = indexed.home.chroma.stat().st_ino
+    report = Pipeline(indexed.home).index()
+    assert (report.embedded, report.rebuilt) == (0, False)
+    assert indexed.home.chroma.stat().st_ino != chroma
+    kept = {row["document_id"] for row in table(indexed, "documents")}
+    assert indexed.indexing.vectors.ids() == kept
+    assert [row["removed"] for row in table(indexed, "index_state")] == [0]
+
+
+@pytest.mark.parametrize("exact_search_limit", [20_000, 0])
+def test_a_home_that_grew_equals_one_made_at_once(home, tmp_path, exact_search_limit):
+    settings = Settings(similarity={"exact_search_limit": exact_search_limit})
+    first, changed = shop_receipts(), shop_receipts()
+    for word in changed.words:
+        if word["line_id"] in (4, 5):
+            word["text"] = f"New{word['text']}"
+    grown = Pipeline(home, settings)
+    once = Pipeline(Home(tmp_path / "once").ensure(), settings)
+    for number, receipts in enumerate((first, changed)):
+        receipts.submit(grown, tmp_path / str(number))
+        receipts.submit(once, tmp_path / str(number))
+        grown.run(OFFLINE)
+    once.run(OFFLINE)
+    assert grown.indexing.vectors.ids() == once.indexing.vectors.ids()
+    for name in ("documents", "document_metadata", "word_documents"):
+        assert table(grown, name) == table(once, name)
+    mine, theirs = (table(pipeline, "similarity_matches") for pipeline in (grown, once))
+    scores = [[row["outlier_score"] for row in rows] for rows in (mine, theirs)]
+    assert scores[0] == pytest.approx(scores[1], abs=0 if exact_search_limit else 1e-5)
+
+
+def test_a_broken_index_is_named_with_the_remedy(indexed):
+    (indexed.home.chroma / "chroma.sqlite3").write_bytes(b"this is no database" * 100)
+    with pytest.raises(StoreError, match="Delete that folder to have it rebuilt"):
+        Pipeline(indexed.home).indexing.vectors.ids()
+
+
+KEY = b"Authorization: Bearer sk-test-very-secret"
+
+
+@pytest.fixture
+def segment(indexed) -> list[Path]:
+    """The two files of a new segment that Chroma writes at their full capacity."""
+    files = [
+        *indexed.home.chroma.glob("*/length.bin"),
+        *indexed.home.chroma.glob("*/data_level0.bin"),
+    ]
+    assert len(files) == 2
+    return files
+
+
+def leave_a_key_in(files: list[Path]) -> None:
+    for file in files:
+        size = file.stat().st_size
+        file.write_bytes(file.read_bytes()[: size - len(KEY)] + KEY)
+
+
+def test_a_segment_holds_nothing_that_the_process_had_in_its_memory(indexed, segment):
+    for file in segment:
+        assert not any(file.read_bytes()), file
+    with indexed.indexing.vectors.session():
+        leave_a_key_in(segment)
+    for file in segment:
+        assert not any(file.read_bytes()), file
+
+
+def test_what_a_killed_process_left_in_a_segment_is_gone_in_the_next_session(indexed, segment):
+    leave_a_key_in(segment)
+    with indexed.indexing.vectors.session():
+        for file in segment:
+            assert not any(file.read_bytes()), file
+
+
+def test_vectors_in_the_segment_files_stay_as_they_are(indexed):
+    vectors = indexed.indexing.vectors
+    rng = np.random.default_rng(7)
+    rows = rng.normal(size=(10_050, vectors.dimensions)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    ids = [f"row-{n}" for n in range(len(rows))]
+    with vectors.session() as session:
+        session.add(ids, rows, [{"n": n} for n in range(len(rows))])
+    (header,) = indexed.home.chroma.glob("*/header.bin")
+    lengths = np.fromfile(header.with_name("length.bin"), dtype=np.float32)
+    assert len(lengths) >= 10_000
+    assert np.count_nonzero(lengths) >= 10_000
+    with vectors.session() as session:
+        assert np.allclose(session.vectors(ids), rows, atol=1e-6)
+
+
+def test_an_index_that_another_process_keeps_is_an_error_that_names_it(home):
+    home.settings_file.write_text("[waits]\nvector_index_seconds = 0.1\n")
+    busy = pytest.raises(StoreBusyError, match=f"process {os.getpid()} has been using the vector")
+    with (
+        Lock(home.locks / "chroma.lock", "testing").held(),
+        busy,
+        Pipeline(home).indexing.vectors.session(),
+    ):
+        pass

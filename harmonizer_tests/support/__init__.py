@@ -1,0 +1,1 @@
+"""What tests share: receipts, servers, a simulated endpoint, a served home."""

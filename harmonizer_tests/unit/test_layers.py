@@ -1,0 +1,39 @@
+"""What the contracts of `[tool.importlinter]` cannot express."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import harmonizer_assets
+
+PACKAGE = Path(harmonizer_assets.__file__).parent
+
+
+def test_core_can_be_used_where_dagster_is_not_imported():
+    code = (
+        "import sys, harmonizer_assets.core.pipeline; "
+        "sys.exit(any(name.split('.')[0] == 'dagster' for name in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_only_the_warehouse_opens_the_database():
+    openers = {
+        path.name
+        for path in PACKAGE.rglob("*.py")
+        if "duckdb.connect(" in path.read_text(encoding="utf-8")
+    }
+    # Ingest and corrupt open private scratch databases, never the home's.
+    assert openers == {"database.py", "staging.py", "corrupt.py"}
+
+
+def test_help_does_not_wait_for_dagster():
+    code = (
+        "import sys; from click.testing import CliRunner; "
+        "from harmonizer_assets.cli.main import main; "
+        "assert CliRunner().invoke(main, ['--help']).exit_code == 0; "
+        "sys.exit('dagster' in sys.modules or 'chromadb' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

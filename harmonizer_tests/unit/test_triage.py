@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import expit
+
+from harmonizer_assets.core.base.settings import TriageSettings
+from harmonizer_assets.core.score.calibration import Calibration, probability
+from harmonizer_assets.core.score.thresholds import choose_thresholds, upper_bound
+
+
+def margins(seed, n, wrong_share):
+    """Margins and truth of n labels: right ones around -5, wrong ones around 3."""
+    random = np.random.RandomState(seed)
+    wrong = random.random_sample(n) < wrong_share
+    return np.where(wrong, random.normal(3, 2, n), random.normal(-5, 2, n)), wrong
+
+
+def calibrated(seed, n=4_000, validated=2_000, wrong_share=0.1):
+    margin, wrong = margins(seed, n, wrong_share)
+    right, _ = margins(seed + 1, validated, 0.0)
+    swapped, _ = margins(seed + 2, validated, 1.0)
+    return Calibration.fit(margin, right, swapped), margin, wrong, right, swapped
+
+
+def test_a_probability_of_being_wrong_means_what_it_says():
+    calibration, margin, wrong, _, _ = calibrated(0, n=40_000)
+    stated = expit(calibration.log_odds(margin))
+    assert calibration.wrong_share == pytest.approx(0.1, abs=0.01)
+    for low, high in ((0.0, 0.1), (0.1, 0.5), (0.5, 0.9), (0.9, 1.0)):
+        inside = (stated >= low) & (stated <= high)
+        assert stated[inside].mean() == pytest.approx(wrong[inside].mean(), abs=0.08)
+
+
+def test_wrong_labels_are_estimated_without_any_validated_one():
+    margin, wrong = margins(3, 20_000, 0.08)
+    nothing = np.empty(0)
+    calibration = Calibration.fit(margin, nothing, nothing)
+    assert calibration.wrong_share == pytest.approx(0.08, abs=0.03)
+    assert calibration.slope > 0
+    stated = expit(calibration.log_odds(margin))
+    assert stated[wrong].mean() > 0.7
+    assert stated[~wrong].mean() < 0.05
+
+
+@settings(max_examples=40)
+@given(st.lists(st.floats(-30, 30), max_size=120), st.integers(0, 400), st.integers(0, 400))
+def test_any_margins_give_a_rising_curve(unknown, right, wrong):
+    random = np.random.RandomState(0)
+    calibration = Calibration.fit(
+        np.array(unknown), random.normal(-4, 1, right), random.normal(2, 1, wrong)
+    )
+    assert calibration.slope > 0
+    assert np.isfinite([calibration.slope, calibration.intercept]).all()
+    assert 0 < calibration.wrong_share <= 0.5
+
+
+def test_a_status_shifts_the_probability_and_pending_does_not():
+    pending, valid, invalid, review = probability(
+        np.zeros(4), ["PENDING", "VALID", "INVALID", "NEEDS_REVIEW"]
+    )
+    assert pending == pytest.approx(0.5)
+    assert valid < 0.01
+    assert invalid > 0.99
+    assert review > pending
+
+
+def test_the_guarantee_on_accepted_labels_holds_as_often_as_stated():
+    kept = 0
+    trials = 60
+    for seed in range(trials):
+        calibration, margin, wrong, right, swapped = calibrated(10 * seed, n=2_000, validated=600)
+        thresholds = choose_thresholds(
+            expit(calibration.log_odds(right)),
+            expit(calibration.log_odds(swapped)),
+            expit(calibration.log_odds(margin)),
+            calibration.wrong_share,
+            TriageSettings(accept_at_most=0.5),
+        )
+        accepted = expit(calibration.log_odds(margin)) <= thresholds.accept
+        assert accepted.any()
+        kept += wrong[accepted].mean() <= 0.01
+    assert kept >= 0.9 * trials
+
+
+def test_few_right_labels_are_rejected():
+    shares = []
+    for seed in range(30):
+        calibration, margin, wrong, right, swapped = calibrated(10 * seed, wrong_share=0.2)
+        stated = expit(calibration.log_odds(margin))
+        thresholds = choose_thresholds(
+            expit(calibration.log_odds(right)),
+            expit(calibration.log_odds(swapped)),
+            stated,
+            calibration.wrong_share,
+            TriageSettings(reject_at_least=0.5),
+        )
+        rejected = stated >= thresholds.reject
+        assert thresholds.rejected_right_level == 0.01
+        shares.append((~wrong)[rejected].mean() if rejected.any() else 0.0)
+    assert np.mean(shares) <= 0.01 + 2 * np.std(shares) / np.sqrt(len(shares))
+
+
+def test_without_enough_validated_labels_it_asks_and_says_so():
+    few = np.full(299, 0.001)
+    many = np.full(2_000, 0.001)
+    thresholds = choose_thresholds(few, few, many, 0.1, TriageSettings())
+    assert thresholds.accepted_wrong_bound is None
+    assert thresholds.accept == pytest.approx(0.001)
+    assert thresholds.reject > 1
+    assert "too few" in thresholds.reason
+
+
+def test_where_wrong_labels_look_like_right_ones_nothing_is_accepted():
+    random = np.random.RandomState(0)
+    alike = random.random_sample(1_000)
+    thresholds = choose_thresholds(alike, alike, alike, 0.2, TriageSettings())
+    assert thresholds.accept < 0
+    assert "all labels are asked about" in thresholds.reason
+
+
+def test_thresholds_keep_within_the_bounds_of_the_settings():
+    random = np.random.RandomState(1)
+    right, wrong = random.random_sample(2_000) * 0.01, 1 - random.random_sample(2_000) * 0.01
+    chosen = TriageSettings(accept_at_most=0.05, reject_at_least=0.95)
+    thresholds = choose_thresholds(right, wrong, np.concatenate([right, wrong]), 0.5, chosen)
+    assert thresholds.accept == pytest.approx(0.05)
+    assert thresholds.reject >= 0.95
+
+
+def test_the_bound_is_clopper_and_pearsons():
+    # Rule of three: no hit in 300 trials, 95 %.
+    assert upper_bound(0, 300, 0.95) == pytest.approx(1 - 0.05 ** (1 / 300))
+    assert upper_bound(5, 5, 0.95) == 1.0
