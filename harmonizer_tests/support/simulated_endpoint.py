@@ -593,8 +593,16 @@ def main() -> None:
     if unknown:
         parser.error(f"no fault {', '.join(unknown)}: choose from {', '.join(FAULTS)}")
     app = Simulated(Options(**chosen, faults=faults))
+    # Connections that wait are kept: one that is closed at the moment at which a client sends its
+    # next call on it would be a call there and no request here.
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=port, log_level="critical", backlog=4096, loop="uvloop"
+        app,
+        host="127.0.0.1",
+        port=port,
+        log_level="critical",
+        backlog=4096,
+        loop="uvloop",
+        timeout_keep_alive=3_600,
     )
     _Server(config).run()
 
