@@ -1,10 +1,12 @@
 """Measure what is found on labels with known errors, beside cleanlab, and what each part is worth.
 
     python -m benchmarks.quality ../shared/data/sroie_dev --cleanlab --ablation --noise
+    python -m benchmarks.quality ../shared/data/cord --noise row phrase --rate 0.05 --statuses half
 
-DATA is a folder with `words.parquet`, `labels.parquet` and `truth.parquet`. Everything runs in this
-process, one after the other, so that times can be compared as ratios. cleanlab is optional:
-`pip install -e '.[bench]'`.
+DATA is a folder with `words.parquet`, `labels.parquet` and `truth.parquet`, and `taxonomy.yaml` if
+its label types are not the default ones. Everything runs in this process, one after the other, so
+that times can be compared as ratios. cleanlab is optional: `pip install -e '.[bench]'`. With the
+names of kinds, `--noise` measures those alone, and needs no truth.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ import argparse
 import json
 import tempfile
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sklearn.metrics import average_precision_score
 
-from harmonizer_assets.core.base.home import Home
-from harmonizer_assets.core.base.settings import ScorerName, Settings
-from harmonizer_assets.core.ingest.inbox import submit_batch
-from harmonizer_assets.core.measure.corrupt import CorruptionSpec, corrupt_files
-from harmonizer_assets.core.measure.evaluation import Evaluation, evaluate
-from harmonizer_assets.core.pipeline import Pipeline
+from benchmarks.noise import CHOICES, VALIDATED, measure_noise
+from benchmarks.offline_runs import Data, prepared, run, show
+from harmonizer_assets.core.base.settings import ScorerName
 from harmonizer_assets.core.records.label import LABEL_KEY
-from harmonizer_assets.core.records.options import RunOptions
 from harmonizer_assets.core.score.classifier import EVIDENCE_GROUPS
 from harmonizer_assets.core.score.fitting import (
     fit_model,
@@ -40,80 +37,6 @@ from harmonizer_assets.core.score.fitting import (
     sampled_merchants,
 )
 from harmonizer_assets.core.score.scoring import score_with_model
-
-OFFLINE = RunOptions(judge="offline")
-
-
-@dataclass(frozen=True)
-class Data:
-    """Files with known errors."""
-
-    words: Path
-    labels: Path
-    truth: Path
-
-    @classmethod
-    def of(cls, folder: Path) -> Data:
-        return cls(*(folder / f"{name}.parquet" for name in ("words", "labels", "truth")))
-
-    def pending(self, folder: Path) -> Data:
-        """The same with every status PENDING."""
-        table = pq.read_table(self.labels)
-        at = table.column_names.index("validation_status")
-        statuses = pa.array(["PENDING"] * table.num_rows)
-        folder.mkdir(parents=True)
-        pq.write_table(
-            table.set_column(at, "validation_status", statuses), folder / "labels.parquet"
-        )
-        return Data(self.words, folder / "labels.parquet", self.truth)
-
-    def clean(self, folder: Path) -> tuple[Path, Path]:
-        """Words, and the labels as the truth says they should be."""
-        con = duckdb.connect()
-        con.register("labels", pq.read_table(self.labels))
-        con.register("truth", pq.read_table(self.truth))
-        right = con.execute(
-            """
-            SELECT DISTINCT ON (image_id, receipt_id, line_id, word_id, true_label)
-                l.* REPLACE (t.true_label AS label)
-            FROM labels l JOIN truth t USING (image_id, receipt_id, line_id, word_id, label)
-            WHERE t.true_label IS NOT NULL
-            ORDER BY ALL
-            """
-        ).to_arrow_table()
-        folder.mkdir(parents=True)
-        pq.write_table(right, folder / "labels.parquet")
-        return self.words, folder / "labels.parquet"
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run of the offline pipeline: its quality, and seconds to fit and to score."""
-
-    evaluation: Evaluation
-    seconds: float
-    guarantee: str
-
-
-def prepared(data: Data, home: Path, scorer: ScorerName = "model") -> Pipeline:
-    """A home with the data ingested and indexed."""
-    settings = Settings.model_validate({"similarity": {"scorer": scorer}})
-    pipeline = Pipeline(Home(home).ensure(), settings)
-    submit_batch(pipeline.home, data.words, data.labels)
-    pipeline.ingest()
-    pipeline.index()
-    return pipeline
-
-
-def run(data: Data, home: Path, scorer: ScorerName = "model") -> Run:
-    pipeline = prepared(data, home, scorer)
-    began = time.perf_counter()
-    pipeline.score.fit(OFFLINE)
-    partitions = pipeline.stale(OFFLINE)
-    list(pipeline.score.run(partitions, OFFLINE))
-    seconds = time.perf_counter() - began
-    pipeline.harmonize(OFFLINE, partitions=partitions, assets=["llm_verdicts", "outliers"])
-    return Run(evaluate(pipeline.warehouse, data.truth), seconds, pipeline.score.guarantee())
 
 
 def cleanlab_ranking(data: Data) -> dict[str, float]:
@@ -210,32 +133,15 @@ def ablation(data: Data, home: Path) -> dict[str, float]:
     return found
 
 
-def show(name: str, done: Run) -> dict[str, Any]:
-    """Print one line of figures; the same as data."""
-    overall = done.evaluation.overall
-    print(
-        f"{name:<34} AUPRC {_shown(overall.auprc, 4)}  P {_shown(overall.precision)}  "
-        f"R {_shown(overall.recall)}  F1 {_shown(overall.f1)}  "
-        f"suggestion {_shown(overall.suggestion_accuracy)}  ECE {_shown(overall.ece, 4)}  "
-        f"asked {_shown(overall.asked_share)}  accepted wrong "
-        f"{_shown(overall.accepted_wrong_share, 4)}  rejected right "
-        f"{_shown(overall.rejected_right_share, 4)}  {done.seconds:.1f} s",
-        flush=True,
-    )
-    return {"name": name, "seconds": done.seconds, **asdict(overall)}
-
-
-def _shown(value: float | None, decimals: int = 3) -> str:
-    return "-" if value is None else f"{value:.{decimals}f}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("data", type=Path, help="folder with words, labels and truth.parquet")
     parser.add_argument("--cleanlab", action="store_true", help="compare with cleanlab")
     parser.add_argument("--ablation", action="store_true", help="leave out each group of evidence")
     parser.add_argument("--scorers", action="store_true", help="also the other scorers")
-    parser.add_argument("--noise", nargs="*", type=float, help="rates [0.02 0.08 0.20]")
+    parser.add_argument("--noise", nargs="*", choices=CHOICES, help="kinds of errors [all]")
+    parser.add_argument("--rate", nargs="+", type=float, default=[0.08], help="of the noise [0.08]")
+    parser.add_argument("--statuses", nargs="+", choices=VALIDATED, default=list(VALIDATED))
     parser.add_argument("--seed", type=int, default=7, help="of the injected noise")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -247,6 +153,16 @@ def main() -> None:
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     data = Data.of(options.data)
+    figures = {} if options.noise else measure_given(data, options, folder)
+    if options.noise is not None:
+        kinds = options.noise or CHOICES
+        noisy = measure_noise(data, folder, kinds, options.rate, options.statuses, options.seed)
+        figures["noise"] = list(noisy)
+    return figures
+
+
+def measure_given(data: Data, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Measure the errors that the data holds."""
     pending = data.pending(folder / "pending")
     given = run(data, folder / "given")
     unvalidated = run(pending, folder / "unvalidated")
@@ -276,15 +192,6 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             figures[f"ablation_{name}"] = ablation(each, folder / f"ablation-{name}")
             shown = ", ".join(f"{k} {v:.4f}" for k, v in figures[f"ablation_{name}"].items())
             print(f"AUPRC without each group ({name}): {shown}", flush=True)
-    if options.noise is not None:
-        clean = data.clean(folder / "clean")
-        for rate in options.noise or [0.02, 0.08, 0.20]:
-            for validated in (0.5, 0.0):
-                out = folder / f"noise-{rate}-{validated}"
-                spec = CorruptionSpec(rate=rate, validated=validated, seed=options.seed)
-                corrupt_files(*clean, out, spec)
-                name = f"{rate:.0%} noise, {validated:.0%} validated"
-                figures["runs"].append(show(name, run(Data.of(out), out / "home")))
     return figures
 
 

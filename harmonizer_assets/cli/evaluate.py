@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,7 +63,15 @@ def _show_history(pipeline: Pipeline, evaluation: Evaluation) -> None:
     type=click.FloatRange(0, 0.5),
     default=0.08,
     show_default=True,
-    help="Share of the labels that become wrong.",
+    help="Share of the labels that become wrong, or are removed.",
+)
+@click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    metavar="KIND[=WEIGHT]",
+    help="Only this kind of error; may be repeated [default: confusable=0.4, random=0.2, "
+    "caption=0.2, unlabelled_word=0.2].",
 )
 @click.option(
     "--validated",
@@ -74,16 +83,42 @@ def _show_history(pipeline: Pipeline, evaluation: Evaluation) -> None:
 @click.option("--seed", type=int, default=7, show_default=True, help="Seed of the generator.")
 @click.option("--force", is_flag=True, help="Replace files that are there.")
 def corrupt(
-    *, words: Path, labels: Path, out: Path, rate: float, validated: float, seed: int, force: bool
+    *,
+    words: Path,
+    labels: Path,
+    out: Path,
+    rate: float,
+    kinds: tuple[str, ...],
+    validated: float,
+    seed: int,
+    force: bool,
 ) -> None:
     """Put known errors into clean labels, to measure on them what is found."""
     from harmonizer_assets.core.measure.corrupt import CorruptionSpec, corrupt_files
 
     spec = CorruptionSpec(rate=rate, validated=validated, seed=seed)
+    if kinds:
+        spec = replace(spec, kinds=dict(map(_weighted_kind, kinds)))
     made = corrupt_files(words, labels, out, spec, force=force)
-    kinds = ", ".join(f"{count:,} {kind}" for kind, count in made.errors.items())
+    counts = ", ".join(f"{count:,} {kind}" for kind, count in made.errors.items() if count)
     click.echo(
-        f"{made.n_labels:,} labels, {sum(made.errors.values()):,} of them wrong ({kinds}): {out}\n"
+        f"{made.n_labels:,} labels, {sum(made.errors.values()):,} of them wrong"
+        f"{f' ({counts})' if counts else ''}: {out}"
+    )
+    if made.forgotten:
+        click.echo(f"{made.forgotten:,} more are forgotten: they are in the truth file alone")
+    for note in made.notes:
+        click.echo(note)
+    click.echo(
         f"harmonizer run --words {made.words} --labels {made.labels}\n"
         f"harmonizer evaluate --truth {made.truth}"
     )
+
+
+def _weighted_kind(text: str) -> tuple[str, float]:
+    """Read a kind of error, with its weight if there is one."""
+    kind, _, weight = text.partition("=")
+    try:
+        return kind, float(weight or 1.0)
+    except ValueError:
+        raise InputError(f"--kind {text}: the weight after = is not a number") from None

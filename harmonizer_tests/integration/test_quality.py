@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import struct
 import zlib
 from pathlib import Path
@@ -245,6 +244,20 @@ def test_a_column_of_whatever_type_says_which_are_wrong(tmp_path, kind):
     assert {row["image_id"]: row["is_error"] for row in rows} == {"a": True, "b": False}
 
 
+def test_rows_about_missing_labels_are_kept_apart_from_those_about_labels(evaluated, tmp_path):
+    header, *rows = truth_set_in(evaluated).read_text().splitlines()
+    gone = "image-1,1,99,1,TAX,false,TAX,yes"
+    file = tmp_path / "t.csv"
+    file.write_text("\n".join([f"{header},missing", *(f"{row}," for row in rows), gone]) + "\n")
+    assert read_truth(file).missing.to_pylist() == [
+        {"image_id": "image-1", "receipt_id": 1, "line_id": 99, "word_id": 1, "label": "TAX"}
+    ]
+    once = evaluate(evaluated.warehouse, truth_set_in(evaluated))
+    found = evaluate(evaluated.warehouse, file)
+    assert found.overall == once.overall
+    assert found.unmatched == 0
+
+
 def pixels(image: bytes) -> tuple[int, int, bytes]:
     """Width, height and the bytes of the picture of a PNG image."""
     assert image[:8] == b"\x89PNG\r\n\x1a\n"
@@ -327,124 +340,3 @@ def test_a_truth_setting_is_relative_to_the_home(home):
     settings_ = Settings.model_validate({"evaluation": {"truth": "known/truth.csv"}})
     assert settings_.evaluation.truth_file(home.root) == home.root / "known" / "truth.csv"
     assert Settings().evaluation.truth_file(home.root) is None
-
-
-# Corruption
-
-
-@pytest.fixture(scope="module")
-def clean(tmp_path_factory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("clean")
-    receipts = shop_receipts(("Alpha", 'Beta\'s "Café"', "Γ | 🛒"), each=6)
-    receipts.labels = [
-        {**label, "label": "GRAND_TOTAL"}
-        if tuple(label[name] for name in TRUTH_COLUMNS[:5]) in receipts.wrong
-        else label
-        for label in receipts.labels
-    ]
-    return receipts.write(folder)
-
-
-def corrupted(clean, out, *, force=False, **spec):
-    from harmonizer_assets.core.measure.corrupt import CorruptionSpec, corrupt_files
-
-    made = corrupt_files(*clean, out, CorruptionSpec(**spec), force=force)
-    return made, pq.read_table(made.labels), pq.read_table(made.truth)
-
-
-def keys_of(table_):
-    return list(zip(*(table_[name].to_pylist() for name in TRUTH_COLUMNS[:5]), strict=True))
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    rate=st.floats(0, 0.5),
-    validated=st.floats(0, 1),
-    seed=st.integers(0, 2**31 - 1),
-    kinds=st.fixed_dictionaries(
-        {
-            "confusable": st.sampled_from([0.0, 1.0]),
-            "random": st.just(0.5),
-            "caption": st.sampled_from([0.0, 1.0]),
-            "unlabelled_word": st.sampled_from([0.0, 1.0]),
-        }
-    ),
-)
-def test_any_corruption_keeps_keys_apart_and_the_truth_right(
-    clean, tmp_path_factory, rate, validated, seed, kinds
-):
-    out = tmp_path_factory.mktemp("out")
-    made, labels, truth = corrupted(
-        clean, out, rate=rate, validated=validated, seed=seed, kinds=kinds
-    )
-    before = pq.read_table(made.words)
-    with clean[1].open(newline="", encoding="utf-8") as file:
-        given_labels = list(csv.DictReader(file))
-    assert labels.num_rows == len(given_labels) == made.n_labels
-    assert keys_of(labels) == keys_of(truth)
-    assert len(set(keys_of(labels))) == labels.num_rows
-    wrong = np.array(truth["is_error"].to_pylist())
-    assert wrong.sum() == sum(made.errors.values()) <= round(rate * labels.num_rows)
-    words = set(zip(*(before[name].to_pylist() for name in TRUTH_COLUMNS[:4]), strict=True))
-    assert {key[:4] for key in keys_of(labels)} <= words
-    kind = np.array(truth["kind"].to_pylist(), dtype=object)
-    true_label = np.array(truth["true_label"].to_pylist(), dtype=object)
-    label = np.array(truth["label"].to_pylist(), dtype=object)
-    moved = (kind == "caption") | (kind == "unlabelled_word")
-    assert (true_label[moved] == None).all()  # noqa: E711
-    assert (label[~wrong] == true_label[~wrong]).all()
-    assert (label[wrong & ~moved] != true_label[wrong & ~moved]).all()
-    statuses = np.array(labels["validation_status"].to_pylist(), dtype=object)
-    assert (statuses[wrong] == "PENDING").all()
-
-
-def test_the_same_seed_makes_the_same_errors_in_whatever_order_the_rows_stand(clean, tmp_path):
-    lines = clean[1].read_text(encoding="utf-8").splitlines()
-    turned = tmp_path / "labels.csv"
-    turned.write_text("\n".join([lines[0], *lines[:0:-1]]) + "\n", encoding="utf-8")
-    _, first, _ = corrupted(clean, tmp_path / "a", rate=0.3)
-    _, second, _ = corrupted((clean[0], turned), tmp_path / "b", rate=0.3)
-    _, other, _ = corrupted(clean, tmp_path / "c", rate=0.3, seed=8)
-    assert first.equals(second)
-    assert not first.equals(other)
-
-
-def test_files_that_are_there_are_not_overwritten_unasked(clean, tmp_path):
-    corrupted(clean, tmp_path)
-    with pytest.raises(InputError, match="exists: choose another --out"):
-        corrupted(clean, tmp_path)
-    corrupted(clean, tmp_path, force=True)
-
-
-@pytest.mark.parametrize(
-    ("spec", "complaint"),
-    [
-        ({"rate": 0.7}, "rate 0.7"),
-        ({"validated": -1}, "validated -1"),
-        ({"kinds": {"magic": 1.0}}, "expected weights of"),
-        ({"kinds": {"random": 0.0}}, "expected weights of"),
-    ],
-)
-def test_specs_out_of_range_are_refused(clean, tmp_path, spec, complaint):
-    with pytest.raises(InputError, match=complaint):
-        corrupted(clean, tmp_path, **spec)
-
-
-def test_a_doubled_label_is_refused(clean, tmp_path):
-    lines = clean[1].read_text(encoding="utf-8").splitlines()
-    doubled = tmp_path / "labels.csv"
-    doubled.write_text("\n".join([*lines, lines[1]]) + "\n", encoding="utf-8")
-    with pytest.raises(InputError, match=r"labels.csv: a label stands twice"):
-        corrupted((clean[0], doubled), tmp_path / "out")
-
-
-def test_extra_columns_stay(clean, tmp_path):
-    from harmonizer_assets.core.ingest.readers import read_table
-
-    names = ("image_id", "label", "validation_status")
-    labels = read_table(clean[1], required=names)
-    path = tmp_path / "labels.parquet"
-    pq.write_table(labels.append_column("note", pa.array(["n"] * labels.num_rows)), path)
-    _, made, _ = corrupted((clean[0], path), tmp_path / "out", rate=0.2)
-    assert set(made["note"].to_pylist()) == {"n"}
-    assert "merchant_name" in made.column_names

@@ -1,75 +1,48 @@
 """Corruption: put known errors into labels that are taken as right, to measure what is found.
 
-The errors are those that people and models make: a type that is easily taken for the right one, any
-other type, and labels that have slipped to a caption or to another word without a label.
+The errors are those that people and models make; `noise` holds a file for each family of kinds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import duckdb
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harmonizer_assets.core.base.errors import InputError
 from harmonizer_assets.core.base.files import staged
+from harmonizer_assets.core.base.sql import quoted
 from harmonizer_assets.core.ingest.readers import read_table
+from harmonizer_assets.core.measure.noise import (
+    ANNOTATOR_COLUMN,
+    COMMON_KINDS,
+    FORGOTTEN,
+    SIMULATED_ANNOTATORS,
+    SINGLE_KINDS,
+    Confusion,
+    Ledger,
+    Sheet,
+    make_single_mistakes,
+    shortfall,
+)
 from harmonizer_assets.core.records.label import (
     LABEL_COLUMNS,
     LABEL_KEY,
     WORD_COLUMNS,
     WORD_KEY,
     LabelKey,
-    WordKey,
     label_keys,
-    qualified,
-    word_keys,
 )
 from harmonizer_assets.core.records.status import Status
-from harmonizer_assets.core.score.features import shapes_of
 
-KINDS: Final = ("confusable", "random", "caption", "unlabelled_word")
-
-# Candidates in an order that depends on the seed and the keys, and not on the order of the rows.
-_TARGETS: Final = f"""
-WITH free AS (
-    SELECT {qualified("w", WORD_KEY)}, lower(trim(w.text)) AS text FROM words w
-    ANTI JOIN labels USING ({WORD_COLUMNS})
-),
--- A word that carries the label elsewhere may deserve it here: no error would come of it.
-deserved AS (
-    SELECT DISTINCT lower(trim(w.text)) AS text, l.label
-    FROM labels l JOIN words w USING ({WORD_COLUMNS})
-),
-in_line AS (
-    SELECT m.number, {qualified("f", WORD_KEY)},
-        row_number() OVER (PARTITION BY m.number
-            ORDER BY abs(f.word_id - m.word_id), f.word_id) AS choice
-    FROM moved m JOIN free f USING (image_id, receipt_id, line_id)
-    ANTI JOIN deserved e ON e.text = f.text AND e.label = m.label
-    WHERE m.kind = 'caption'
-),
-on_receipt AS (
-    SELECT m.number, {qualified("f", WORD_KEY)},
-        row_number() OVER (PARTITION BY m.number
-            ORDER BY md5(concat_ws(chr(31), m.salt, f.line_id, f.word_id))) AS choice
-    FROM moved m JOIN free f USING (image_id, receipt_id)
-    ANTI JOIN deserved e ON e.text = f.text AND e.label = m.label
-    WHERE m.kind = 'unlabelled_word'
-)
-SELECT number, {WORD_COLUMNS}
-FROM (FROM in_line UNION ALL FROM on_receipt)
-QUALIFY row_number() OVER (
-        PARTITION BY {WORD_COLUMNS} ORDER BY choice, number) = 1
-    AND choice <= 5
-ORDER BY number, choice
-"""
+KINDS: Final = (*SINGLE_KINDS, *COMMON_KINDS)
 
 
 @dataclass(frozen=True)
@@ -77,11 +50,12 @@ class CorruptionSpec:
     """Which errors to make.
 
     Attributes:
-        rate: share of the labels to make wrong, 0 to 0.5.
+        rate: share of the labels to make wrong or to remove, 0 to 0.5.
         validated: share of the labels left right whose status becomes VALID; the others and the
             wrong ones become PENDING.
         seed: the same seed makes the same errors, in whatever order the rows stand.
-        kinds: how often each kind of error is tried, see `KINDS`.
+        kinds: how often each kind of error is tried, see `KINDS`; of `forgotten`, labels are
+            removed.
     """
 
     rate: float = 0.08
@@ -99,13 +73,23 @@ class CorruptionSpec:
 
 @dataclass(frozen=True)
 class Corrupted:
-    """The files that were written, and how many errors of each kind they hold."""
+    """The files that were written, and what they hold.
+
+    Attributes:
+        words, labels, truth: the files.
+        n_labels: labels in the file.
+        errors: how many of them are wrong, by the kinds that were tried.
+        forgotten: labels that are not in the file and should be.
+        notes: what is simulated, and which kinds found too few places, in sentences.
+    """
 
     words: Path
     labels: Path
     truth: Path
     n_labels: int
     errors: Mapping[str, int]
+    forgotten: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def corrupt_files(
@@ -115,7 +99,9 @@ def corrupt_files(
 
     The labels are taken as right, except for those with status INVALID, which are left out. Extra
     columns are kept. A label that moves to a word of the receipt that carries none takes its status
-    and merchant along; its key in `truth.parquet` is the new one, with no `true_label`.
+    and merchant along; its key in `truth.parquet` is the new one, with no `true_label`. Labels that
+    are forgotten are the last rows there, with `missing` true, and not in `labels.parquet`; `kind`
+    says of each error what it is, and errors of one `mistake` were made together.
 
     Args:
         words: as for `harmonizer run`.
@@ -125,8 +111,8 @@ def corrupt_files(
         force: replace files that are there.
 
     Raises:
-        InputError: a file cannot be read or written, lacks a column or holds a key twice, or the
-            spec is out of range.
+        InputError: a file cannot be read or written, lacks a column or holds a key twice, the
+            spec is out of range, or the labels name no merchant who could have a habit.
     """
     _check(spec)
     files = [out / f"{name}.parquet" for name in ("words", "labels", "truth")]
@@ -137,15 +123,17 @@ def corrupt_files(
     label_table = read_table(labels, required=(*LABEL_KEY, "validation_status"))
     word_table = _whole_ids(word_table, words)
     label_table = _whole_ids(label_table, labels)
-    corrupted, truth, counts = _corrupt(word_table, label_table, labels, spec)
+    made = _corrupt(word_table, label_table, labels, spec)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for table, file in zip((word_table, corrupted, truth), files, strict=True):
+        for table, file in zip((word_table, made.labels, made.truth), files, strict=True):
             with staged(file) as partial:
                 pq.write_table(table, partial)
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror})") from error
-    return Corrupted(files[0], files[1], files[2], corrupted.num_rows, counts)
+    return Corrupted(
+        files[0], files[1], files[2], made.labels.num_rows, made.errors, made.forgotten, made.notes
+    )
 
 
 def _check(spec: CorruptionSpec) -> None:
@@ -171,11 +159,20 @@ def _whole_ids(table: pa.Table, path: Path) -> pa.Table:
     return table
 
 
-def _corrupt(
-    words: pa.Table, labels: pa.Table, path: Path, spec: CorruptionSpec
-) -> tuple[pa.Table, pa.Table, dict[str, int]]:
+@dataclass(frozen=True)
+class _Made:
+    """Labels with errors and the truth about them; see `Corrupted`."""
+
+    labels: pa.Table
+    truth: pa.Table
+    errors: dict[str, int]
+    forgotten: int
+    notes: tuple[str, ...]
+
+
+def _corrupt(words: pa.Table, labels: pa.Table, path: Path, spec: CorruptionSpec) -> _Made:
     con = duckdb.connect()
-    con.register("words", words)
+    _register_words(con, words)
     con.register("given", labels)
     ordered = con.execute(
         "SELECT given.*, w.text AS word_text FROM given LEFT JOIN words w "
@@ -188,115 +185,119 @@ def _corrupt(
     keys = list(label_keys(right))
     if len(set(keys)) < len(keys):
         raise InputError(f"{path}: a label stands twice: ids and label must name one row")
-    n = right.num_rows
     random = np.random.RandomState(spec.seed)
-    label_types = sorted(set(right["label"].to_pylist()))
-    kind = _kinds(random, n, spec)
-    new_label = _new_labels(random, keys, texts, label_types, kind)
-    moved = _moved(con, right, kind, spec)
-    columns: dict[str, list[object]] = {name: right[name].to_pylist() for name in LABEL_KEY}
-    taken = set(keys)
-    made: list[str | None] = [None] * n
-    for at in range(n):
-        new = keys[at]
-        if at in moved:
-            new = LabelKey(*moved[at], new.label)
-        elif (label := new_label[at]) is not None:
-            new = new._replace(label=label)
-        # Two errors, or an error and a right label, must not make the same key.
-        if new == keys[at] or new in taken:
-            continue
-        taken.add(new)
-        made[at] = str(kind[at])
-        for name, value in zip(LABEL_KEY, new, strict=True):
-            columns[name][at] = value
-    is_error = [each is not None for each in made]
-    statuses = np.where(
-        ~np.array(is_error, dtype=bool) & (random.random_sample(n) < spec.validated),
-        Status.VALID,
-        Status.PENDING,
+    confusion = Confusion(texts, [key.label for key in keys])
+    ledger = Ledger(keys)
+    total = sum(spec.kinds.values())
+    single = sum(weight for kind, weight in spec.kinds.items() if kind in SINGLE_KINDS)
+    notes = make_single_mistakes(
+        ledger,
+        con,
+        right,
+        keys,
+        texts,
+        confusion,
+        random,
+        spec.seed,
+        spec.rate * single / total,
+        spec.kinds,
     )
-    corrupted = right
-    for name, values in {**columns, "validation_status": statuses.tolist()}.items():
-        place = corrupted.column_names.index(name)
-        column = pa.array(values, corrupted.schema.field(name).type)
-        corrupted = corrupted.set_column(place, name, column)
-    true_label = [
-        None if each in ("caption", "unlabelled_word") else label
-        for each, label in zip(made, right["label"].to_pylist(), strict=True)
-    ]
-    truth = pa.table(
-        {
-            **{name: corrupted[name] for name in LABEL_KEY},
-            "is_error": pa.array(is_error, pa.bool_()),
-            "true_label": pa.array(true_label, pa.string()),
-            "kind": pa.array(made, pa.string()),
-        }
+    notes += _make_common_mistakes(ledger, con, right, confusion, spec)
+    is_error = np.array([at in ledger.changed for at in range(len(keys))], dtype=bool)
+    validated = ~is_error & (random.random_sample(len(keys)) < spec.validated)
+    corrupted = _changed(right, ledger, validated.tolist())
+    errors = {kind: ledger.count(kind) for kind, each in spec.kinds.items() if each > 0}
+    forgotten = errors.pop(FORGOTTEN, 0)
+    return _Made(corrupted, _truth(corrupted, keys, ledger), errors, forgotten, tuple(notes))
+
+
+def _register_words(con: duckdb.DuckDBPyConnection, words: pa.Table) -> None:
+    """Make the view `words`, with null for positions that are not known."""
+    con.register("given_words", words)
+    places = ", ".join(
+        f"TRY_CAST({quoted(name) if name in words.column_names else 'NULL'} AS DOUBLE) AS {name}"
+        for name in ("x", "y", "width", "height")
     )
-    return corrupted, truth, {each: made.count(each) for each in KINDS}
+    con.execute(f"CREATE TEMP VIEW words AS SELECT {WORD_COLUMNS}, text, {places} FROM given_words")
 
 
-def _kinds(random: np.random.RandomState, n: int, spec: CorruptionSpec) -> npt.NDArray[np.object_]:
-    """Choose the kind of error to try on each label; None leaves it right."""
-    kind = np.full(n, None, dtype=object)
-    chosen = random.permutation(n)[: round(spec.rate * n)]
-    weights = np.array([spec.kinds.get(name, 0.0) for name in KINDS])
-    kind[chosen] = random.choice(
-        np.array(KINDS, dtype=object), size=len(chosen), p=weights / weights.sum()
-    )
-    return kind
-
-
-def _new_labels(
-    random: np.random.RandomState,
-    keys: list[LabelKey],
-    texts: list[str],
-    label_types: list[str],
-    kind: npt.NDArray[np.object_],
-) -> list[str | None]:
-    """Choose the wrong type of each label that is to get one.
-
-    The probability of taking a type for another is estimated from the labels: the share of the
-    type's labels whose text has the same shape.
-    """
-    if len(label_types) < 2:
-        return [None] * len(keys)
-    column = {name: number for number, name in enumerate(label_types)}
-    shapes = shapes_of(texts)
-    names = sorted(set(shapes))
-    row = {name: number for number, name in enumerate(names)}
-    counts = np.zeros((len(names), len(label_types)))
-    for shape, key in zip(shapes, keys, strict=True):
-        counts[row[shape], column[key.label]] += 1
-    shares = counts / np.maximum(counts.sum(axis=0), 1)
-    found: list[str | None] = [None] * len(keys)
-    for at, each in enumerate(kind.tolist()):
-        if each is None:
-            continue
-        weights = shares[row[shapes[at]]].copy() if each == "confusable" else np.zeros(0)
-        if each != "confusable" or weights.sum() <= weights[column[keys[at].label]]:
-            weights = np.ones(len(label_types))
-        weights[column[keys[at].label]] = 0.0
-        found[at] = label_types[int(random.choice(len(label_types), p=weights / weights.sum()))]
-    return found
-
-
-def _moved(
+def _make_common_mistakes(
+    ledger: Ledger,
     con: duckdb.DuckDBPyConnection,
     right: pa.Table,
-    kind: npt.NDArray[np.object_],
+    confusion: Confusion,
     spec: CorruptionSpec,
-) -> dict[int, WordKey]:
-    """Choose the word that each label is to move to, where there is a free one."""
-    at = np.flatnonzero((kind == "caption") | (kind == "unlabelled_word"))
-    con.register("labels", right)
-    moving = right.select(LABEL_KEY).take(at)
-    moving = moving.append_column("number", pa.array(at, pa.int64()))
-    moving = moving.append_column("kind", pa.array(kind[at].tolist(), pa.string()))
-    # The salt keeps this form, so that the same seed goes on making the same errors.
-    salt = [f"{spec.seed}-{tuple(key)}" for key in word_keys(moving)]
-    con.register("moved", moving.append_column("salt", pa.array(salt, pa.string())))
-    target: dict[int, WordKey] = {}
-    for number, *word in con.execute(_TARGETS).fetchall():
-        target.setdefault(number, WordKey(*word))
-    return target
+) -> list[str]:
+    """Make mistakes that change several labels at once; the last of a kind may be cut short.
+
+    Returns:
+        Sentences on what is simulated, and which kinds found too few places.
+    """
+    kinds = [kind for kind in COMMON_KINDS if spec.kinds.get(kind, 0.0) > 0]
+    if not kinds or right.num_rows == 0:
+        return []
+    sheet = Sheet.read(con, right)
+    notes = []
+    for kind in kinds:
+        wanted = round(spec.rate * right.num_rows * spec.kinds[kind] / sum(spec.kinds.values()))
+        # A generator of its own: other kinds make the same mistakes without this one.
+        random = np.random.RandomState([spec.seed, zlib.crc32(kind.encode())])
+        made = 0
+        for mistake in COMMON_KINDS[kind](sheet, confusion, random):
+            if made == wanted:
+                break
+            made += ledger.apply(mistake, kind, wanted - made)
+        if made < wanted:
+            notes.append(shortfall(kind, made, wanted))
+    if "annotator_habit" in kinds and sheet.annotators is None:
+        notes.append(
+            f"annotators are simulated, {SIMULATED_ANNOTATORS} with receipts at random, since the "
+            f"labels have no column {ANNOTATOR_COLUMN}"
+        )
+    return notes
+
+
+def _changed(right: pa.Table, ledger: Ledger, validated: Sequence[bool]) -> pa.Table:
+    """Make the table of labels with errors: changed, without the removed, with the added."""
+    kept = [at for at in range(right.num_rows) if at not in ledger.removed]
+    sources = kept + [at for at, _ in ledger.added]
+    keys = list(label_keys(right))
+    now = [ledger.changed[at].key if at in ledger.changed else keys[at] for at in kept]
+    now += [entry.key for _, entry in ledger.added]
+    statuses = [Status.VALID if validated[at] else Status.PENDING for at in kept]
+    statuses += [Status.PENDING] * len(ledger.added)
+    table = right.take(pa.array(sources, pa.int64()))
+    columns = {**_key_columns(now), "validation_status": [str(each) for each in statuses]}
+    for name, values in columns.items():
+        place = table.column_names.index(name)
+        column = pa.array(values, table.schema.field(name).type)
+        table = table.set_column(place, name, column)
+    return table
+
+
+def _truth(corrupted: pa.Table, keys: Sequence[LabelKey], ledger: Ledger) -> pa.Table:
+    """Make the truth about the labels with errors, and after them about those that are missing."""
+    wrong = {entry.key: entry for entry in ledger.changed.values()}
+    wrong |= {entry.key: entry for _, entry in ledger.added}
+    now = list(label_keys(corrupted))
+    missing = [ledger.removed[at] for at in sorted(ledger.removed)]
+    entries = [*(wrong.get(key) for key in now), *missing]
+    rows = [*now, *(entry.key for entry in missing)]
+    true_labels = [wrong[key].true_label if key in wrong else key.label for key in now]
+    true_labels += [entry.true_label for entry in missing]
+    kinds = {name: corrupted.schema.field(name).type for name in LABEL_KEY}
+    return pa.table(
+        {
+            **{name: pa.array(values, kinds[name]) for name, values in _key_columns(rows).items()},
+            "is_error": pa.array([key in wrong for key in rows], pa.bool_()),
+            "true_label": pa.array(true_labels, pa.string()),
+            "kind": pa.array([entry and entry.kind for entry in entries], pa.string()),
+            "mistake": pa.array([entry and entry.mistake for entry in entries], pa.string()),
+            "missing": pa.array([*(False for _ in now), *(True for _ in missing)], pa.bool_()),
+        }
+    )
+
+
+def _key_columns(keys: Sequence[LabelKey]) -> dict[str, list[Any]]:
+    """Return the columns of some labels' keys."""
+    return {name: [key[at] for key in keys] for at, name in enumerate(LABEL_KEY)}

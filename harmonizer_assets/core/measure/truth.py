@@ -19,6 +19,7 @@ _WORDS: Final[Mapping[str, bool]] = {
     **dict.fromkeys(("false", "f", "no", "n"), False),
 }
 _NUMBERS: Final = {0.0: False, 1.0: True}
+_FLAGS: Final = ("is_error", "missing")
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,15 @@ class Truth:
 
     Attributes:
         rows: the label's key, `is_error` and `true_label`, one row per label.
-        read: rows of the file.
+        missing: keys of labels that words lack and should carry.
+        read: rows of the file about labels that are there.
         doubled: rows that say again what another row says.
         contradicting: rows about labels of which the file says different things; such labels are
             not in `rows`.
     """
 
     rows: pa.Table
+    missing: pa.Table
     read: int
     doubled: int
     contradicting: int
@@ -44,12 +47,15 @@ def read_truth(path: Path) -> Truth:
 
     Args:
         path: Parquet, CSV or NDJSON with the label's key, `is_error` (true or false, yes or no, 1
-            or 0) and optionally `true_label`.
+            or 0) and optionally `true_label` and `missing`; a row for which `missing` is true says
+            that a word lacks this label.
 
     Raises:
         InputError: the file cannot be read, lacks a column, or holds a value of the wrong type.
     """
     table = _typed(path, read_table(path, required=(*LABEL_KEY, "is_error")))
+    missing = table.filter(table["missing"]).select(LABEL_KEY).group_by(list(LABEL_KEY))
+    table = table.filter(pc.invert(table["missing"]))
     both = [(name, kind) for name in ("is_error", "true_label") for kind in ("min", "max")]
     grouped = table.group_by(list(LABEL_KEY)).aggregate([*both, ("is_error", "count")])
     same = pc.and_(
@@ -62,6 +68,7 @@ def read_truth(path: Path) -> Truth:
     agreeing = pc.sum(told["is_error_count"]).as_py() or 0
     return Truth(
         told.select([*LABEL_KEY, "is_error", "true_label"]),
+        missing.aggregate([]),
         table.num_rows,
         agreeing - told.num_rows,
         table.num_rows - agreeing,
@@ -71,6 +78,8 @@ def read_truth(path: Path) -> Truth:
 def _typed(path: Path, table: pa.Table) -> pa.Table:
     if "true_label" not in table.column_names:
         table = table.append_column("true_label", pa.nulls(table.num_rows, pa.string()))
+    if "missing" not in table.column_names:
+        table = table.append_column("missing", pa.array([False] * table.num_rows, pa.bool_()))
     kinds = {
         **dict.fromkeys(WORD_KEY[1:], pa.int64()),
         **dict.fromkeys(("image_id", "label", "true_label"), pa.string()),
@@ -81,24 +90,26 @@ def _typed(path: Path, table: pa.Table) -> pa.Table:
             columns[name] = table[name].cast(kind)
         except pa.ArrowInvalid as error:
             raise InputError(f"{path}: column {name}: {error}") from None
-    columns["is_error"] = pa.chunked_array([_errors(path, table["is_error"].to_pylist())])
+    for name in _FLAGS:
+        columns[name] = pa.chunked_array([_flags(path, name, table[name].to_pylist())])
+    columns["missing"] = pc.fill_null(columns["missing"], False)
     for name, column in columns.items():
         if name != "true_label" and column.null_count:
             raise InputError(f"{path}: column {name}: {column.null_count} rows have no value")
     return pa.table(columns)
 
 
-def _errors(path: Path, values: list[Any]) -> pa.Array:
+def _flags(path: Path, name: str, values: list[Any]) -> pa.Array:
     found = []
     for number, value in enumerate(values, start=1):
         text = "" if value is None else str(value).strip().lower()
-        error = _WORDS.get(text, _NUMBERS.get(_number(text)))
-        if text and error is None:
+        flag = _WORDS.get(text, _NUMBERS.get(_number(text)))
+        if text and flag is None:
             raise InputError(
-                f"{path}: column is_error, row {number}: {str(value)[:40]!r} is neither true nor "
+                f"{path}: column {name}, row {number}: {str(value)[:40]!r} is neither true nor "
                 "false: write true or false, yes or no, 1 or 0"
             )
-        found.append(error)
+        found.append(flag)
     return pa.array(found, pa.bool_())
 
 
