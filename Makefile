@@ -67,7 +67,7 @@ ui: $(STAMP)
 	$(BIN)/harmonizer ui --home $(DEMO_HOME)
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/pipeline.py
+	$(BIN)/python -m benchmarks.pipeline
 
 bench-quality: $(STAMP)
 	$(BIN)/python -m benchmarks.quality $(DATA) --scorers --ablation --noise

@@ -2,7 +2,8 @@
 
 Each size runs in a process and a home of its own, through Dagster like `harmonizer run`:
 
-    python benchmarks/pipeline.py --sizes 10000,100000,300000
+    python -m benchmarks.pipeline --sizes 10000,100000,300000
+    python -m benchmarks.pipeline --sizes 100000 --text real --merchants 1
 """
 
 from __future__ import annotations
@@ -22,6 +23,14 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.real_text import write_real_text
+from harmonizer_assets.core.measure.samples.receipts import SampleSpec, write_samples
+
+Times = npt.NDArray[np.float64]
+
 LABELS_PER_MERCHANT = 100
 COLUMNS = (
     "labels",
@@ -29,6 +38,7 @@ COLUMNS = (
     "partitions",
     "documents",
     "seconds",
+    "cpu_seconds",
     "ms_per_label",
     "peak_mb",
     "second_run_seconds",
@@ -49,11 +59,14 @@ PARTS = (
 
 
 class Stopwatch:
-    """Adds up the time in named parts; a part inside another counts for itself only."""
+    """Adds up the time in named parts; a part inside another counts for itself only.
+
+    Times are pairs: seconds, and seconds of the processor in all threads.
+    """
 
     def __init__(self) -> None:
-        self.seconds: defaultdict[str, float] = defaultdict(float)
-        self._inner: list[float] = []
+        self.seconds: defaultdict[str, Times] = defaultdict(lambda: np.zeros(2))
+        self._inner: list[Times] = []
 
     def measure(self, owner: Any, name: str, part: str) -> None:
         """Measure a function or method from now on."""
@@ -61,12 +74,12 @@ class Stopwatch:
 
         @wraps(function)
         def measured(*args: Any, **kwargs: Any) -> Any:
-            began = time.perf_counter()
-            self._inner.append(0.0)
+            began = now()
+            self._inner.append(np.zeros(2))
             try:
                 return function(*args, **kwargs)
             finally:
-                took = time.perf_counter() - began
+                took = now() - began
                 self.seconds[part] += took - self._inner.pop()
                 if self._inner:
                     self._inner[-1] += took
@@ -74,8 +87,26 @@ class Stopwatch:
         setattr(owner, name, measured)
 
 
-def measure_size(labels: int, seed: int, home: Path) -> dict[str, Any]:
+def now() -> Times:
+    """Return the time, and the processor's time of this process so far: user and system."""
+    return np.array([time.perf_counter(), time.process_time()])
+
+
+def make_receipts(labels: int, options: argparse.Namespace, folder: Path) -> tuple[Path, Path]:
+    """Make words and labels: samples, or texts that repeat as seldom as real ones."""
+    merchants = options.merchants
+    if merchants is None:
+        merchants = max(1, labels // LABELS_PER_MERCHANT)
+    if options.text == "real":
+        return write_real_text(folder, labels, merchants, options.seed)
+    spec = SampleSpec(labels=labels, merchants=merchants, seed=options.seed)
+    samples = write_samples(spec, folder)
+    return samples.words, samples.labels
+
+
+def measure_size(labels: int, options: argparse.Namespace) -> dict[str, Any]:
     """Run one size in this process."""
+    home = options.home
     os.environ["HARMONIZER_HOME"] = str(home)
     from dagster import DagsterInstance
 
@@ -86,7 +117,6 @@ def measure_size(labels: int, seed: int, home: Path) -> dict[str, Any]:
     from harmonizer_assets.core.index import vectors as vector_index
     from harmonizer_assets.core.index.embedders import LocalEmbedder
     from harmonizer_assets.core.ingest import Ingest, submit_batch
-    from harmonizer_assets.core.measure.samples.receipts import SampleSpec, write_samples
     from harmonizer_assets.core.records.options import RunOptions
     from harmonizer_assets.core.score import registry as models
     from harmonizer_assets.core.score import similar_words
@@ -94,10 +124,9 @@ def measure_size(labels: int, seed: int, home: Path) -> dict[str, Any]:
     from harmonizer_assets.core.store.warehouse import Warehouse
     from harmonizer_assets.dagster_compat.event_log import BatchingEventLogStorage
 
-    merchants = max(1, labels // LABELS_PER_MERCHANT)
     folder = home.parent / "samples"
     folder.mkdir()
-    samples = write_samples(SampleSpec(labels=labels, merchants=merchants, seed=seed), folder)
+    files = make_receipts(labels, options, folder)
 
     watch = Stopwatch()
     watch.measure(Ingest, "ingest", "ingest")
@@ -117,15 +146,18 @@ def measure_size(labels: int, seed: int, home: Path) -> dict[str, Any]:
 
     opened = Home(home).ensure()
     offline = RunOptions(judge="offline")
-    began = time.perf_counter()
-    submit_batch(opened, samples.words, samples.labels)
+    began = now()
+    submit_batch(opened, *files)
     outcome = runs.run_pipeline(opened, offline, log_level="CRITICAL")
-    seconds = time.perf_counter() - began
-    parts = dict(watch.seconds)
-    began = time.perf_counter()
-    submit_batch(opened, samples.words, samples.labels)
+    whole = now() - began
+    seconds, cpu_seconds = float(whole[0]), float(whole[1])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    parts = {part: watch.seconds[part].copy() for part in PARTS[:-1]}
+    parts["other"] = whole - np.sum(list(parts.values()), axis=0)
+    second_began = time.perf_counter()
+    submit_batch(opened, *files)
     again = runs.run_pipeline(opened, offline, log_level="CRITICAL")
-    second_run = time.perf_counter() - began
+    second_run = time.perf_counter() - second_began
     assert again.unchanged, "the second run changed something"
     counts = outcome.counts
     assert counts.labels == counts.valid + counts.outliers + counts.unresolved
@@ -136,9 +168,10 @@ def measure_size(labels: int, seed: int, home: Path) -> dict[str, Any]:
         "documents": outcome.embedded,
         "seconds": round(seconds, 1),
         "ms_per_label": round(1000 * seconds / counts.labels, 3),
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "cpu_seconds": round(cpu_seconds, 1),
+        "peak_mb": peak // 1024,
         "second_run_seconds": round(second_run, 1),
-        "parts": {part: round(parts.get(part, seconds - sum(parts.values())), 1) for part in PARTS},
+        "parts": {part: np.round(times, 1).tolist() for part, times in parts.items()},
     }
 
 
@@ -146,20 +179,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--sizes", default="10000,100000,300000")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument(
+        "--text",
+        choices=("samples", "real"),
+        default="samples",
+        help="receipts that repeat themselves, or texts of which 72 %% are unique, as on real ones",
+    )
+    parser.add_argument(
+        "--merchants", type=int, help="how many, 0 for labels without any [one per 100 labels]"
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--home", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(measure_size(options.one, options.seed, options.home)))
+        print(json.dumps(measure_size(options.one, options)))
         return
     results = []
     for size in (int(text) for text in options.sizes.split(",")):
         folder = Path(tempfile.mkdtemp(prefix="harmonizer-bench-"))
         try:
-            command = [sys.executable, __file__, "--one", str(size), "--seed", str(options.seed)]
+            command = [sys.executable, "-m", "benchmarks.pipeline", *sys.argv[1:]]
             done = subprocess.run(
-                [*command, "--home", str(folder / "home")],
+                [*command, "--one", str(size), "--home", str(folder / "home")],
                 stdout=subprocess.PIPE,
                 check=True,
                 text=True,
@@ -168,15 +210,15 @@ def main() -> None:
             shutil.rmtree(folder, ignore_errors=True)
         results.append(json.loads(done.stdout.splitlines()[-1]))
         print(json.dumps(results[-1]), flush=True)
-    print("\n" + "".join(f"{name:>20}" for name in COLUMNS))
+    print("\n" + "".join(f"{name:>19}" for name in COLUMNS))
     for result in results:
-        print("".join(f"{result[name]:>20,}" for name in COLUMNS))
-    print("\nseconds in each part\n" + " " * 10 + "".join(f"{part:>12}" for part in PARTS))
+        print("".join(f"{result[name]:>19,}" for name in COLUMNS))
+    print("\nseconds in each part, and below them those of the processor")
+    print(" " * 10 + "".join(f"{part:>12}" for part in PARTS))
     for result in results:
-        print(
-            f"{result['labels']:>10,}"
-            + "".join(f"{result['parts'][part]:>12,.1f}" for part in PARTS)
-        )
+        for at, name in enumerate((f"{result['labels']:,}", "")):
+            times = (f"{result['parts'][part][at]:>12,.1f}" for part in PARTS)
+            print(f"{name:>10}" + "".join(times))
     if len(results) > 1:
         growth = results[-1]["ms_per_label"] / results[0]["ms_per_label"]
         print(f"\ncost per label, largest against smallest: {growth:.2f}x")

@@ -33,8 +33,7 @@ from harmonizer_assets.core.score.classifier import EVIDENCE_GROUPS
 from harmonizer_assets.core.score.fitting import (
     fit_model,
     locate_labels,
-    read_labels_with_pages,
-    sampled_merchants,
+    read_sample,
 )
 from harmonizer_assets.core.score.scoring import score_with_model
 
@@ -107,9 +106,7 @@ def ablation(data: Data, home: Path) -> dict[str, float]:
     """AUPRC of the score with all groups of evidence, and without each of them."""
     pipeline = prepared(data, home)
     label_types = pipeline.taxonomy.names
-    labels, page = pipeline.warehouse.read(
-        lambda con: read_labels_with_pages(con, sampled_merchants(con), label_types)
-    )
+    labels, page = pipeline.warehouse.read(lambda con: read_sample(con, label_types))
     truth = {
         tuple(row[name] for name in LABEL_KEY): row["is_error"]
         for row in pq.read_table(data.truth, columns=[*LABEL_KEY, "is_error"]).to_pylist()

@@ -25,7 +25,7 @@ from harmonizer_assets.core.score.votes import (
 TYPES = ("DATE", "TIME", "TAX")
 
 
-def votes_on(labels, vectors, limits=None):
+def votes_on(labels, vectors, limits=None, wanted=None):
     """Votes on (document, type, status) labels of one merchant without a corpus around it."""
     ids = [f"{document:03d}" for document, _, _ in labels]
     counts = pa.table(
@@ -49,7 +49,8 @@ def votes_on(labels, vectors, limits=None):
         receipt=np.arange(len(labels)),
     )
     chosen = limits or SimilaritySettings()
-    return gather_votes(merchant, documents, unit[documents], corpus, ExactSearch(unit, 5), chosen)
+    search = ExactSearch(unit, 5)
+    return gather_votes(merchant, documents, unit[documents], corpus, search, chosen, wanted)
 
 
 def test_a_label_has_no_vote_on_itself():
@@ -124,6 +125,15 @@ def test_computing_in_small_blocks_gives_the_same_votes(monkeypatch):
     blocks = votes_on(labels, vectors)
     for name in vars(whole):
         assert getattr(blocks, name) == pytest.approx(getattr(whole, name), abs=1e-5), name
+
+
+def test_votes_on_some_labels_are_those_among_all():
+    rng = np.random.RandomState(3)
+    labels = [(n // 2, TYPES[n % 3], "VALID" if n % 2 else "PENDING") for n in range(40)]
+    vectors, some = rng.standard_normal((20, 8)), np.array([3, 4, 17, 38])
+    whole, part = votes_on(labels, vectors), votes_on(labels, vectors, wanted=some)
+    for name in vars(whole):
+        assert getattr(part, name) == pytest.approx(getattr(whole, name)[some], abs=1e-5), name
 
 
 def test_a_limited_reference_still_gives_votes_on_every_label():

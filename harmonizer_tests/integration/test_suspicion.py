@@ -6,9 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_info, threadpool_limits
@@ -20,7 +23,7 @@ from harmonizer_assets.core.base.settings import Settings
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.records.merchant import merchant_key
 from harmonizer_assets.core.score.classifier import EVIDENCE_GROUPS
-from harmonizer_assets.core.score.fitting import FittedModel
+from harmonizer_assets.core.score.fitting import FittedModel, on_page, read_sample
 from harmonizer_assets.core.score.registry import DUE, NO_MODEL
 from harmonizer_tests.support.homes import copy_home
 from harmonizer_tests.support.receipts import (
@@ -119,6 +122,22 @@ def test_few_labels_are_judged_by_similar_words_alone(pipeline, tmp_path):
     score(pipeline)
     assert {row["scorer"] for row in scores(pipeline)} == {"evidence"}
     assert "no guarantee" in pipeline.score.guarantee()
+
+
+def test_a_merchant_with_very_many_labels_is_sampled_by_receipt(home, tmp_path, monkeypatch):
+    monkeypatch.setattr("harmonizer_assets.core.score.fitting.MOST_LABELS", 250)
+    pipeline = submitted(Pipeline(home), tmp_path, shop_receipts(("Alpha Mart",), 40))
+    label_types = pipeline.taxonomy.names
+    labels, page = pipeline.warehouse.read(lambda con: read_sample(con, label_types))
+    assert labels.num_rows == len(table(pipeline, "labels"))
+    sampled = pc.sum(pa.array(on_page(labels, page))).as_py()
+    largest = max(Counter(page.receipt[page.label_word].tolist()).values())
+    assert 250 <= sampled < 250 + largest
+    model = pipeline.score.fit(OFFLINE)[1]
+    assert model is not None
+    assert model.labels == sampled
+    score(pipeline)
+    assert {row["scorer"] for row in scores(pipeline)} == {"model"}
 
 
 def test_scores_are_the_same_on_another_machine_and_in_another_order(tmp_path):

@@ -16,7 +16,7 @@ import pyarrow as pa
 from harmonizer_assets.core.base.errors import StoreError
 from harmonizer_assets.core.base.files import make_private_folder, open_atomically, sync_to_disk
 from harmonizer_assets.core.base.settings import TriageSettings
-from harmonizer_assets.core.records.label import word_keys
+from harmonizer_assets.core.records.label import WORD_KEY
 from harmonizer_assets.core.records.status import Status
 from harmonizer_assets.core.score.calibration import Calibration, probability
 from harmonizer_assets.core.score.classifier import (
@@ -41,16 +41,20 @@ if TYPE_CHECKING:
 MIN_LABELS: Final = 200
 """With fewer labels no model is fitted; similar words alone score them."""
 MOST_LABELS: Final = 30_000
-"""More labels are sampled, by whole merchants: they take time and no longer make a difference."""
+"""More labels are sampled, by whole receipts: they take time and no longer make a difference."""
 
 # In an order that has nothing to do with names or time, and is the same everywhere.
-_SAMPLED_MERCHANTS: Final = """
-SELECT merchant_key FROM (
-    SELECT merchant_key, sum(labels) OVER (ORDER BY md5(merchant_key), merchant_key
+_SAMPLED_RECEIPTS: Final = """
+SELECT image_id, receipt_id FROM (
+    SELECT image_id, receipt_id, sum(labels) OVER (
+        ORDER BY md5(image_id || chr(31) || receipt_id), image_id, receipt_id
         ROWS UNBOUNDED PRECEDING) - labels AS before
-    FROM (SELECT merchant_key, count(*) AS labels FROM labels GROUP BY ALL))
+    FROM (SELECT image_id, receipt_id, count(*) AS labels FROM labels GROUP BY ALL))
 WHERE before < $most
-ORDER BY merchant_key
+ORDER BY ALL
+"""
+_MERCHANTS_OF_RECEIPTS: Final = """
+SELECT DISTINCT merchant_key FROM labels SEMI JOIN sampled USING (image_id, receipt_id) ORDER BY ALL
 """
 
 
@@ -159,6 +163,20 @@ class LabelFeatures:
     votes: Floats
 
 
+def on_page(labels: pa.Table, page: Page) -> npt.NDArray[np.bool_]:
+    """Find which of n labels are on receipts of a page: shape (n,)."""
+    return _numbers(labels, page.keys, ["image_id", "receipt_id"]) >= 0
+
+
+def _numbers(rows: pa.Table, among: pa.Table, names: list[str]) -> Ints:
+    """Find rows in another table by some columns: shape (n,), the first number there, or -1."""
+    numbered = among.select(names).append_column("number", pa.array(np.arange(among.num_rows)))
+    first = numbered.group_by(names).aggregate([("number", "min")])
+    asked = rows.select(names).append_column("row", pa.array(np.arange(rows.num_rows)))
+    found = asked.join(first, keys=names).sort_by("row")["number_min"]
+    return np.asarray(found.fill_null(-1).to_numpy(), dtype=np.int64)
+
+
 def locate_labels(
     labels: pa.Table, page: Page, label_types: Sequence[str], votes: Floats
 ) -> LabelFeatures:
@@ -169,9 +187,13 @@ def locate_labels(
         page: of the receipts that hold them.
         label_types: the taxonomy's names.
         votes: shape (n, t).
+
+    Raises:
+        ValueError: a word is not on the page.
     """
-    number = {key: at for at, key in enumerate(word_keys(page.keys))}
-    word = np.array([number[key] for key in word_keys(labels)], dtype=np.int64)
+    word = _numbers(labels, page.keys, list(WORD_KEY))
+    if (word < 0).any():
+        raise ValueError("the page lacks words that are labelled")
     fold = receipt_folds(page)[page.receipt[word]]
     return LabelFeatures(labels, page, word, label_type_columns(labels, label_types), fold, votes)
 
@@ -185,9 +207,21 @@ def read_labels_with_pages(
     return labels, read_page(con, receipts.aggregate([]), label_types)
 
 
-def sampled_merchants(con: duckdb.DuckDBPyConnection) -> list[str]:
-    """Sample whole merchants with `MOST_LABELS` labels, or a little more, in all."""
-    return [key for (key,) in con.execute(_SAMPLED_MERCHANTS, {"most": MOST_LABELS}).fetchall()]
+def read_sample(
+    con: duckdb.DuckDBPyConnection, label_types: Sequence[str]
+) -> tuple[pa.Table, Page]:
+    """Read what a model is fitted on: receipts with `MOST_LABELS` labels, or a little more.
+
+    Returns:
+        All labels of the merchants that the receipts are of, since they vote on each other, and
+        the receipts.
+    """
+    receipts = con.execute(_SAMPLED_RECEIPTS, {"most": MOST_LABELS}).to_arrow_table()
+    con.register("sampled", receipts)
+    merchants = [key for (key,) in con.execute(_MERCHANTS_OF_RECEIPTS).fetchall()]
+    con.unregister("sampled")
+    labels = read_merchant_labels(con, merchants, label_types)
+    return labels, read_page(con, receipts, label_types)
 
 
 def fit_model(
@@ -202,11 +236,11 @@ def fit_model(
     Args:
         similar_words: gathers the votes of similar words.
         labels: n rows, all labels of some merchants.
-        page: the receipts that hold them.
+        page: the receipts whose labels it is fitted on.
         settings: of the thresholds.
         without: groups to be left out, for ablation; see `EVIDENCE_GROUPS`.
     """
-    gathered, known = similar_words.votes(labels)
+    gathered, known = similar_words.votes(labels, on_page(labels, page))
     label_types = similar_words.label_types
     votes = gathered.type_probability
     if "similar_words" in without:
@@ -243,7 +277,7 @@ def fit_model(
         calibration,
         thresholds,
         tuple(round(count) for count in examples.tolist()),
-        labels.num_rows,
+        located.labels.num_rows,
         int(valid.sum()),
     )
 

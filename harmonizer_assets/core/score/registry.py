@@ -20,8 +20,7 @@ from harmonizer_assets.core.score.fitting import (
     MIN_LABELS,
     FittedModel,
     fit_model,
-    read_labels_with_pages,
-    sampled_merchants,
+    read_sample,
 )
 from harmonizer_assets.core.score.similar_words import SimilarWords
 from harmonizer_assets.core.stages.state import merchant_fingerprints
@@ -238,8 +237,8 @@ class Models:
                 remove(path)
 
     def _read(self, con: duckdb.DuckDBPyConnection) -> tuple[Any, Any, dict[str, str], Any]:
-        merchants = sampled_merchants(con)
-        labels, page = read_labels_with_pages(con, merchants, self.label_types)
+        labels, page = read_sample(con, self.label_types)
+        merchants = labels["merchant_key"].unique().to_pylist()
         return labels, page, merchant_fingerprints(con, merchants), _counted(con)
 
 

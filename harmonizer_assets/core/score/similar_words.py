@@ -88,15 +88,18 @@ class SimilarWords:
                 self._vectors = session.vectors(self.corpus.document_ids.tolist())
             self._search = ExactSearch(self._vectors, k)
 
-    def votes(self, labels: pa.Table) -> tuple[Votes, npt.NDArray[np.bool_]]:
+    def votes(
+        self, labels: pa.Table, wanted: npt.NDArray[np.bool_] | None = None
+    ) -> tuple[Votes, npt.NDArray[np.bool_]]:
         """Gather votes on labels.
 
         Args:
             labels: n rows as `read_merchant_labels` gives them: all labels of each merchant.
+            wanted: shape (n,), the labels to gather the votes on; None means all.
 
         Returns:
-            The votes on the m labels whose words have arrived, in their order, and which those
-            are, shape (n,).
+            The votes on the m wanted labels whose words have arrived, in their order, and which
+            those are, shape (n,).
         """
         ids = np.array([id_ or "" for id_ in labels["document_id"].to_pylist()], dtype="<U32")
         document = self.corpus.rows(ids)
@@ -107,15 +110,20 @@ class SimilarWords:
         known = document >= 0
         distinct = np.unique(document[known])
         vectors = self._fetch(distinct)
+        judged = known if wanted is None else known & wanted
         parts = [
             self._merchant_votes(
-                labels.slice(first, length), document[first : first + length], vectors, distinct
+                labels.slice(first, length),
+                document[first : first + length],
+                judged[first : first + length],
+                vectors,
+                distinct,
             )
             for first, length in _runs(labels["merchant_key"])
-            if known[first : first + length].any()
+            if judged[first : first + length].any()
         ]
         if not parts:
-            return _no_votes(len(self.label_types)), known
+            return _no_votes(len(self.label_types)), judged
         return (
             Votes(
                 **{
@@ -123,7 +131,7 @@ class SimilarWords:
                     for field in fields(Votes)
                 }
             ),
-            known,
+            judged,
         )
 
     def _fetch(self, documents: Ints) -> npt.NDArray[np.float32]:
@@ -145,6 +153,7 @@ class SimilarWords:
         self,
         labels: pa.Table,
         document: Ints,
+        judged: npt.NDArray[np.bool_],
         vectors: npt.NDArray[np.float32],
         distinct: Ints,
     ) -> Votes:
@@ -165,6 +174,7 @@ class SimilarWords:
             self.corpus,
             self._search,
             self._settings,
+            np.flatnonzero(judged[known]),
         )
 
 

@@ -235,8 +235,9 @@ def gather_votes(
     corpus: Corpus,
     search: CorpusSearch,
     settings: SimilaritySettings,
+    wanted: Ints | None = None,
 ) -> Votes:
-    """Gather the votes on all labels of one merchant.
+    """Gather the votes on labels of one merchant.
 
     Args:
         labels: the merchant's n labels.
@@ -245,15 +246,19 @@ def gather_votes(
         corpus: votes on all documents, those of this merchant included.
         search: where to look for similar words of other merchants.
         settings: match threshold and limits.
+        wanted: numbers of the labels to gather the votes on, ascending; None means all.
     """
+    wanted = np.arange(len(labels.document)) if wanted is None else wanted
     merchant = _MerchantVotes.of(labels, documents, corpus, settings.reference_limit)
     block = max(1, _BLOCK_CELLS // max(len(merchant.reference), len(corpus.document_ids), 1))
-    order = np.argsort(merchant.document, kind="stable")
-    starts = np.searchsorted(merchant.document[order], np.arange(0, len(documents) + block, block))
+    order = np.argsort(merchant.document[wanted], kind="stable")
+    document = merchant.document[wanted[order]]
+    distinct = np.unique(document)
     parts = []
-    for number, first in enumerate(range(0, len(documents), block)):
-        members = order[starts[number] : starts[number + 1]]
-        rows = np.arange(first, min(first + block, len(documents)))
+    for first in range(0, len(distinct), block):
+        rows = distinct[first : first + block]
+        start, end = np.searchsorted(document, rows[[0, -1]] + [0, 1])
+        members = wanted[order[start:end]]
         parts.append(
             _block_votes(
                 labels, merchant, members, rows, documents, vectors, corpus, search, settings
@@ -334,7 +339,7 @@ def _block_votes(
     similarities[itself] = 1.0
     kernel = np.where(similarities > 0, np.exp((similarities - 1.0) / _BANDWIDTH), 0.0)
 
-    row = merchant.document[members] - rows[0]
+    row = np.searchsorted(rows, merchant.document[members])
     kind = labels.label_type[members]
     counted = merchant.in_reference[merchant.document[members]].astype(np.float64)
 
