@@ -12,14 +12,13 @@ from harmonizer_assets.core.index.documents import UNKNOWN_PLACE
 from harmonizer_assets.core.index.embedders import LocalEmbedder
 from harmonizer_assets.core.judge.offline import OfflineJudge
 from harmonizer_assets.core.records.label import LabelKey, Question
+from harmonizer_assets.core.score.corpus import Corpus, status_votes
 from harmonizer_assets.core.score.scoring import score_labels
+from harmonizer_assets.core.score.searches import ExactSearch
 from harmonizer_assets.core.score.unknown import NO_SIMILAR_WORD
 from harmonizer_assets.core.score.votes import (
-    Corpus,
-    ExactSearch,
     MerchantLabels,
     gather_votes,
-    status_votes,
 )
 
 TYPES = ("DATE", "TIME", "TAX")
@@ -37,7 +36,7 @@ def votes_on(labels, vectors, limits=None, wanted=None):
         }
     )
     corpus = Corpus.from_counts(counts, TYPES)
-    rows = corpus.rows(np.array(ids, dtype="<U32"))
+    rows = corpus.rows(ids)
     documents = np.unique(rows)
     unit = np.asarray(vectors, dtype=np.float32)
     unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
@@ -50,7 +49,7 @@ def votes_on(labels, vectors, limits=None, wanted=None):
     )
     chosen = limits or SimilaritySettings()
     search = ExactSearch(unit, 5)
-    return gather_votes(merchant, documents, unit[documents], corpus, search, chosen, wanted)
+    return gather_votes(merchant, documents, unit.__getitem__, corpus, search, chosen, wanted)
 
 
 def test_a_label_has_no_vote_on_itself():

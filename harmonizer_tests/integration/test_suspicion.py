@@ -96,7 +96,7 @@ def test_contributions_name_every_group_of_evidence(home, tmp_path):
     assert found == [list(EVIDENCE_GROUPS)]
 
 
-def test_a_model_is_fitted_by_one_thread_and_others_get_theirs_back(home, tmp_path, monkeypatch):
+def test_a_fold_is_fitted_by_one_thread_and_others_get_theirs_back(home, tmp_path, monkeypatch):
     pipeline = shops(home, tmp_path, each=7)
     fit, while_fitting = LogisticRegression.fit, []
 
@@ -114,6 +114,16 @@ def test_a_model_is_fitted_by_one_thread_and_others_get_theirs_back(home, tmp_pa
 
 def blas_threads() -> set[int]:
     return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+
+def test_scores_do_not_depend_on_how_many_words_are_held_at_once(home, tmp_path, monkeypatch):
+    pipeline, _ = fitted(home, tmp_path)
+    score(pipeline)
+    whole = scores(pipeline)
+    pipeline.warehouse.write(lambda con: con.execute("DELETE FROM partition_state"))
+    monkeypatch.setattr("harmonizer_assets.core.score.scoring._WORDS_PER_PART", 60)
+    score(pipeline)
+    assert scores(pipeline) == whole
 
 
 def test_few_labels_are_judged_by_similar_words_alone(pipeline, tmp_path):

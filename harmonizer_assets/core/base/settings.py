@@ -46,7 +46,7 @@ class SimilaritySettings(_Section):
     exact_search_limit: int = Field(default=20_000, ge=0)
     """Up to this many documents the search across merchants is exact and reproducible to the bit;
     beyond it Chroma's approximate index answers."""
-    reference_limit: int = Field(default=20_000, ge=100)
+    reference_limit: int = Field(default=10_000, ge=100)
     """At most this many distinct documents of one merchant are compared with each of its labels."""
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from harmonizer_assets.core.base.progress import Progress, ProgressFn
+from harmonizer_assets.core.base.sql import text_list, texts_in
 from harmonizer_assets.core.index.documents import (
     DOCUMENT_VERSION,
     build_documents,
@@ -203,9 +204,8 @@ class Indexing:
 
     def _still_new(self, documents: pa.Table) -> pa.Table:
         indexed = self._warehouse.query(
-            "SELECT document_id FROM document_metadata SEMI JOIN "
-            "(SELECT unnest($ids::VARCHAR[]) AS document_id) USING (document_id)",
-            {"ids": documents["document_id"].to_pylist()},
+            f"SELECT document_id FROM document_metadata WHERE document_id IN {texts_in('$ids')}",
+            {"ids": text_list(documents["document_id"].to_pylist())},
         )
         return documents.filter(
             pc.invert(pc.is_in(documents["document_id"], indexed["document_id"]))
@@ -213,10 +213,8 @@ class Indexing:
 
     def _documents(self, ids: list[str]) -> pa.Table:
         return self._warehouse.query(
-            "SELECT documents.* FROM documents SEMI JOIN "
-            "(SELECT unnest($ids::VARCHAR[]) AS document_id) USING (document_id) "
-            "ORDER BY document_id",
-            {"ids": ids},
+            f"SELECT * FROM documents WHERE document_id IN {texts_in('$ids')} ORDER BY document_id",
+            {"ids": text_list(ids)},
         )
 
 

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 import duckdb
 
+from harmonizer_assets.core.base.sql import text_list, texts_in
 from harmonizer_assets.core.index.vectors import VectorIndex
 from harmonizer_assets.core.records.label import WORD_COLUMNS
 from harmonizer_assets.core.store.warehouse import Warehouse
@@ -107,8 +108,8 @@ def rewrite(warehouse: Warehouse, vectors: VectorIndex) -> None:
 
 def _forget(con: duckdb.DuckDBPyConnection, ids: Sequence[str]) -> None:
     con.execute(
-        "DELETE FROM document_metadata WHERE document_id IN (SELECT unnest($1::VARCHAR[]))",
-        [list(ids)],
+        f"DELETE FROM document_metadata WHERE document_id IN {texts_in('$1')}",
+        [text_list(ids)],
     )
 
 
@@ -116,8 +117,8 @@ def _remove(con: duckdb.DuckDBPyConnection, orphans: Sequence[str], removed: int
     """Remove documents from the tables, and count those that were removed from the index."""
     for table in ("document_metadata", "word_documents"):
         con.execute(
-            f"DELETE FROM {table} WHERE document_id IN (SELECT unnest($1::VARCHAR[]))",
-            [list(orphans)],
+            f"DELETE FROM {table} WHERE document_id IN {texts_in('$1')}",
+            [text_list(orphans)],
         )
     con.execute(
         "DELETE FROM documents WHERE document_id NOT IN (SELECT document_id FROM word_documents)"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
+from harmonizer_assets.core.base.threads import in_threads
 from harmonizer_assets.core.records.status import WEIGHTS, Status
 from harmonizer_assets.core.score.features import GROUPS, group_ranges
 from harmonizer_assets.core.score.pages import Page
@@ -151,30 +152,32 @@ class SuspicionModel:
         # Importing scikit-learn takes longer than a run that finds nothing to do.
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
-        from threadpoolctl import threadpool_limits
 
         coefficients = np.zeros((FOLDS, n_types + 1, len(columns)), dtype=np.float32)
         # A type that does not occur in a fold gets next to no probability there.
         intercepts = np.full((FOLDS, n_types + 1), _FLOOR, dtype=np.float32)
-        for held_out in range(FOLDS):
+
+        def fit_fold(held_out: int) -> None:
             train = np.flatnonzero((fold != held_out) & (weight > 0))
             classes = np.unique(target[train])
             if len(classes) < 2:
                 intercepts[held_out, classes] = 0.0
-                continue
+                return
             learner = LogisticRegression(C=_STRENGTH, max_iter=_ITERATIONS, tol=1e-3)
-            # The solver adds up one vector at a time: BLAS's threads lose more in waiting for each
-            # other than they gain, and take four times the processor's time on two cores.
-            with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
-                # Stopping early is part of the method: it is a regulariser and bounds the time.
-                warnings.simplefilter("ignore", ConvergenceWarning)
-                learner.fit(features[train], target[train], sample_weight=weight[train])
+            learner.fit(features[train], target[train], sample_weight=weight[train])
             if len(classes) == 2:
                 coefficients[held_out, classes[1]] = learner.coef_[0]
                 intercepts[held_out, classes] = (0.0, learner.intercept_[0])
             else:
                 coefficients[held_out, classes] = learner.coef_
                 intercepts[held_out, classes] = learner.intercept_
+
+        with warnings.catch_warnings():
+            # Stopping early is part of the method: it is a regulariser and bounds the time.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            # Each fold has a thread, and BLAS in it one: the solver adds up one vector at a time,
+            # and BLAS's threads lose more in waiting for each other than they gain.
+            in_threads(fit_fold, range(FOLDS))
         return cls(n_types, columns, coefficients, intercepts, 0.0)
 
     def assess(

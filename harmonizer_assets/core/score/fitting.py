@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -161,6 +161,27 @@ class LabelFeatures:
     label_type: Ints
     fold: Ints
     votes: Floats
+
+    def parts(self, words: int) -> Iterator[tuple[Ints, LabelFeatures]]:
+        """Split the labels by pages of about so many words.
+
+        Yields:
+            The numbers of each part's labels, and the part.
+        """
+        for first, page in self.page.parts(words):
+            inside = (self.word >= first) & (self.word < first + page.n_words)
+            at = np.flatnonzero(inside)
+            yield (
+                at,
+                LabelFeatures(
+                    self.labels.take(at),
+                    page,
+                    self.word[at] - first,
+                    self.label_type[at],
+                    self.fold[at],
+                    self.votes[at],
+                ),
+            )
 
 
 def on_page(labels: pa.Table, page: Page) -> npt.NDArray[np.bool_]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from harmonizer_assets.core.base.sql import text_list, texts_in
 from harmonizer_assets.core.index.layout import read_layout
 from harmonizer_assets.core.records.label import WORD_COLUMNS, WORD_KEY
 from harmonizer_assets.core.records.status import WEIGHTS
@@ -17,7 +18,7 @@ from harmonizer_assets.core.records.status import WEIGHTS
 _LABELS = f"""
 SELECT p.word, l.label, l.validation_status
 FROM labels l JOIN page p USING ({WORD_COLUMNS})
-WHERE l.label IN (SELECT unnest($label_types::VARCHAR[]))
+WHERE l.label IN {texts_in("$label_types")}
 ORDER BY p.word, l.label
 """
 
@@ -58,6 +59,35 @@ class Page:
         """The number of words."""
         return len(self.texts)
 
+    def parts(self, words: int) -> Iterator[tuple[int, Page]]:
+        """Split the page into pages of whole receipts with about so many words.
+
+        Yields:
+            The number of each part's first word, and the part.
+        """
+        starts = np.flatnonzero(np.diff(self.receipt, prepend=-1))
+        firsts = starts[np.diff(starts // words, prepend=-1) > 0].tolist()
+        for start, end in zip(firsts, [*firsts[1:], self.n_words], strict=True):
+            yield start, self._part(start, end)
+
+    def _part(self, start: int, end: int) -> Page:
+        inside = slice(start, end)
+        labels = slice(*np.searchsorted(self.label_word, [start, end]).tolist())
+        return Page(
+            keys=self.keys.slice(start, end - start),
+            texts=self.texts[inside],
+            receipt=self.receipt[inside] - self.receipt[start],
+            row=self.row[inside] - self.row[start],
+            x=self.x[inside],
+            y=self.y[inside],
+            height=self.height[inside],
+            label_word=self.label_word[labels] - start,
+            label_type=self.label_type[labels],
+            trust=self.trust[labels],
+            statuses=self.statuses[labels],
+            n_types=self.n_types,
+        )
+
 
 def read_page(
     con: duckdb.DuckDBPyConnection, receipts: pa.Table, label_types: Sequence[str]
@@ -72,7 +102,7 @@ def read_page(
     words = read_layout(con, receipts)
     keys = words.select(WORD_KEY)
     con.register("page", keys.append_column("word", pa.array(np.arange(words.num_rows))))
-    labels = con.execute(_LABELS, {"label_types": list(label_types)}).to_arrow_table()
+    labels = con.execute(_LABELS, {"label_types": text_list(label_types)}).to_arrow_table()
     con.unregister("page")
     receipt = words["receipt"].to_numpy().astype(np.int64)
     row_in_receipt = words["row"].to_numpy().astype(np.int64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 import numpy as np
@@ -29,6 +29,8 @@ LOOKS_RIGHT_UP_TO: Final = 0.05
 """Score, its status apart, up to which a label that a person has rejected looks right."""
 DECIMALS: Final = 6
 """Decimals of scores: the last bits of a matrix product depend on the processor."""
+_WORDS_PER_PART: Final = 25_000
+"""About so many words whose features are held at once."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,24 @@ class Scores:
     competing_type: Ints
     no_label: npt.NDArray[np.bool_]
     contributions: Floats | None = None
+
+
+def score_in_parts(
+    model: FittedModel, located: LabelFeatures, votes: Votes, settings: TriageSettings
+) -> Scores:
+    """Score n labels like `score_with_model`, whose features are not all held at once."""
+    numbers, parts = [], []
+    for at, part in located.parts(_WORDS_PER_PART):
+        if len(at):
+            numbers.append(at)
+            parts.append(score_with_model(model, part, votes.of(at), settings))
+    back = np.argsort(np.concatenate(numbers))
+    return Scores(
+        **{
+            field.name: np.concatenate([getattr(part, field.name) for part in parts])[back]
+            for field in fields(Scores)
+        }
+    )
 
 
 def score_with_model(

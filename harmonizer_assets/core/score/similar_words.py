@@ -12,20 +12,26 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from harmonizer_assets.core.base.settings import SimilaritySettings
-from harmonizer_assets.core.index.vectors import VectorIndex
+from harmonizer_assets.core.base.sql import text_list, texts_in
+from harmonizer_assets.core.index.embedders import Vectors
+from harmonizer_assets.core.index.vectors import QUERY_BATCH, VectorIndex
 from harmonizer_assets.core.records.label import LABEL_KEY, WORD_COLUMNS, qualified
 from harmonizer_assets.core.records.status import Status
+from harmonizer_assets.core.score.corpus import Corpus, status_votes
+from harmonizer_assets.core.score.searches import ExactSearch, IndexSearch
 from harmonizer_assets.core.score.votes import (
-    Corpus,
-    ExactSearch,
-    IndexSearch,
     Ints,
     MerchantLabels,
+    Singles,
+    VectorsOf,
     Votes,
     gather_votes,
-    status_votes,
+    joined_votes,
 )
 from harmonizer_assets.core.store.warehouse import Warehouse
+
+_FETCHED_AT_ONCE: Final = 60_000
+"""More vectors are fetched merchant by merchant."""
 
 _CORPUS_COUNTS: Final = f"""
 SELECT d.document_id, l.label, l.validation_status, count(*) AS n
@@ -38,8 +44,7 @@ SELECT {qualified("l", LABEL_KEY)}, l.validation_status,
     l.merchant_key, d.document_id,
     dense_rank() OVER (PARTITION BY l.merchant_key ORDER BY l.image_id, l.receipt_id) AS receipt
 FROM labels l LEFT JOIN word_documents d USING ({WORD_COLUMNS})
-WHERE l.merchant_key IN (SELECT unnest($merchants::VARCHAR[]))
-    AND l.label IN (SELECT unnest($label_types::VARCHAR[]))
+WHERE l.merchant_key IN {texts_in("$merchants")} AND l.label IN {texts_in("$label_types")}
 ORDER BY l.merchant_key, {qualified("l", LABEL_KEY)}
 """
 
@@ -53,7 +58,7 @@ def read_merchant_labels(
         The labels' keys, `validation_status`, `merchant_key`, `document_id` (null for words that
         have not arrived) and `receipt`, numbered within the merchant.
     """
-    parameters = {"merchants": list(merchants), "label_types": list(label_types)}
+    parameters = {"merchants": text_list(merchants), "label_types": text_list(label_types)}
     return con.execute(_MERCHANT_LABELS, parameters).to_arrow_table()
 
 
@@ -78,14 +83,15 @@ class SimilarWords:
         self._load_corpus()
 
     def _load_corpus(self) -> None:
-        counts = self._warehouse.query(_CORPUS_COUNTS)
+        counts, merchants = self._warehouse.read(_read_corpus)
         self.corpus = Corpus.from_counts(counts, self.label_types)
         n, k = len(self.corpus.document_ids), self._settings.neighbours
-        self._vectors: npt.NDArray[np.float32] | None = None
-        self._search: ExactSearch | IndexSearch = IndexSearch(n, k)
+        self._vectors: Vectors | None = None
+        self._search: ExactSearch | IndexSearch = IndexSearch(
+            n, k, self._ask if merchants > 1 else None
+        )
         if n <= self._settings.exact_search_limit:
-            with self._index.session() as session:
-                self._vectors = session.vectors(self.corpus.document_ids.tolist())
+            self._vectors = self._fetch(np.arange(n))
             self._search = ExactSearch(self._vectors, k)
 
     def votes(
@@ -101,61 +107,64 @@ class SimilarWords:
             The votes on the m wanted labels whose words have arrived, in their order, and which
             those are, shape (n,).
         """
-        ids = np.array([id_ or "" for id_ in labels["document_id"].to_pylist()], dtype="<U32")
-        document = self.corpus.rows(ids)
-        if ((document < 0) & (ids != "")).any():
+        document = self.corpus.rows(labels["document_id"].to_pylist())
+        known = labels["document_id"].is_valid().to_numpy()
+        if (known & (document < 0)).any():
             # Another run has added documents since the corpus was read.
             self._load_corpus()
-            document = self.corpus.rows(ids)
-        known = document >= 0
-        distinct = np.unique(document[known])
-        vectors = self._fetch(distinct)
-        judged = known if wanted is None else known & wanted
+            document = self.corpus.rows(labels["document_id"].to_pylist())
+        judged = document >= 0 if wanted is None else (document >= 0) & wanted
+        vectors = self._vectors_of(document, judged)
         parts = [
             self._merchant_votes(
                 labels.slice(first, length),
                 document[first : first + length],
                 judged[first : first + length],
                 vectors,
-                distinct,
             )
             for first, length in _runs(labels["merchant_key"])
             if judged[first : first + length].any()
         ]
         if not parts:
             return _no_votes(len(self.label_types)), judged
-        return (
-            Votes(
-                **{
-                    field.name: np.concatenate([getattr(part, field.name) for part in parts])
-                    for field in fields(Votes)
-                }
-            ),
-            judged,
-        )
+        return joined_votes(parts), judged
 
-    def _fetch(self, documents: Ints) -> npt.NDArray[np.float32]:
-        """Fetch the vectors of these corpus rows, and the neighbours that the search lacks."""
+    def _vectors_of(self, document: Ints, judged: npt.NDArray[np.bool_]) -> VectorsOf:
+        """Return what looks up vectors: those of all labels at once, unless they are too many."""
         if self._vectors is not None:
-            return self._vectors[documents]
-        ids = self.corpus.document_ids
+            return self._vectors.__getitem__
+        distinct = np.unique(document[document >= 0])
+        if len(distinct) > _FETCHED_AT_ONCE:
+            return self._fetch
+        vectors = self._fetch(distinct)
+        asked = np.unique(document[judged])
+        self._search.prepare(asked, vectors[np.searchsorted(distinct, asked)])
+        return lambda rows: vectors[np.searchsorted(distinct, rows)]
+
+    def _fetch(self, documents: Ints) -> Vectors:
+        """Fetch the vectors of corpus rows from the index."""
         with self._index.session() as session:
-            vectors = session.vectors(ids[documents].tolist())
-            if isinstance(self._search, IndexSearch):
-                asked = self._search.unknown(documents)
-                found = session.nearest(
-                    vectors[np.searchsorted(documents, asked)], self._settings.neighbours
-                )
-                self._search.learn(asked, self.corpus.rows(found.ids), found.similarities)
-        return vectors
+            return session.vectors(self.corpus.document_ids[documents].tolist())
+
+    def _ask(self, vectors: Vectors) -> tuple[Ints, Singles]:
+        """Ask the index for the nearest documents; see `searches.Ask`."""
+        k = self._settings.neighbours
+        rows = np.empty((len(vectors), k), dtype=np.int64)
+        similarities = np.empty((len(vectors), k), dtype=np.float32)
+        with self._index.session() as session:
+            for start in range(0, len(vectors), QUERY_BATCH):
+                batch = slice(start, start + QUERY_BATCH)
+                found = session.nearest(vectors[batch], k)
+                rows[batch] = self.corpus.rows(found.ids.ravel().tolist()).reshape(-1, k)
+                similarities[batch] = found.similarities
+        return rows, similarities
 
     def _merchant_votes(
         self,
         labels: pa.Table,
         document: Ints,
         judged: npt.NDArray[np.bool_],
-        vectors: npt.NDArray[np.float32],
-        distinct: Ints,
+        vectors: VectorsOf,
     ) -> Votes:
         known = document >= 0
         statuses = labels["validation_status"].to_pylist()
@@ -166,16 +175,21 @@ class SimilarWords:
             valid=np.array([status == Status.VALID for status in statuses])[known],
             receipt=labels["receipt"].to_numpy()[known],
         )
-        documents = np.unique(merchant.document)
         return gather_votes(
             merchant,
-            documents,
-            vectors[np.searchsorted(distinct, documents)],
+            np.unique(merchant.document),
+            vectors,
             self.corpus,
             self._search,
             self._settings,
             np.flatnonzero(judged[known]),
         )
+
+
+def _read_corpus(con: duckdb.DuckDBPyConnection) -> tuple[pa.Table, int]:
+    """Read the labels of each document by type and status, and how many merchants there are."""
+    merchants = con.execute("SELECT count(DISTINCT merchant_key) FROM labels").fetchall()[0][0]
+    return con.execute(_CORPUS_COUNTS).to_arrow_table(), merchants
 
 
 def label_type_columns(labels: pa.Table, label_types: Sequence[str]) -> Ints:

@@ -31,8 +31,8 @@ from harmonizer_assets.core.score.scoring import (
     SCORER_VERSION,
     Scores,
     rejected_but_right,
+    score_in_parts,
     score_labels,
-    score_with_model,
 )
 from harmonizer_assets.core.score.similar_words import (
     SimilarWords,
@@ -250,7 +250,7 @@ class SimilarityScorer:
         located = locate_labels(
             labels, page, self._similar_words.label_types, votes.type_probability
         )
-        return score_with_model(self._model, located, votes, self._triage)
+        return score_in_parts(self._model, located, votes, self._triage)
 
     def _columns(self, votes: Votes, scores: Scores, kinds: Ints) -> dict[str, npt.NDArray[Any]]:
         names = np.array(self._similar_words.label_types, dtype=object)

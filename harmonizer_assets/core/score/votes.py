@@ -9,21 +9,24 @@ receipt is compared with the corpus and a merchant with many with its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
-from typing import Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from harmonizer_assets.core.base.settings import SimilaritySettings
+from harmonizer_assets.core.base.threads import in_threads
 from harmonizer_assets.core.index.embedders import Vectors
-from harmonizer_assets.core.records.status import WEIGHTS, Status
+from harmonizer_assets.core.score.corpus import Corpus
+from harmonizer_assets.core.score.searches import CorpusSearch
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Singles = npt.NDArray[np.float32]
+VectorsOf = Callable[[Ints], Vectors]
+"""Looks up the unit vectors of corpus rows: from shape (m,) to shape (m, d)."""
 
 _BANDWIDTH: Final = 0.1
 _MERCHANT_PRIOR: Final = 5.0 * float(np.exp(-0.3 / _BANDWIDTH))
@@ -32,75 +35,10 @@ _CORPUS_PRIOR: Final = 2.0 * float(np.exp(-0.5 / _BANDWIDTH))
 """Weight of the label types' shares in the corpus' estimate: two VALID labels at 0.50."""
 _WITNESS: Final = 0.50
 """Cosine similarity from which a VALID label tells something about another word."""
-_BLOCK_CELLS: Final = 8_000_000
+_BLOCK_CELLS: Final = 2_000_000
 """Similarities held at once; bounds memory for merchants with very many labels."""
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """Every document and the votes of the labels on it.
-
-    Attributes:
-        document_ids: shape (n,), sorted.
-        votes: shape (n, t), summed status votes per document and label type; may be negative.
-        validated: shape (n, t), VALID labels per document and label type.
-        prior: shape (t,), share of each label type, sums to 1.
-        label_types: the t names of the columns.
-    """
-
-    document_ids: npt.NDArray[np.str_]
-    votes: npt.NDArray[np.float32]
-    validated: npt.NDArray[np.int32]
-    prior: Floats
-    label_types: tuple[str, ...]
-
-    @classmethod
-    def from_counts(cls, counts: pa.Table, label_types: Sequence[str]) -> Corpus:
-        """Sum votes from label counts.
-
-        Args:
-            counts: columns `document_id`, `label`, `validation_status`, `n`, in any order.
-            label_types: names of all label types; other labels are ignored.
-        """
-        column_of = {name: column for column, name in enumerate(label_types)}
-        document_ids, rows = np.unique(
-            np.asarray(counts["document_id"].to_pylist(), dtype="<U32"), return_inverse=True
-        )
-        columns = np.array([column_of.get(x, -1) for x in counts["label"].to_pylist()], dtype=int)
-        statuses = counts["validation_status"].to_pylist()
-        n = counts["n"].to_numpy()
-        weights = status_votes(statuses) * n
-        known = columns >= 0
-        votes = np.zeros((len(document_ids), len(label_types)), dtype=np.float32)
-        np.add.at(votes, (rows[known], columns[known]), weights[known].astype(np.float32))
-        valid = known & np.array([status == Status.VALID for status in statuses], dtype=bool)
-        validated = np.zeros(votes.shape, dtype=np.int32)
-        np.add.at(validated, (rows[valid], columns[valid]), n[valid].astype(np.int32))
-        shares = np.maximum(votes, 0).sum(axis=0, dtype=np.float64) + 1e-6
-        return cls(document_ids, votes, validated, shares / shares.sum(), tuple(label_types))
-
-    @cached_property
-    def has_votes(self) -> npt.NDArray[np.bool_]:
-        """Whether a document has votes for any label type: shape (n,)."""
-        return np.asarray((self.votes > 1e-6).any(axis=1))
-
-    @cached_property
-    def validated_of_all(self) -> Ints:
-        """VALID labels per document, of all label types: shape (n,)."""
-        return self.validated.sum(axis=1, dtype=np.int64)
-
-    def rows(self, document_ids: npt.NDArray[np.str_]) -> Ints:
-        """Find documents by id: shape (m,) row numbers, -1 for ids that are not in the corpus."""
-        if len(self.document_ids) == 0:
-            return np.full(document_ids.shape, -1, dtype=np.int64)
-        at = np.searchsorted(self.document_ids, document_ids)
-        at = np.minimum(at, len(self.document_ids) - 1)
-        return np.where(self.document_ids[at] == document_ids, at, -1).astype(np.int64)
-
-
-def status_votes(statuses: Sequence[str]) -> Floats:
-    """Look up the vote of each status: shape (n,)."""
-    return np.array([WEIGHTS[status].vote for status in statuses], dtype=np.float64)
+_FETCHED: Final = 20_000
+"""Vectors held at once, likewise."""
 
 
 @dataclass(frozen=True)
@@ -120,69 +58,6 @@ class MerchantLabels:
     vote: Floats
     valid: npt.NDArray[np.bool_]
     receipt: Ints
-
-
-class CorpusSearch(Protocol):
-    """Finds, for documents of one merchant, the nearest documents that others use."""
-
-    def nearest(
-        self, documents: Ints, eligible: npt.NDArray[np.bool_]
-    ) -> tuple[Ints, npt.NDArray[np.float32]]:
-        """Find the nearest documents of others.
-
-        Args:
-            documents: shape (m,), rows in the corpus.
-            eligible: shape (n,), corpus rows that hold votes of other merchants.
-
-        Returns:
-            Corpus rows of shape (m, k), -1 where there is none, and their similarities.
-        """
-
-
-class ExactSearch:
-    """Searches all vectors with one matrix product; reproducible to the bit."""
-
-    def __init__(self, vectors: Vectors, k: int) -> None:
-        self._vectors = vectors
-        self._k = k
-
-    def nearest(
-        self, documents: Ints, eligible: npt.NDArray[np.bool_]
-    ) -> tuple[Ints, npt.NDArray[np.float32]]:
-        """Search; see `CorpusSearch.nearest`."""
-        similarities = self._vectors[documents] @ self._vectors.T
-        similarities[:, ~eligible] = -1.0
-        k = min(self._k, similarities.shape[1])
-        rows = np.argpartition(-similarities, k - 1, axis=1)[:, :k]
-        found = np.take_along_axis(similarities, rows, axis=1)
-        return np.where(found > -1.0, rows, -1), found
-
-
-class IndexSearch:
-    """Searches the neighbours that Chroma's index has found; each document is looked up once."""
-
-    def __init__(self, documents: int, k: int) -> None:
-        """Allocate a corpus of n documents with k neighbours each, all of them unknown yet."""
-        self._rows = np.full((documents, k), -1, dtype=np.int32)
-        self._similarities = np.full((documents, k), -1.0, dtype=np.float32)
-        self._known = np.zeros(documents, dtype=bool)
-
-    def unknown(self, documents: Ints) -> Ints:
-        """Select the corpus rows whose neighbours have not been stored."""
-        return documents[~self._known[documents]]
-
-    def learn(self, documents: Ints, rows: Ints, similarities: npt.NDArray[np.float32]) -> None:
-        """Store the neighbours of m documents: corpus rows and similarities, each (m, k)."""
-        self._rows[documents] = rows
-        self._similarities[documents] = similarities
-        self._known[documents] = True
-
-    def nearest(
-        self, documents: Ints, eligible: npt.NDArray[np.bool_]
-    ) -> tuple[Ints, npt.NDArray[np.float32]]:
-        """Search; see `CorpusSearch.nearest`."""
-        rows = self._rows[documents].astype(np.int64)
-        return np.where((rows >= 0) & eligible[rows], rows, -1), self._similarities[documents]
 
 
 @dataclass(frozen=True)
@@ -227,11 +102,15 @@ class Votes:
     corpus_similarity: Floats
     corpus_nearest: Ints
 
+    def of(self, labels: Ints) -> Votes:
+        """Select the votes on some labels, by their numbers."""
+        return Votes(**{field.name: getattr(self, field.name)[labels] for field in fields(Votes)})
+
 
 def gather_votes(
     labels: MerchantLabels,
     documents: Ints,
-    vectors: Vectors,
+    vectors: VectorsOf,
     corpus: Corpus,
     search: CorpusSearch,
     settings: SimilaritySettings,
@@ -242,7 +121,7 @@ def gather_votes(
     Args:
         labels: the merchant's n labels.
         documents: shape (m,), the merchant's distinct corpus rows, sorted.
-        vectors: shape (m, d), their unit vectors.
+        vectors: looks up the unit vectors of corpus rows.
         corpus: votes on all documents, those of this merchant included.
         search: where to look for similar words of other merchants.
         settings: match threshold and limits.
@@ -250,25 +129,38 @@ def gather_votes(
     """
     wanted = np.arange(len(labels.document)) if wanted is None else wanted
     merchant = _MerchantVotes.of(labels, documents, corpus, settings.reference_limit)
-    block = max(1, _BLOCK_CELLS // max(len(merchant.reference), len(corpus.document_ids), 1))
+    reference = vectors(documents[merchant.reference])
+    block = max(1, _BLOCK_CELLS // max(search.width, len(merchant.reference), 1))
     order = np.argsort(merchant.document[wanted], kind="stable")
     document = merchant.document[wanted[order]]
     distinct = np.unique(document)
-    parts = []
-    for first in range(0, len(distinct), block):
-        rows = distinct[first : first + block]
-        start, end = np.searchsorted(document, rows[[0, -1]] + [0, 1])
-        members = wanted[order[start:end]]
-        parts.append(
-            _block_votes(
-                labels, merchant, members, rows, documents, vectors, corpus, search, settings
+    parts: list[Votes] = []
+    for first in range(0, len(distinct), _FETCHED):
+        stride = distinct[first : first + _FETCHED]
+        fetched = vectors(documents[stride])
+        search.prepare(documents[stride], fetched)
+
+        def of_block(start: int, stride: Ints = stride, fetched: Vectors = fetched) -> Votes:
+            rows = stride[start : start + block]
+            begin, end = np.searchsorted(document, rows[[0, -1]] + [0, 1])
+            members = wanted[order[begin:end]]
+            similarities = fetched[start : start + block] @ reference.T
+            found = search.nearest(documents[rows], merchant.eligible)
+            return _block_votes(
+                labels, merchant, members, rows, documents, similarities, found, corpus, settings
             )
-        )
+
+        parts += in_threads(of_block, range(0, len(stride), block))
     back = np.empty(len(order), dtype=np.int64)
     back[order] = np.arange(len(order))
+    return joined_votes(parts).of(back)
+
+
+def joined_votes(parts: Sequence[Votes]) -> Votes:
+    """Put votes on labels behind each other."""
     return Votes(
         **{
-            field.name: np.concatenate([getattr(part, field.name) for part in parts])[back]
+            field.name: np.concatenate([getattr(part, field.name) for part in parts])
             for field in fields(Votes)
         }
     )
@@ -276,15 +168,23 @@ def gather_votes(
 
 @dataclass(frozen=True)
 class _MerchantVotes:
-    """The votes of the merchant's own labels, per distinct document (m) and label type (t)."""
+    """The votes of the merchant's own labels, per distinct document (m) and label type (t).
+
+    Of the documents that labels are compared with, the r references, those whose labels are mostly
+    of one type stand together.
+    """
 
     document: Ints  # (n,) position of each label's document among the m
     votes: Floats  # (m, t)
-    counts: Floats  # (m, t)
-    valid_counts: Floats  # (m, t)
-    only_receipt: Ints  # (m,) the one receipt that holds the document, -1 when several do
-    reference: Ints  # documents that labels are compared with
-    in_reference: npt.NDArray[np.bool_]  # (m,)
+    counts: Singles  # (m, t)
+    valid_counts: Singles  # (m, t)
+    reference: Ints  # (r,) documents that labels are compared with
+    place: Ints  # (m,) position of each document among the references, -1 for none
+    of_type: tuple[tuple[slice, Ints], ...]  # (t,) references that hold the type
+    reference_votes: npt.NDArray[Any]  # (r, t) in the precision of the kernel
+    reference_counts: Singles  # (r, 2 t) labels, and VALID ones
+    only_receipt: Ints  # (r,) the one receipt that holds the reference, -1 when several do
+    by_receipt: Ints  # (r,) references in the order of that receipt
     eligible: npt.NDArray[np.bool_]  # (corpus,) documents with votes of other merchants
 
     @classmethod
@@ -293,20 +193,23 @@ class _MerchantVotes:
     ) -> _MerchantVotes:
         shape = (len(documents), len(corpus.label_types))
         document = np.searchsorted(documents, labels.document)
-        votes, counts, valid_counts = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        votes = np.zeros(shape)
+        counts, valid_counts = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         np.add.at(votes, (document, labels.label_type), labels.vote)
         np.add.at(counts, (document, labels.label_type), 1)
         np.add.at(valid_counts, (document, labels.label_type), labels.valid)
-        lowest = np.full(len(documents), np.iinfo(np.int64).max)
-        highest = np.full(len(documents), -1, dtype=np.int64)
-        np.minimum.at(lowest, document, labels.receipt)
-        np.maximum.at(highest, document, labels.receipt)
         reference = np.arange(len(documents))
+        precision: type[np.floating[Any]] = np.float64
         if len(documents) > limit:
             # The most trusted documents stand for the rest: cost grows linearly, not quadratically.
             reference = np.sort(np.argsort(-votes.sum(axis=1), kind="stable")[:limit])
-        in_reference = np.zeros(len(documents), dtype=bool)
-        in_reference[reference] = True
+            # What they leave out outweighs the decimals that single precision does.
+            precision = np.float32
+        main = counts[reference].argmax(axis=1)
+        reference = reference[np.argsort(main, kind="stable")]
+        place = np.full(len(documents), -1, dtype=np.int64)
+        place[reference] = np.arange(len(reference))
+        only_receipt = _only_receipts(document, labels.receipt, len(documents))[reference]
         others = corpus.has_votes.copy()
         others[documents] = (corpus.votes[documents] - votes > 1e-4).any(axis=1)
         return cls(
@@ -314,11 +217,36 @@ class _MerchantVotes:
             votes,
             counts,
             valid_counts,
-            np.where(lowest == highest, lowest, -1),
             reference,
-            in_reference,
+            place,
+            _places_of_types(np.sort(main), counts[reference]),
+            votes[reference].astype(precision),
+            np.hstack([counts[reference], valid_counts[reference]]),
+            only_receipt,
+            np.argsort(only_receipt, kind="stable"),
             others,
         )
+
+
+def _only_receipts(document: Ints, receipt: Ints, n: int) -> Ints:
+    """Find the one receipt that holds each of n documents: shape (n,), -1 where several do."""
+    lowest = np.full(n, np.iinfo(np.int64).max)
+    highest = np.full(n, -1, dtype=np.int64)
+    np.minimum.at(lowest, document, receipt)
+    np.maximum.at(highest, document, receipt)
+    return np.where(lowest == highest, lowest, -1)
+
+
+def _places_of_types(main: Ints, counts: Singles) -> tuple[tuple[slice, Ints], ...]:
+    """Find the documents that hold each label type: those where it comes first, and the others."""
+    starts = np.searchsorted(main, np.arange(counts.shape[1] + 1)).tolist()
+    return tuple(
+        (
+            slice(starts[kind], starts[kind + 1]),
+            np.flatnonzero((counts[:, kind] > 0) & (main != kind)),
+        )
+        for kind in range(counts.shape[1])
+    )
 
 
 def _block_votes(
@@ -327,33 +255,46 @@ def _block_votes(
     members: Ints,
     rows: Ints,
     documents: Ints,
-    vectors: Vectors,
+    similarities: Singles,
+    nearest: tuple[Ints, Singles],
     corpus: Corpus,
-    search: CorpusSearch,
     settings: SimilaritySettings,
 ) -> Votes:
-    """Gather votes on the labels `members`, whose documents are `rows` of the merchant's m."""
-    reference = merchant.reference
-    similarities = (vectors[rows] @ vectors[reference].T).astype(np.float64)
-    itself = rows[:, None] == reference[None, :]
-    similarities[itself] = 1.0
-    kernel = np.where(similarities > 0, np.exp((similarities - 1.0) / _BANDWIDTH), 0.0)
+    """Gather votes on the labels `members`, whose documents are `rows` of the merchant's m.
 
+    Args:
+        labels: of the merchant.
+        merchant: the votes of them.
+        members: shape (n,), numbers of labels, by their documents.
+        rows: shape (b,).
+        documents: shape (m,).
+        similarities: shape (b, r), to the references; changed in place.
+        nearest: what `CorpusSearch.nearest` found for `rows`.
+        corpus: votes on all documents.
+        settings: match threshold and limits.
+    """
+    place = merchant.place[rows]
+    own = np.flatnonzero(place >= 0), place[place >= 0]
+    similarities[own] = 1.0
+
+    n_types = len(corpus.label_types)
     row = np.searchsorted(rows, merchant.document[members])
     kind = labels.label_type[members]
-    counted = merchant.in_reference[merchant.document[members]].astype(np.float64)
+    every = np.arange(len(members))
+    counted = (place >= 0)[row].astype(np.float64)
+    valid = counted * labels.valid[members]
 
-    matching = similarities >= settings.match_threshold
-    counts = merchant.counts[reference]
-    n_matches = (matching @ counts)[row, kind] - counted
-    similarity_sum = ((similarities * matching) @ counts)[row, kind] - counted
-    matching_valid = (matching @ merchant.valid_counts[reference])[row]
-    matching_valid[np.arange(len(members)), kind] -= counted * labels.valid[members]
+    matching = similarities >= _at_least(settings.match_threshold)
+    matches = (matching.astype(np.float32) @ merchant.reference_counts)[row].astype(np.float64)
+    n_matches = matches[every, kind] - counted
+    precise = similarities.astype(merchant.reference_votes.dtype)
+    similarity_sum = ((precise * matching) @ merchant.reference_counts[:, :n_types])[row, kind]
+    valid_matches = matches[every, n_types + kind] - valid
 
-    merchant_votes = (kernel @ merchant.votes[reference])[row]
-    merchant_votes[np.arange(len(members)), kind] -= counted * labels.vote[members]
+    merchant_votes = (_kernel(precise) @ merchant.reference_votes)[row].astype(np.float64)
+    merchant_votes[every, kind] -= counted * labels.vote[members]
     merchant_votes = np.maximum(merchant_votes, 0.0)
-    found, similarity = search.nearest(documents[rows], merchant.eligible)
+    found, similarity = nearest
     corpus_votes, corpus_similarity, corpus_nearest = _corpus_votes(
         documents, found, similarity, merchant, corpus
     )
@@ -365,26 +306,30 @@ def _block_votes(
     near = (merchant_votes + _MERCHANT_PRIOR * far) / (
         merchant_votes.sum(axis=1, keepdims=True) + _MERCHANT_PRIOR
     )
-    every = np.arange(len(members))
     competing = near.copy()
     competing[every, kind] = -1.0
     competing_type = competing.argmax(axis=1)
 
-    alike = min(_WITNESS, settings.match_threshold)
-    alike_valid = ((similarities >= alike) @ merchant.valid_counts[reference])[row]
-    alike_valid[every, kind] -= counted * labels.valid[members]
+    alike = _at_least(min(_WITNESS, settings.match_threshold))
+    witnesses = (similarities >= alike).astype(np.float32) @ merchant.reference_counts[:, n_types:]
+    alike_valid = witnesses[row].astype(np.float64)
+    alike_valid[every, kind] -= valid
 
     elsewhere, of_type = _validated_elsewhere(
         documents, found, similarity >= alike, row, kind, merchant, corpus
     )
     validated_for = alike_valid[every, kind].round().astype(np.int64) + of_type
     validated = alike_valid.sum(axis=1).round().astype(np.int64) + elsewhere
+    own_similarity = _own_similarity(merchant, similarities, row, labels.receipt[members])
+    similarities[own] = 0.0
 
     return Votes(
         n_matches=n_matches.round().astype(np.int64),
-        valid_matches=matching_valid[every, kind].round().astype(np.int64),
-        best_similarity=_best_similarity(merchant, similarities, itself, row, kind, members),
-        mean_similarity=np.where(n_matches > 0.5, similarity_sum / np.maximum(n_matches, 1.0), 0.0),
+        valid_matches=valid_matches.round().astype(np.int64),
+        best_similarity=_best_similarity(merchant, similarities, row, kind, members),
+        mean_similarity=np.where(
+            n_matches > 0.5, (similarity_sum - counted) / np.maximum(n_matches, 1.0), 0.0
+        ),
         merchant_for=merchant_votes[every, kind],
         merchant_against=merchant_votes.sum(axis=1) - merchant_votes[every, kind],
         corpus_for=corpus_votes[every, kind],
@@ -395,20 +340,40 @@ def _block_votes(
         competing_probability=near[every, competing_type],
         validated_for=validated_for,
         validated_against=validated - validated_for,
-        own_similarity=_own_similarity(merchant, similarities, row, labels.receipt[members]),
+        own_similarity=own_similarity,
         corpus_similarity=corpus_similarity[row],
         corpus_nearest=corpus_nearest[row],
     )
 
 
+def _at_least(threshold: float) -> np.float32:
+    """Return the least number in single precision that reaches a threshold."""
+    single = np.float32(threshold)
+    return single if float(single) >= threshold else np.nextafter(single, np.float32(np.inf))
+
+
+def _kernel(similarities: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Weigh votes by similarity, in place; what is not similar at all has none."""
+    unlike = similarities <= 0
+    similarities -= 1.0
+    similarities /= _BANDWIDTH
+    np.exp(similarities, out=similarities)
+    similarities[unlike] = 0.0
+    return similarities
+
+
 def _corpus_votes(
     documents: Ints,
     found: Ints,
-    similarity: npt.NDArray[np.float32],
+    similarity: Singles,
     merchant: _MerchantVotes,
     corpus: Corpus,
 ) -> tuple[Floats, Floats, Ints]:
     """Sum votes of other merchants per document: (len(found), t), best similarity, its row."""
+    every = np.arange(len(found))
+    if not (found >= 0).any():
+        nobody = np.full(len(found), -1, dtype=np.int64)
+        return np.zeros((len(found), len(corpus.label_types))), np.zeros(len(found)), nobody
     votes = corpus.votes[found].astype(np.float64)
     at = np.minimum(np.searchsorted(documents, found), len(documents) - 1)
     own = documents[at] == found
@@ -421,7 +386,6 @@ def _corpus_votes(
     total = np.einsum("mk,mkt->mt", kernel, np.maximum(votes, 0.0))
     known = np.where(found >= 0, similarity, -1.0)
     best = known.argmax(axis=1)
-    every = np.arange(len(found))
     return (
         total,
         np.maximum(known[every, best], 0.0).astype(np.float64),
@@ -451,34 +415,32 @@ def _validated_elsewhere(
 
 
 def _best_similarity(
-    merchant: _MerchantVotes,
-    similarities: Floats,
-    itself: npt.NDArray[np.bool_],
-    row: Ints,
-    kind: Ints,
-    members: Ints,
+    merchant: _MerchantVotes, similarities: Singles, row: Ints, kind: Ints, members: Ints
 ) -> Floats:
-    counts = merchant.counts[merchant.reference]
-    others = np.where(itself, 0.0, similarities)
+    """Find the best similarity to another label of the same type, per label."""
     best = np.zeros(len(members))
     for column in np.unique(kind):
-        holders = counts[:, column] > 0
-        if holders.any():
-            of_type = kind == column
-            best[of_type] = others[:, holders].max(axis=1)[row[of_type]]
+        of_type = kind == column
+        for holders in merchant.of_type[column]:
+            alike = similarities[:, holders]
+            if alike.shape[1]:
+                highest = alike.max(axis=1)[row[of_type]]
+                best[of_type] = np.maximum(best[of_type], highest)
     twins = merchant.counts[merchant.document[members], kind] > 1.5
     return np.where(twins, 1.0, np.clip(best, 0.0, 1.0))
 
 
 def _own_similarity(
-    merchant: _MerchantVotes, similarities: Floats, row: Ints, receipts: Ints
+    merchant: _MerchantVotes, similarities: Singles, row: Ints, receipts: Ints
 ) -> Floats:
     """Find the best similarity to a label on another receipt, per label."""
+    only = merchant.only_receipt[merchant.by_receipt]
+    starts, ends = np.searchsorted(only, receipts), np.searchsorted(only, receipts, side="right")
     best = np.zeros(len(row))
-    only = merchant.only_receipt[merchant.reference]
-    for receipt in np.unique(receipts):
-        elsewhere = only != receipt
-        if elsewhere.any():
-            here = receipts == receipt
-            best[here] = similarities[np.ix_(row[here], elsewhere.nonzero()[0])].max(axis=1)
+    for label, (on, start, end) in enumerate(zip(row, starts, ends, strict=True)):
+        line, same = similarities[on], merchant.by_receipt[start:end]
+        kept = line[same]
+        line[same] = -1.0
+        best[label] = line.max(initial=0.0)
+        line[same] = kept
     return np.clip(best, 0.0, 1.0)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
+from harmonizer_assets.core.base.sql import text_list, texts_in
 from harmonizer_assets.core.records.partition import PartitionKey
 from harmonizer_assets.core.stages.stage import Chunk, Stage, partition_table
 
@@ -69,8 +70,8 @@ def merchant_fingerprints(
     con: duckdb.DuckDBPyConnection, merchants: Sequence[str] | None = None
 ) -> dict[str, str]:
     """Fingerprint the labels of each merchant (or of some), words and documents included."""
-    where = "" if merchants is None else "WHERE l.merchant_key IN (SELECT unnest($1::VARCHAR[]))"
-    parameters = [] if merchants is None else [list(merchants)]
+    where = "" if merchants is None else f"WHERE l.merchant_key IN {texts_in('$1')}"
+    parameters = [] if merchants is None else [text_list(merchants)]
     return dict(con.execute(_MERCHANT_FINGERPRINTS.format(where=where), parameters).fetchall())
 
 
@@ -101,10 +102,10 @@ def invalidate(
     """
     con.execute(
         "UPDATE partition_state SET fingerprint = 'outdated' "
-        "WHERE asset IN (SELECT unnest($1::VARCHAR[])) AND run_id <> $2 "
+        f"WHERE asset IN {texts_in('$1')} AND run_id <> $2 "
         "AND (label_type, merchant_key) IN "
         f"(SELECT (label_type, merchant_key) FROM {partitions})",
-        [list(assets), by_run],
+        [text_list(assets), by_run],
     )
 
 
@@ -120,8 +121,8 @@ def failures(
     """Read the partitions that could not be computed, each with its asset and a one-line error."""
     rows = con.execute(
         "SELECT label_type, merchant_key, asset, error FROM partition_failures "
-        "WHERE asset IN (SELECT unnest($1::VARCHAR[])) ORDER BY failed_at DESC",
-        [list(assets)],
+        f"WHERE asset IN {texts_in('$1')} ORDER BY failed_at DESC",
+        [text_list(assets)],
     ).fetchall()
     return {
         PartitionKey(label_type, merchant): (asset, error)

@@ -1,0 +1,38 @@
+"""Threads: array work spread over the processor's cores."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+
+from threadpoolctl import threadpool_limits
+
+_MOST_THREADS: Final = 4
+"""Each holds intermediate results of its own."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """Call a function on each item, and return the results in the order of the items.
+
+    One thread per core works, and BLAS's own threads rest meanwhile: they would wait for each
+    other. It pays where the function spends its time in NumPy or SciPy, which release the lock of
+    the interpreter.
+    """
+    threads = min(len(items), _MOST_THREADS, _cores())
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with threadpool_limits(1, user_api="blas"):
+        if threads < 2:
+            return [function(item) for item in items]
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(function, items))
+
+
+def _cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
