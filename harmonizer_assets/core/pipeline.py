@@ -28,7 +28,7 @@ from harmonizer_assets.core.decide.patterns import update_patterns
 from harmonizer_assets.core.decide.stage import DecideStage, outlier_stage
 from harmonizer_assets.core.erase import Deletion
 from harmonizer_assets.core.index.embedders import make_embedder
-from harmonizer_assets.core.index.stage import Indexing
+from harmonizer_assets.core.index.stage import Indexing, load_libraries
 from harmonizer_assets.core.index.vectors import VectorIndex
 from harmonizer_assets.core.ingest.arrivals import Arrivals
 from harmonizer_assets.core.judge.llm import (
@@ -132,7 +132,12 @@ class Pipeline:
         """The batches that wait in the inbox, in buckets and in tables."""
         settings = self.settings
         return Arrivals(
-            self.home, self.warehouse, self.taxonomy, settings.arrivals, limits=settings.limits
+            self.home,
+            self.warehouse,
+            self.taxonomy,
+            settings.arrivals,
+            limits=settings.limits,
+            on_new_batch=load_libraries,
         )
 
     @cached_property

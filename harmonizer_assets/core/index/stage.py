@@ -10,6 +10,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from harmonizer_assets.core.base.preload import preload
 from harmonizer_assets.core.base.progress import Progress, ProgressFn
 from harmonizer_assets.core.base.sql import text_list, texts_in
 from harmonizer_assets.core.index.documents import (
@@ -53,6 +54,13 @@ WHERE stored.document_id IS NULL OR wanted.document_id IS NULL
         IS DISTINCT FROM (stored.merchants, stored.label_types, stored.statuses, stored.labels)
 ORDER BY document_id
 """
+
+_LIBRARIES: Final = ("sklearn.feature_extraction.text", "chromadb")
+
+
+def load_libraries() -> None:
+    """Import what the step needs, in a thread: while a batch is ingested, the database works."""
+    preload(_LIBRARIES)
 
 
 class Indexing:

@@ -39,6 +39,7 @@ class Arrivals:
         *,
         limits: LimitSettings | None = None,
         table_url: str | None = None,
+        on_new_batch: Callable[[], object] = lambda: None,
     ) -> None:
         """Set up the inbox and the sources; nothing is read yet.
 
@@ -50,6 +51,7 @@ class Arrivals:
             limits: how large a row may be, and how much is read at once; by default the defaults.
             table_url: the URL of the database with the tables; by default that of the
                 environment's `HARMONIZER_TABLE_URL`.
+            on_new_batch: called before a batch is read that may change rows.
         """
         self._home = home
         self._warehouse = warehouse
@@ -57,6 +59,7 @@ class Arrivals:
         self._settings = settings
         self._limits = limits or LimitSettings()
         self._table_url = table_url
+        self._on_new_batch = on_new_batch
 
     def sources(self) -> list[Source]:
         """List the buckets and tables that the settings name."""
@@ -114,9 +117,10 @@ class Arrivals:
         Raises:
             StoreError: the database or the disk is not usable; batches before are ingested.
         """
-        return Ingest(self._home, self._warehouse, self._taxonomy, self._limits).ingest_pending(
-            on_progress
+        ingest = Ingest(
+            self._home, self._warehouse, self._taxonomy, self._limits, self._on_new_batch
         )
+        return ingest.ingest_pending(on_progress)
 
 
 def _asked(source: Source, ask: Callable[[], T]) -> T:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Callable
 from typing import Final
 
 from harmonizer_assets.core.base.errors import InputError
@@ -44,12 +45,27 @@ class Ingest:
     """
 
     def __init__(
-        self, home: Home, warehouse: Warehouse, taxonomy: Taxonomy, limits: LimitSettings
+        self,
+        home: Home,
+        warehouse: Warehouse,
+        taxonomy: Taxonomy,
+        limits: LimitSettings,
+        on_new_batch: Callable[[], object] = lambda: None,
     ) -> None:
+        """Set up; nothing is read yet.
+
+        Args:
+            home: whose inbox it is.
+            warehouse: stores the rows.
+            taxonomy: the known label types.
+            limits: how large a row may be, and how much is read at once.
+            on_new_batch: called before a batch is read that may change rows.
+        """
         self._home = home
         self._warehouse = warehouse
         self._taxonomy = taxonomy
         self._limits = limits
+        self._on_new_batch = on_new_batch
         self._inbox = Inbox(home)
 
     def ingest_pending(self, on_progress: ProgressFn | None = None) -> IngestReport:
@@ -96,6 +112,7 @@ class Ingest:
     def _read_and_merge(
         self, batch: InboxBatch, arrival: Arrival, on_progress: ProgressFn | None
     ) -> BatchReport:
+        self._on_new_batch()
         with staging_database(self._home) as (con, file):
             read = _stage(con, batch, self._limits, on_progress)
             check_rows(con, self._taxonomy.names, batch.origins)

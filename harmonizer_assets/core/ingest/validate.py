@@ -61,10 +61,14 @@ def _merchant_keys(con: duckdb.DuckDBPyConnection) -> pa.Table:
 def _integer(column: str) -> str:
     """Write the SQL that reads an id: whole numbers, also when written as 3.0."""
     text = f"trim({column})"
+    number = f"try_cast({column} AS BIGINT)"
+    # The cast alone would round 3.7. Most ids are written as the database writes them, and
+    # comparing costs a third of a regular expression.
     return (
-        f"coalesce(try_cast(CASE WHEN regexp_full_match({text}, '[+-]?[0-9]+') THEN {text} END "
-        f"AS BIGINT), try_cast(CASE WHEN regexp_full_match({text}, '[+-]?[0-9]+\\.0*') "
-        f"THEN split_part({text}, '.', 1) END AS BIGINT))"
+        f"CASE WHEN {number}::VARCHAR = {column} THEN {number} "
+        f"WHEN regexp_full_match({text}, '[+-]?[0-9]+') THEN try_cast({text} AS BIGINT) "
+        f"WHEN regexp_full_match({text}, '[+-]?[0-9]+\\.0*') "
+        f"THEN try_cast(split_part({text}, '.', 1) AS BIGINT) END"
     )
 
 
@@ -75,7 +79,9 @@ def _given(column: str) -> str:
 
 
 def _number(column: str) -> str:
-    return f"try_cast({_given(column)} AS DOUBLE)"
+    """Write the SQL of a number; null where it is missing, since those words are no numbers."""
+    # Trimming knows all white space of Unicode and costs five times as much as the cast.
+    return f"coalesce(try_cast({column} AS DOUBLE), try_cast(trim({column}) AS DOUBLE))"
 
 
 def _shown(column: str) -> str:
@@ -92,7 +98,10 @@ def _id_checks(column: str) -> list[tuple[str, str]]:
     narrower = WORD_KEY[WORD_KEY.index(column) :]
     is_whole = " AND ".join([IS_MARKED, *(_is_missing(other) for other in narrower)])
     return [
-        (f"{_is_missing(column)} AND NOT ({is_whole})", f"'{column} is missing'"),
+        (
+            f"{value} IS NULL AND {_is_missing(column)} AND NOT ({is_whole})",
+            f"'{column} is missing'",
+        ),
         (
             f"{value} IS NULL AND NOT {_is_missing(column)}",
             f"'{column} is not a whole number: ' || {_shown(column)}",
@@ -103,9 +112,11 @@ def _id_checks(column: str) -> list[tuple[str, str]]:
 
 def _position_checks(column: str) -> list[tuple[str, str]]:
     value = _number(column)
-    given = f"{_given(column)} IS NOT NULL"
     return [
-        (f"{given} AND {value} IS NULL", f"'{column} is not a number: ' || {_shown(column)}"),
+        (
+            f"{value} IS NULL AND {_given(column)} IS NOT NULL",
+            f"'{column} is not a number: ' || {_shown(column)}",
+        ),
         (f"NOT isfinite({value})", f"'{column} is not finite: ' || {_shown(column)}"),
         (
             f"{value} NOT BETWEEN -1 AND 2",
