@@ -19,11 +19,11 @@ from harmonizer_tests.support.simulated_endpoint import simulated_endpoint
 EVERY = int(os.environ.get("HARMONIZER_CRASH_POINTS_EVERY", "8"))
 
 
-def outcomes(scenario: str, folder: Path) -> list[dict[str, Any]]:
+def outcomes(scenario: str, folder: Path, every: int = EVERY) -> list[dict[str, Any]]:
     """How a second run ended, for each point at which the first one was killed."""
     module = "harmonizer_tests.support.crash_points"
     done = subprocess.run(
-        [sys.executable, "-m", module, scenario, str(folder), "--every", str(EVERY)],
+        [sys.executable, "-m", module, scenario, str(folder), "--every", str(every)],
         cwd=Path(__file__).parents[2],
         stdout=subprocess.PIPE,
         check=True,
@@ -61,3 +61,15 @@ def test_a_run_with_a_model_killed_at_any_point_buys_little_twice(tmp_path, monk
     assert [outcome for outcome in found if outcome["bought twice"] > MOST_BOUGHT_TWICE] == []
     # How many lines a journal gets depends on when answers arrive, so the last points may lack.
     assert sum(outcome["died"] for outcome in found) > len(found) / 2
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("home")
+def test_a_batch_killed_at_any_point_is_collected_once_and_leaves_no_file(tmp_path, monkeypatch):
+    with simulated_endpoint() as endpoint:
+        use_endpoint(monkeypatch, endpoint.url)
+        found = outcomes("batch", tmp_path, every=max(1, 3 * EVERY // 8))
+    assert [outcome for outcome in found if outcome["different"]] == []
+    assert [outcome for outcome in found if outcome["bought twice"]] == []
+    assert [outcome for outcome in found if outcome["files at the endpoint"]] == []
+    assert [outcome for outcome in found if not outcome["died"]] == []

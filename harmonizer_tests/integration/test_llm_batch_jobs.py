@@ -11,7 +11,9 @@ from dagster import DagsterInstance, build_sensor_context
 from harmonizer_assets.core.base.errors import InputError, JudgeError
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.settings import Settings
+from harmonizer_assets.core.judge.llm.batch.api import BatchApi
 from harmonizer_assets.core.judge.llm.batch.jobs import BatchJobs
+from harmonizer_assets.core.judge.llm.batch.table import without_job
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.records.options import RunOptions
 from harmonizer_assets.defs.resources import HomeResource
@@ -172,6 +174,56 @@ def test_a_submission_whose_process_died_is_adopted(pipeline, monkeypatch):
         [state] = pipeline.submit(RunOptions())
     assert (state.status, state.batch_id) == ("submitting", None)
     assert pipeline.judge.batch_jobs().collect().answers == state.words
+
+
+@pytest.mark.parametrize("then", ["submit", "collect", "cancel"])
+def test_a_file_whose_process_died_before_it_became_a_job_is_deleted(pipeline, endpoint, then):
+    endpoint.configure(batch_seconds=3_600.0)
+    before = endpoint.stats()["files"]
+    one_type = pipeline.partitions.held()[0].label_type
+    [other] = pipeline.submit(RunOptions(label_types=[one_type]))
+    jobs = pipeline.judge.batch_jobs()
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    jobs._api._start = die  # type: ignore[method-assign]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline.judge, "batch_jobs", lambda: jobs)
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.submit(RunOptions())
+    assert endpoint.stats()["files"] == before + 2
+    next_one = pipeline.judge.batch_jobs()
+    if then == "submit":
+        pipeline.submit(RunOptions(label_types=[one_type]))
+    elif then == "collect":
+        next_one.collect()
+    else:
+        next_one.adopt()
+        next_one.cancel(str(other.batch_id))
+    assert endpoint.stats()["files"] == before + 1
+    [lost] = [job for job in next_one.states() if job.batch_id is None]
+    assert lost.status == "failed"
+    assert without_job(pipeline.warehouse) == {}
+
+
+def test_files_that_the_endpoint_does_not_list_are_looked_for_again(
+    pipeline, endpoint, monkeypatch
+):
+    endpoint.configure(batch_seconds=3_600.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchApi, "_start", refused)
+        patch.setattr(BatchApi, "_delete", lambda *_: False)
+        with pytest.raises(JudgeError, match="no job"):
+            pipeline.submit(RunOptions())
+        pipeline.judge.batch_jobs().collect()
+    assert len(without_job(pipeline.warehouse)) == 1
+    pipeline.judge.batch_jobs().collect()
+    assert without_job(pipeline.warehouse) == {}
+
+
+def refused(*_: object) -> None:
+    raise JudgeError("no job today")
 
 
 def test_a_submission_that_the_endpoint_never_got_is_forgotten(pipeline, monkeypatch):

@@ -31,6 +31,7 @@ from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.scratch import scratch_folder
 from harmonizer_assets.core.base.settings import RetentionSettings, Settings
 from harmonizer_assets.core.index.vectors import IndexSession
+from harmonizer_assets.core.judge.llm.batch.api import BatchApi
 from harmonizer_assets.core.judge.llm.memory.journal import Journal
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.records.options import RunOptions
@@ -49,7 +50,11 @@ MOST_BOUGHT_TWICE: Final = 2 * IN_FLIGHT
 
 _TWO_DAYS: Final = dt.timedelta(days=2)
 _UUID: Final = re.compile(r"[0-9a-f-]{36}")
-_QUICK: Final = {"first_token_seconds": 0.01, "tokens_per_second": 20_000.0}
+_QUICK: Final = {
+    "first_token_seconds": 0.01,
+    "tokens_per_second": 20_000.0,
+    "batch_seconds": 0.0,
+}
 _FORK: Final = multiprocessing.get_context("fork")
 _TABLES: Final = {
     "words": (),
@@ -99,6 +104,8 @@ def watch(points: Points, home: Home) -> None:
         _watch_calls(points, IndexSession, name, f"vectors: {name}")
     _watch_calls(points, Journal, "sends", "a line about a call")
     _watch_calls(points, Journal, "append", "a line of answers", before=True)
+    for name in ("_upload", "_start", "_delete"):
+        _watch_calls(points, BatchApi, name, f"Batch API: {name}")
     for name in ("replace", "rename"):
         _watch_paths(points, name, home, before=True)
     for name in ("unlink", "rmdir"):
@@ -240,11 +247,18 @@ def _run_with_a_model(home: Home) -> None:
     pipeline.harmonize(RunOptions(judge="openai"))
 
 
+def _run_a_batch(home: Home) -> None:
+    pipeline = Pipeline(home, Settings().with_judge(skip_high_confidence=False))
+    pipeline.submit(RunOptions())
+    pipeline.harmonize(RunOptions(collect=True))
+
+
 SCENARIOS: Final = {
     "new": Scenario(_new, _index),
     "grown": Scenario(_grown, _run_offline),
     "deletion": Scenario(_with_private_receipt, _delete),
     "model": Scenario(_scored, _run_with_a_model),
+    "batch": Scenario(_scored, _run_a_batch),
 }
 
 
@@ -355,6 +369,7 @@ def crashes(
             "different": different,
             "words": len(asked),
             "bought twice": sum(asked.values()) - len(asked),
+            "files at the endpoint": endpoint.stats()["files"] if endpoint else 0,
         }
         shutil.rmtree(root)
 

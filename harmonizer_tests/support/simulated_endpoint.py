@@ -18,6 +18,7 @@ import json
 import math
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -52,6 +53,7 @@ BATCH_FAULTS: Final = (
     "results_gone",
     "no_usage",
 )
+_FILE_NAME: Final = re.compile(rb'filename="([^"]+)"')
 _REASON: Final = "the words beside it and its place on the receipt fit another label type better "
 
 
@@ -146,6 +148,7 @@ class Simulated:
     def __init__(self, options: Options) -> None:
         self.configure(options)
         self.files: dict[str, bytes] = {}
+        self._called: dict[str, str] = {}
         self._made = 0
         self.batches: dict[str, dict[str, Any]] = {}
 
@@ -284,9 +287,12 @@ class Simulated:
         if method == "POST":
             # The one multipart field that matters is the file; its lines are JSON objects.
             lines = [line for line in body.splitlines() if line.startswith(b'{"custom_id"')]
-            name = self._new_file(b"\n".join(lines))
-            size = len(self.files[name])
-            await _send(send, 200, _file_object(name, size))
+            name = self._new_file(b"\n".join(lines), _FILE_NAME.findall(body)[0].decode())
+            await _send(send, 200, self._file_object(name))
+            return
+        if path == "/files":
+            found = [self._file_object(name) for name in self.files]
+            await _send(send, 200, {"object": "list", "data": found, "has_more": False})
             return
         name = path.split("/")[2]
         if name not in self.files:
@@ -297,13 +303,16 @@ class Simulated:
         elif path.endswith("/content"):
             await _send(send, 200, self.files[name])
         else:
-            await _send(send, 200, _file_object(name, len(self.files[name])))
+            await _send(send, 200, self._file_object(name))
 
-    def _new_file(self, content: bytes) -> str:
+    def _new_file(self, content: bytes, called: str = "results.jsonl") -> str:
         self._made += 1
         name = f"file-{self._made}"
-        self.files[name] = content
+        self.files[name], self._called[name] = content, called
         return name
+
+    def _file_object(self, name: str) -> dict[str, Any]:
+        return _file_object(name, len(self.files[name]), self._called[name])
 
     async def _batch(self, path: str, method: str, body: bytes, send: Any) -> None:
         parts = path.strip("/").split("/")
@@ -501,13 +510,13 @@ def _error(code: str, message: str) -> dict[str, Any]:
     return {"error": {"message": message, "type": code, "code": code, "param": None}}
 
 
-def _file_object(name: str, size: int) -> dict[str, Any]:
+def _file_object(name: str, size: int, called: str) -> dict[str, Any]:
     return {
         "id": name,
         "object": "file",
         "bytes": size,
         "created_at": int(time.time()),
-        "filename": "requests.jsonl",
+        "filename": called,
         "purpose": "batch",
         "status": "processed",
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
@@ -52,23 +52,31 @@ class BatchApi:
         Raises:
             JudgeError: the endpoint does not take it.
         """
-        with self._translated():
-            file = self._client.files.create(file=("requests.jsonl", content), purpose="batch")
-            # Where the endpoint answers with a page, the client returns its text.
-            file_id = file.id
+        file_id = self._upload(content, submission)
         try:
-            with self._translated():
-                return _batch(
-                    self._client.batches.create(
-                        input_file_id=file_id,
-                        endpoint=URL,
-                        completion_window="24h",
-                        metadata={_TAG: submission},
-                    )
-                )
+            return self._start(file_id, submission)
         except JudgeError:
             self._delete(file_id)
             raise
+
+    def _upload(self, content: bytes, submission: str) -> str:
+        with self._translated():
+            file = self._client.files.create(
+                file=(_file_name(submission), content), purpose="batch"
+            )
+            # Where the endpoint answers with a page, the client returns its text.
+            return file.id
+
+    def _start(self, file_id: str, submission: str) -> Any:
+        with self._translated():
+            return _batch(
+                self._client.batches.create(
+                    input_file_id=file_id,
+                    endpoint=URL,
+                    completion_window="24h",
+                    metadata={_TAG: submission},
+                )
+            )
 
     def submitted(self) -> Mapping[str, Any]:
         """Return the latest jobs by our ids of their submissions."""
@@ -130,6 +138,30 @@ class BatchApi:
         left = [name for name in names if name and not self._delete(name)]
         return not left
 
+    def delete_uploads(self, submissions: Collection[str]) -> dict[str, bool]:
+        """Delete the files of submissions that have become no job.
+
+        Returns:
+            Whether a file was there, by submission; without those whose file is still there, and
+            empty if the endpoint does not list its files now.
+        """
+        wanted = {_file_name(submission): submission for submission in submissions}
+        try:
+            with self._translated():
+                found = {
+                    wanted[file.filename]: file.id
+                    for file in self._client.files.list(purpose="batch")
+                    if file.filename in wanted
+                }
+        except JudgeError as error:
+            _log.warning("files at the Batch API are not deleted yet: %s", error)
+            return {}
+        return {
+            submission: submission in found
+            for submission in submissions
+            if submission not in found or self._delete(found[submission])
+        }
+
     def _delete(self, name: str) -> bool:
         """Delete a file; return whether there is nothing left to be tried again."""
         try:
@@ -145,6 +177,11 @@ class BatchApi:
     def _translated(self, wanted: str | None = None) -> AbstractContextManager[None]:
         """Raise errors of the client as ours; `wanted` names the job or file that is asked for."""
         return translated(lambda failed: _ours(failed, self._model, wanted))
+
+
+def _file_name(submission: str) -> str:
+    """Name the file of a submission, so that it is found whatever became of the process."""
+    return f"harmonizer-{submission}.jsonl"
 
 
 def _batch(made: Any) -> Any:

@@ -33,7 +33,9 @@ from harmonizer_assets.core.judge.llm.batch.table import (
     items_of,
     note_files_deleted,
     note_status,
+    note_uploads_deleted,
     with_files,
+    without_job,
     write_down,
 )
 from harmonizer_assets.core.judge.llm.calls.packing import Call, Packer
@@ -119,6 +121,7 @@ class BatchJobs:
             # What others have bought by now is not submitted.
             recover(self._home.journals, self._warehouse)
             self.adopt()
+            self._delete_uploads()
             before = {job.submission_id for job in self.states()}
             budget = self._judge.budget(account, in_batch=True)
             for load in self._loads(chunks, budget):
@@ -212,6 +215,7 @@ class BatchJobs:
             self._see(submission, batch_id, GIVEN_UP, "the endpoint does not know it")
         else:
             self._see(submission, made.id, made.status, None)
+        self._delete_files()
         return next(one for one in self.states() if one.batch_id == batch_id)
 
     def _is_lost(self, job: BatchJob) -> bool:
@@ -316,6 +320,17 @@ class BatchJobs:
         for batch_id in with_files(self._warehouse):
             if self._api.delete_files(batch_id):
                 self._warehouse.write(partial(note_files_deleted, batch_id=batch_id))
+        self._delete_uploads()
+
+    def _delete_uploads(self) -> None:
+        """Delete the files of submissions that became no job: killed after the upload, say."""
+        submissions = without_job(self._warehouse)
+        if not submissions:
+            return
+        looked_for = self._api.delete_uploads(submissions)
+        done = [name for name, was_there in looked_for.items() if was_there or submissions[name]]
+        if done:
+            self._warehouse.write(lambda con: note_uploads_deleted(con, done))
 
     def _see(self, submission: str, batch_id: str | None, status: str, error: str | None) -> None:
         _log.info("batch job %s: %s", batch_id or "without an id", status)

@@ -48,6 +48,12 @@ WHERE batch_id IS NOT NULL AND NOT coalesce(files_deleted, false)
 ORDER BY submitted_at
 """
 """The API deletes older files by itself."""
+_WITHOUT_JOB: Final = """
+SELECT submission_id, submitted_at < now() - INTERVAL 1 HOUR AS is_settled FROM llm_batches
+WHERE batch_id IS NULL AND status = 'failed' AND NOT coalesce(files_deleted, false)
+    AND submitted_at > now() - INTERVAL 30 DAY
+"""
+"""A file that a process was uploading when it was killed may appear a little later."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +186,24 @@ def note_error(con: duckdb.DuckDBPyConnection, submission: str, error: str) -> N
 def with_files(warehouse: Warehouse) -> list[str]:
     """Return the ids of the jobs that have ended and whose files may be at the endpoint still."""
     return [row["batch_id"] for row in warehouse.query(_WITH_FILES).to_pylist()]
+
+
+def without_job(warehouse: Warehouse) -> dict[str, bool]:
+    """Return the submissions that became no job and whose file may be at the endpoint.
+
+    Returns:
+        By submission, whether it is so old that a file that is not there will not appear.
+    """
+    rows = warehouse.query(_WITHOUT_JOB).to_pylist()
+    return {row["submission_id"]: row["is_settled"] for row in rows}
+
+
+def note_uploads_deleted(con: duckdb.DuckDBPyConnection, submissions: Sequence[str]) -> None:
+    """Record that no file of submissions without a job is at the endpoint."""
+    con.execute(
+        "UPDATE llm_batches SET files_deleted = true WHERE submission_id IN (SELECT unnest($1))",
+        [list(submissions)],
+    )
 
 
 def note_files_deleted(con: duckdb.DuckDBPyConnection, batch_id: str) -> None:
