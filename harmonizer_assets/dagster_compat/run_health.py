@@ -32,6 +32,7 @@ from typing import Final
 import psutil
 from dagster import (
     DagsterError,
+    DagsterEventType,
     DagsterInstance,
     DagsterRun,
     DagsterRunStatus,
@@ -59,6 +60,7 @@ _PID_TAG: Final = "harmonizer/pid"
 _STARTED_TAG: Final = "harmonizer/process_started"
 _HOST_TAG: Final = "harmonizer/host"
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
+_LOCAL: Final = ("localhost", "127.0.0.1", "::1")
 _SECONDS_TO_LAUNCH: Final = 60.0
 _SECONDS_TO_START: Final = 120.0
 _RETRIED_FOR: Final = timedelta(days=1)
@@ -72,6 +74,11 @@ def process_tags() -> dict[str, str]:
         _STARTED_TAG: _process_started(os.getpid()),
         _HOST_TAG: socket.gethostname(),
     }
+
+
+def launch_tags() -> dict[str, str]:
+    """Return the tags that say on which host a run was launched."""
+    return {_HOST_TAG: socket.gethostname()}
 
 
 def fail_abandoned_runs(instance: DagsterInstance) -> list[str]:
@@ -160,7 +167,7 @@ def _reopen_backfill(instance: DagsterInstance, run: DagsterRun) -> bool:
     return True
 
 
-def worker_is_gone(record: RunRecord) -> bool:
+def worker_is_gone(instance: DagsterInstance, record: RunRecord) -> bool:
     """Return whether the process that executes a started run has ended.
 
     Runs on other hosts count as alive, since their processes cannot be seen.
@@ -169,7 +176,8 @@ def worker_is_gone(record: RunRecord) -> bool:
     if _PID_TAG not in tags:
         # Runs are tagged in their first seconds: one that is not was killed in them.
         started = record.start_time
-        return started is not None and time.time() - started > _SECONDS_TO_START
+        is_late = started is not None and time.time() - started > _SECONDS_TO_START
+        return is_late or _launched_process_is_gone(instance, record.dagster_run)
     here = socket.gethostname()
     return tags.get(_HOST_TAG, here) == here and not _is_alive(
         int(tags[_PID_TAG]), tags.get(_STARTED_TAG, "")
@@ -179,9 +187,48 @@ def worker_is_gone(record: RunRecord) -> bool:
 def _is_abandoned(instance: DagsterInstance, record: RunRecord) -> bool:
     tags = record.dagster_run.tags
     if _PID_TAG in tags or record.start_time is not None:
-        return worker_is_gone(record)
+        return worker_is_gone(instance, record)
+    if _launched_process_is_gone(instance, record.dagster_run):
+        return True
     launched = record.update_timestamp.timestamp()
     return time.time() - launched > _SECONDS_TO_LAUNCH and _launcher_is_gone(instance, tags)
+
+
+def _launched_process_is_gone(instance: DagsterInstance, run: DagsterRun) -> bool:
+    """Return whether the process that was started for an untagged run is known to have ended.
+
+    Dagster logs its id, but neither the host, which our launcher notes, nor when it started: while
+    any process has this id, it may be that of the run.
+    """
+    address = json.loads(run.tags.get(GRPC_INFO_TAG, "{}"))
+    is_local = "socket" in address or address.get("host") in _LOCAL
+    if not is_local or run.tags.get(_HOST_TAG) != socket.gethostname():
+        return False
+    pid = started_pid(instance, run.run_id)
+    return pid is not None and not _exists(pid)
+
+
+def started_pid(instance: DagsterInstance, run_id: str) -> int | None:
+    """Return the id of the process that was started for a run, as Dagster's log has it.
+
+    Dagster writes it before the process loads any of our code, which tags the run later.
+    """
+    for record in instance.get_records_for_run(
+        run_id, of_type=DagsterEventType.ENGINE_EVENT, ascending=False
+    ).records:
+        event = record.event_log_entry.dagster_event
+        if event is None or not (event.message or "").startswith("Started process for run"):
+            continue
+        pid = str(event.engine_event_data.metadata["pid"].value)
+        return int(pid) if pid.isdecimal() else None
+    return None
+
+
+def _exists(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _launcher_is_gone(instance: DagsterInstance, tags: Mapping[str, str]) -> bool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dagster import DagsterRun, DefaultRunLauncher
-from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
+from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, WorkerStatus
 
-from harmonizer_assets.dagster_compat.run_health import KILLED, worker_is_gone
+from harmonizer_assets.dagster_compat.run_health import KILLED, launch_tags, worker_is_gone
 
 
 class WatchedRunLauncher(DefaultRunLauncher):
@@ -16,6 +16,11 @@ class WatchedRunLauncher(DefaultRunLauncher):
     works also where the sensor `abandoned_runs` does not: while the code server is down, or after
     somebody has switched the sensor off. What monitoring leaves to the sensor: see `run_health`.
     """
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        """Launch a run, and note on which host: its log has the id of the process alone."""
+        self._instance.add_run_tags(context.dagster_run.run_id, launch_tags())
+        super().launch_run(context)
 
     @property
     def supports_check_run_worker_health(self) -> bool:
@@ -28,6 +33,6 @@ class WatchedRunLauncher(DefaultRunLauncher):
         Run monitoring marks the run as failed for any status but RUNNING and SUCCESS.
         """
         record = self._instance.get_run_record_by_id(run.run_id)
-        if record is not None and worker_is_gone(record):
+        if record is not None and worker_is_gone(self._instance, record):
             return CheckRunHealthResult(WorkerStatus.NOT_FOUND, KILLED)
         return CheckRunHealthResult(WorkerStatus.RUNNING)

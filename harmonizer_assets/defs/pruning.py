@@ -1,18 +1,27 @@
 """Pruning: what keeps a home within its retention settings."""
 
 import datetime as dt
+import logging
 from pathlib import Path
 from typing import Final
 
 from dagster import DagsterInstance
 
+from harmonizer_assets.core.base.errors import StoreError
+from harmonizer_assets.core.base.files import write_atomically
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.settings import Settings
 from harmonizer_assets.core.store.prune import Freed, prune_files
+from harmonizer_assets.core.store.snapshot import compact as compact_tables
+from harmonizer_assets.core.store.warehouse import Warehouse
 from harmonizer_assets.dagster_compat.retention import compact, prune_runs, prune_ticks
 
 _EVERY: Final = dt.timedelta(days=1)
 _STAMP: Final = ".pruned"
+"""The file that says when a home was pruned, and how large its tables were when compacted."""
+_WORTH_COMPACTING: Final = 1.1
+
+_log = logging.getLogger(__name__)
 
 
 def prune(
@@ -40,8 +49,28 @@ def prune(
     ]
     if not dry_run:
         compact(instance)
-        _stamp(home).touch()
+        _compact_tables(home, settings)
     return freed
+
+
+def _compact_tables(home: Home, settings: Settings) -> None:
+    """Compact the tables if they have grown since the last time, which the stamp tells."""
+    stamp, size = _stamp(home), _size_of_tables(home)
+    known = stamp.read_text(encoding="utf-8") if stamp.exists() else ""
+    compacted = int(known) if known.isdecimal() else 0
+    if size > _WORTH_COMPACTING * compacted:
+        warehouse = Warehouse(home, busy_timeout=settings.waits.database_seconds)
+        try:
+            compact_tables(warehouse)
+        except StoreError as error:
+            _log.info("the tables are not compacted now: %s", error)
+        else:
+            compacted = _size_of_tables(home)
+    write_atomically(stamp, str(compacted))
+
+
+def _size_of_tables(home: Home) -> int:
+    return home.database.stat().st_size if home.database.exists() else 0
 
 
 def prune_if_due(home: Home, instance: DagsterInstance, settings: Settings) -> list[Freed]:

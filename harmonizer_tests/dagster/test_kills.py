@@ -15,6 +15,7 @@ from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.records.reports import ASSETS
 from harmonizer_assets.dagster_compat.instance import open_instance
+from harmonizer_assets.dagster_compat.run_health import started_pid
 from harmonizer_assets.defs.partitions import add_merchants, from_dagster
 from harmonizer_tests.support.receipts import OFFLINE, harmonize, shop_receipts, table
 from harmonizer_tests.support.served import Served, wait_for
@@ -134,6 +135,11 @@ def test_an_arrival_survives_kills_of_the_daemon_and_of_its_run(home, tmp_path, 
     wait_for(lambda: served.find(*VICTIMS["run worker"]))
     assert kill_soon(served, "run worker", chance)
     wait_for(lambda: pipeline.tables.counts().labels and not pipeline.stale(OFFLINE), 400)
+    with open_instance(home) as instance:
+        launched = [run for run in instance.get_runs() if "harmonizer/pid" in run.tags]
+        found = {run.run_id: str(started_pid(instance, run.run_id)) for run in launched}
+    assert found == {run.run_id: run.tags["harmonizer/pid"] for run in launched}
+    assert found, "Dagster logs the process of each run that it launches"
     undisturbed = prepared(Home(tmp_path / "undisturbed").ensure(), tmp_path / "again")
     harmonize(undisturbed)
     assert results(pipeline) == results(undisturbed)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import subprocess
+import sys
 from pathlib import Path
 from uuid import UUID
 
@@ -18,13 +20,14 @@ from harmonizer_assets.core.ingest.inbox import submit_batch
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.records.reports import ASSETS
 from harmonizer_assets.core.store.prune import Freed, prune_files
+from harmonizer_assets.core.store.snapshot import is_published
 from harmonizer_assets.dagster_compat.instance import open_instance
 from harmonizer_assets.defs.pruning import prune, prune_if_due
 from harmonizer_tests.support.bare_runs import bare_run
 from harmonizer_tests.support.cli import cli
 from harmonizer_tests.support.dagster_runs import execute, shown_versions, stale_causes
 from harmonizer_tests.support.homes import copy_home
-from harmonizer_tests.support.receipts import OFFLINE, shop_receipts
+from harmonizer_tests.support.receipts import OFFLINE, shop_receipts, table
 from harmonizer_tests.support.shops import copy_shop
 
 NOTHING_KEPT = Settings(
@@ -121,6 +124,44 @@ def test_without_yes_the_command_says_what_it_would_free_and_removes_nothing(
     assert len({*home.dagster.rglob("*.db")}) == len(before) + 1 - ALL_RUNS
 
 
+def test_tables_that_have_grown_are_compacted_once_and_are_the_same(shop, home, instance):
+    pipeline = Pipeline(home)
+    pipeline.publish("run")
+    labels = table(pipeline, "labels")
+    before = home.database.stat().st_size
+    prune(home, instance, Settings())
+    compacted = home.database.stat()
+    assert compacted.st_size < before
+    assert home.snapshot.stat().st_size == compacted.st_size
+    assert table(pipeline, "labels") == labels
+    assert run_pipeline(home, OFFLINE, log_level="CRITICAL").unchanged
+    unchanged = home.database.stat()
+    prune(home, instance, Settings())
+    assert home.database.stat().st_mtime_ns == unchanged.st_mtime_ns
+    assert is_published(pipeline.warehouse, pipeline._published_inputs())
+
+
+def test_tables_that_are_in_use_are_compacted_another_time(shop, home, instance):
+    impatient = Settings.model_validate({"waits": {"database_seconds": 0}})
+    busy = [sys.executable, "-c", _HOLDS, str(home.database)]
+    with subprocess.Popen(busy, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        before = home.database.stat().st_mtime_ns
+        prune(home, instance, impatient)
+        assert home.database.stat().st_mtime_ns == before
+        assert (home.root / ".pruned").read_text() == "0"
+        process.communicate()
+
+
+_HOLDS = """
+import duckdb, sys
+con = duckdb.connect(sys.argv[1], read_only=True)
+print("open", flush=True)
+sys.stdin.read()
+"""
+
+
 def test_a_run_of_the_command_line_prunes_once_a_day(checked, home, instance):
     assert prune_if_due(home, instance, NOTHING_KEPT) == []
     yesterday = NOW.timestamp() - 86_401
@@ -158,7 +199,7 @@ def aged(path: Path, days: float, size: int = 10) -> Path:
 
 def test_old_reports_and_ingested_batches_go_and_what_is_in_no_table_stays(home):
     latest = aged(home.reports / "latest.html", 100)
-    young, old = (aged(home.reports / f"{UUID(int=n)}.html", n) for n in (29, 31))
+    young, old = (aged(home.reports / f"{UUID(int=n)}.html", n) for n in (6, 8))
     mine = aged(home.reports / "my notes.html", 500)
     waiting = aged(home.inbox / "waits" / "words.csv", 500)
     done, failed = (aged(home.inbox / n / "x" / "words.csv", 500) for n in (".done", ".failed"))

@@ -433,6 +433,32 @@ def test_a_change_may_be_a_time_a_date_or_any_number_or_unknown(home, tmp_path, 
         assert take(pipeline) == 0
 
 
+@pytest.mark.parametrize(
+    ("zone", "instant"),
+    [
+        (None, "2026-03-01T12:30:00+00:00"),
+        ("Europe/Berlin", "2026-03-01T11:30:00+00:00"),
+        ("Asia/Kolkata", "2026-03-01T07:00:00+00:00"),
+    ],
+)
+def test_a_time_without_a_zone_is_of_the_zone_that_the_settings_name(
+    home, tmp_path, monkeypatch, zone, instant
+):
+    add_row(small_table(tmp_path, monkeypatch, "DATETIME"), 1, "2026-03-01 12:30:00.000000")
+    named = {} if zone is None else {"time_zone": zone}
+    pipeline = opened(home, tables={"labels": "labels", **named})
+    assert take(pipeline) == 1
+    [batch] = table(pipeline, "batches")
+    assert batch["batch_time"] == dt.datetime.fromisoformat(instant)
+
+
+@pytest.mark.parametrize("zone", ["Mars/Olympus", "", "../etc/passwd", "CEST"])
+def test_a_zone_that_does_not_exist_is_refused_by_name(home, zone):
+    home.settings_file.write_text(f"[arrivals.tables]\nlabels = 'labels'\ntime_zone = '{zone}'\n")
+    with pytest.raises(ConfigurationError, match=r"time_zone.*is no time zone"):
+        Settings.load(home.settings_file)
+
+
 def test_a_change_that_is_text_is_one_clear_error_and_the_inbox_goes_on(
     home, tmp_path, monkeypatch
 ):

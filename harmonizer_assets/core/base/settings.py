@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import zoneinfo
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from harmonizer_assets.core.base.config_files import first_problem, load_config
@@ -191,6 +200,16 @@ class EvaluationSettings(_Section):
         return None if self.truth is None else home / self.truth
 
 
+def time_zone(name: str) -> dt.tzinfo | None:
+    """Return the time zone of a name; None where there is none."""
+    if name == "UTC":
+        return dt.UTC
+    try:
+        return zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        return None
+
+
 class TableSettings(_Section):
     """Tables of a SQL database in which labels arrive; its URL is in the environment."""
 
@@ -202,6 +221,17 @@ class TableSettings(_Section):
     """The column, a time or a number that grows, that says when a row has last changed."""
     overlap_seconds: int = Field(default=300, ge=0)
     """How much later than that a row may become visible."""
+    time_zone: str = "UTC"
+    """The zone of times in `changed_at` that name none, such as `Europe/Berlin`; it decides which
+    of two batches is the later one. Of an hour that comes twice, as clocks are set back, the first
+    is meant."""
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_a_zone(cls, name: str) -> str:
+        if time_zone(name) is None:
+            raise ValueError(f"{name!r} is no time zone: write one such as Europe/Berlin")
+        return name
 
     @model_validator(mode="after")
     def _names_a_table(self) -> TableSettings:
@@ -232,12 +262,12 @@ class WebSettings(_Section):
 class RetentionSettings(_Section):
     """What a home keeps of its past: by age, and by size, the oldest going first."""
 
-    run_days: int = Field(default=7, ge=0)
+    run_days: int = Field(default=3, ge=0)
     """Runs that ended so many days ago lose their logs and events. The web UI keeps the latest
     materialization of each partition, and the tables keep everything."""
     run_mb: int = Field(default=200, ge=0)
     """Megabytes that the logs and events of ended runs may take."""
-    report_days: int = Field(default=30, ge=0)
+    report_days: int = Field(default=7, ge=0)
     """Reports older than this are removed, but for the latest."""
     report_mb: int = Field(default=100, ge=0)
     """Megabytes that reports may take."""

@@ -28,7 +28,7 @@ KEPT: Final = 100
 """Pages of earlier runs that are kept, `latest.html` not counted."""
 
 _MERCHANTS: Final = 30
-_PER_LABEL_TYPE: Final = 25
+_PER_LABEL_TYPE: Final = 10
 _LISTED: Final = 50
 
 _TYPES: Final = """

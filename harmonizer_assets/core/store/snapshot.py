@@ -45,6 +45,26 @@ def is_published(warehouse: Warehouse, inputs: str = "") -> bool:
         return False
 
 
+def compact(warehouse: Warehouse) -> int:
+    """Write the tables' file anew, and its copy where it is up to date; return the bytes freed.
+
+    DuckDB fills its blocks only partly when rows come and go a few at a time.
+
+    Raises:
+        StoreBusyError: another process has held the file for too long.
+        StoreError: the file or the disk is not usable; the file is as it was.
+    """
+    home, stamp = warehouse.home, _stamp_file(warehouse)
+    files = [path for path in (home.database, home.snapshot) if path.exists()]
+    before = sum(path.stat().st_size for path in files)
+    state = warehouse.state()
+    published = stamp.read_text(encoding="utf-8").strip() if stamp.exists() else ""
+    warehouse.compact()
+    if published.startswith(f"{state} "):
+        publish_snapshot(warehouse, published.removeprefix(f"{state} "))
+    return before - sum(path.stat().st_size for path in files)
+
+
 def _stamp_file(warehouse: Warehouse) -> Path:
     return warehouse.home.snapshot.with_suffix(".published")
 

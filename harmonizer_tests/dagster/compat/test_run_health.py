@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 from dagster import (
     AssetKey,
@@ -19,7 +20,7 @@ from dagster import (
     build_sensor_context,
 )
 from dagster._core.errors import DagsterUserCodeUnreachableError
-from dagster._core.events import RunFailureReason
+from dagster._core.events import EngineEventData, RunFailureReason
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from dagster._core.storage.tags import (
     GRPC_INFO_TAG,
@@ -29,7 +30,11 @@ from dagster._core.storage.tags import (
 )
 from dagster._grpc.client import DagsterGrpcClient
 
-from harmonizer_assets.dagster_compat.run_health import fail_abandoned_runs, retry_again
+from harmonizer_assets.dagster_compat.run_health import (
+    fail_abandoned_runs,
+    launch_tags,
+    retry_again,
+)
 from harmonizer_assets.defs.sensors import abandoned_runs
 from harmonizer_tests.support.bare_runs import GONE, bare_run
 from harmonizer_tests.support.served import wait_for
@@ -66,6 +71,46 @@ def answers(socket: str) -> bool:
     except DagsterUserCodeUnreachableError:
         return False
     return True
+
+
+LOCAL = json.dumps({"host": "localhost", "socket": "/nowhere"})
+ELSEWHERE = json.dumps({"host": "code-server", "port": 4000})
+
+
+@pytest.mark.parametrize(
+    "status", [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
+)
+def test_a_run_killed_before_it_was_tagged_is_noticed_at_once(instance, status):
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        run = started_run(instance, status, process.pid, {**launch_tags(), GRPC_INFO_TAG: LOCAL})
+        assert fail_abandoned_runs(instance) == [], "its process is alive"
+        process.kill()
+        wait_for(lambda: psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE)
+        assert fail_abandoned_runs(instance) == [run.run_id], "nobody has waited for it yet"
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {},
+        {GRPC_INFO_TAG: LOCAL},
+        {GRPC_INFO_TAG: LOCAL, "harmonizer/host": "another"},
+        {GRPC_INFO_TAG: ELSEWHERE, **launch_tags()},
+    ],
+    ids=["not launched", "host unknown", "launched on another host", "executed elsewhere"],
+)
+def test_a_process_that_may_be_on_another_host_is_given_the_time_to_start(instance, tags):
+    started_run(instance, DagsterRunStatus.STARTED, 999_999_999, tags)
+    assert fail_abandoned_runs(instance) == []
+
+
+def started_run(instance, status, pid: int, tags: dict[str, str]) -> DagsterRun:
+    """A run in whose log Dagster has noted the process."""
+    run = bare_run(instance, status, tags)
+    instance.report_engine_event(
+        f"Started process for run (pid: {pid}).", run, EngineEventData.in_process(pid)
+    )
+    return run
 
 
 def test_a_run_whose_code_server_is_gone_or_was_never_asked_is_marked_as_failed(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from harmonizer_assets.core.base.errors import SourceError
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.scratch import scratch_folder
-from harmonizer_assets.core.base.settings import TableSettings
+from harmonizer_assets.core.base.settings import TableSettings, time_zone
 from harmonizer_assets.core.ingest.inbox import submit_batch
 from harmonizer_assets.core.ingest.layouts import LAYOUTS
 from harmonizer_assets.core.ingest.sources.base import (
@@ -109,7 +109,7 @@ class TableSource(Source):
                 self._home,
                 files.get("words"),
                 files.get("labels"),
-                time=max((_utc(time) for time in times), default=None),
+                time=max((self._zoned(time) for time in times), default=None),
                 source=self.name,
             )
         self._record({name: str(state) for name, state in new.items()})
@@ -159,6 +159,10 @@ class TableSource(Source):
             f"holds {type(latest).__name__}: name a column of times, dates or numbers"
         )
 
+    def _zoned(self, time: dt.datetime) -> dt.datetime:
+        zone = time_zone(self._settings.time_zone)
+        return time.replace(tzinfo=zone) if time.tzinfo is None else time
+
     def _table(self, database: Database, name: str) -> ChangingTable:
         return database.table(self._tables[name], name, self._settings.changed_at)
 
@@ -176,7 +180,3 @@ class TableSource(Source):
             )
         with open_database(self.name, self._url) as database:
             yield database
-
-
-def _utc(time: dt.datetime) -> dt.datetime:
-    return time.replace(tzinfo=dt.UTC) if time.tzinfo is None else time
