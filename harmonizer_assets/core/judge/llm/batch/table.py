@@ -11,6 +11,7 @@ from typing import Final, Self
 import duckdb
 import pyarrow as pa
 
+from harmonizer_assets.core.base.sql import text_list, texts_in
 from harmonizer_assets.core.judge.llm.money.ledger import forget
 from harmonizer_assets.core.judge.llm.wire.prompt import Ask
 from harmonizer_assets.core.records.partition import PartitionKey
@@ -201,8 +202,9 @@ def without_job(warehouse: Warehouse) -> dict[str, bool]:
 def note_uploads_deleted(con: duckdb.DuckDBPyConnection, submissions: Sequence[str]) -> None:
     """Record that no file of submissions without a job is at the endpoint."""
     con.execute(
-        "UPDATE llm_batches SET files_deleted = true WHERE submission_id IN (SELECT unnest($1))",
-        [list(submissions)],
+        "UPDATE llm_batches SET files_deleted = true "
+        f"WHERE submission_id IN (SELECT value FROM {texts_in('$1')})",
+        [text_list(submissions)],
     )
 
 
