@@ -114,7 +114,16 @@ def show(name: str, done: Run) -> dict[str, Any]:
         f"{_shown(overall.rejected_right_share, 4)}  {done.seconds:.1f} s",
         flush=True,
     )
-    return {"name": name, "seconds": done.seconds, **asdict(overall)}
+    missing = done.evaluation.missing
+    if missing is not None:
+        print(
+            f"  missing labels: AP {_shown(missing.average_precision, 4)}  P "
+            f"{_shown(missing.precision)}  R {_shown(missing.recall)}  right type "
+            f"{_shown(missing.right_type)}  listed {missing.listed}  flagged {overall.flagged}",
+            flush=True,
+        )
+    figures = {"name": name, "seconds": done.seconds, **asdict(overall)}
+    return figures | {"missing_labels": None if missing is None else asdict(missing)}
 
 
 def _shown(value: float | None, decimals: int = 3) -> str:

@@ -15,8 +15,9 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import duckdb
 import numpy as np
@@ -25,7 +26,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sklearn.metrics import average_precision_score
 
-from benchmarks.noise import CHOICES, VALIDATED, measure_noise
+from benchmarks.asking import Choice, asking_curve, show_step
+from benchmarks.noise import CHOICES, VALIDATED, corrupted, measure_noise
 from benchmarks.offline_runs import Data, prepared, run, show
 from harmonizer_assets.core.base.settings import ScorerName
 from harmonizer_assets.core.records.label import LABEL_KEY
@@ -139,6 +141,13 @@ def main() -> None:
     parser.add_argument("--noise", nargs="*", choices=CHOICES, help="kinds of errors [all]")
     parser.add_argument("--rate", nargs="+", type=float, default=[0.08], help="of the noise [0.08]")
     parser.add_argument("--statuses", nargs="+", choices=VALIDATED, default=list(VALIDATED))
+    parser.add_argument(
+        "--asking",
+        nargs="?",
+        const="row",
+        choices=CHOICES,
+        help="ask a person [about row]",
+    )
     parser.add_argument("--seed", type=int, default=7, help="of the injected noise")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -150,12 +159,27 @@ def main() -> None:
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     data = Data.of(options.data)
-    figures = {} if options.noise else measure_given(data, options, folder)
+    alone = options.noise or options.asking
+    figures = {} if alone else measure_given(data, options, folder)
+    if options.asking:
+        figures["asking"] = list(measure_asking(data, options, folder))
     if options.noise is not None:
         kinds = options.noise or CHOICES
         noisy = measure_noise(data, folder, kinds, options.rate, options.statuses, options.seed)
         figures["noise"] = list(noisy)
     return figures
+
+
+def measure_asking(
+    data: Data, options: argparse.Namespace, folder: Path
+) -> Iterator[dict[str, Any]]:
+    """Measure what a person's answers teach, beside a random choice of as many."""
+    made = folder / "asking"
+    noisy = corrupted(data, options.asking, options.rate[0], "pending", options.seed, made)
+    for choice in get_args(Choice):
+        for row in asking_curve(noisy, choice, options.seed, made / choice):
+            show_step(row)
+            yield row
 
 
 def measure_given(data: Data, options: argparse.Namespace, folder: Path) -> dict[str, Any]:

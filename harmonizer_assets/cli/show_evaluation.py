@@ -88,6 +88,14 @@ def _findings(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
         f"{_percent(all_.rejected_right_share)} are right (at most "
         f"{_percent(all_.rejected_right_bound)})",
     )
+    if (missing := evaluation.missing) is not None:
+        yield (
+            "missing labels",
+            f"{missing.found:,} of {missing.missing:,} found among {missing.listed:,} listed "
+            f"(precision {_figure(missing.precision)}, recall {_figure(missing.recall)}, average "
+            f"precision {_figure(missing.average_precision)}), right type "
+            f"{_figure(missing.right_type)}",
+        )
     yield from ((name, text) for name, count, text in _left_out(evaluation) if count)
 
 

@@ -75,6 +75,11 @@ def _totals(pipeline: Pipeline, outcome: PipelineOutcome) -> Iterator[tuple[str,
     )
     yield "patterns", f"{counts.patterns:,} could become rules (harmonizer patterns)"
     yield (
+        "missing",
+        f"{counts.missing_labels:,} words without a label look as if they should carry one "
+        "(harmonizer export missing_labels)",
+    )
+    yield (
         "quarantined",
         f"{outcome.quarantined:,} rows by this run, {counts.quarantined:,} in all",
     )

@@ -24,8 +24,10 @@ from harmonizer_assets.core.base.progress import ProgressFn
 from harmonizer_assets.core.base.secrets import secrets_removed
 from harmonizer_assets.core.base.settings import Settings
 from harmonizer_assets.core.decide.alarms import update_merchant_alarms, update_receipt_alarms
+from harmonizer_assets.core.decide.missing import MissingLabels
 from harmonizer_assets.core.decide.patterns import update_patterns
 from harmonizer_assets.core.decide.stage import DecideStage, outlier_stage
+from harmonizer_assets.core.decide.validation_queue import update_validation_queue
 from harmonizer_assets.core.erase import Deletion
 from harmonizer_assets.core.index.embedders import make_embedder
 from harmonizer_assets.core.index.stage import Indexing, load_libraries
@@ -57,7 +59,7 @@ from harmonizer_assets.core.records.reports import (
 from harmonizer_assets.core.records.taxonomy import Taxonomy
 from harmonizer_assets.core.report import drift
 from harmonizer_assets.core.report.page import publish_report, render_report, write_report
-from harmonizer_assets.core.score.registry import Models
+from harmonizer_assets.core.score.registry import DUE, Models
 from harmonizer_assets.core.score.stage import ScoreStage
 from harmonizer_assets.core.stages.run import StageRun
 from harmonizer_assets.core.stages.select import PartitionSelector, why_stale
@@ -180,6 +182,11 @@ class Pipeline:
         threshold = self.settings.similarity.match_threshold
         return DecideStage(self.warehouse, self.taxonomy.names, threshold)
 
+    @cached_property
+    def missing(self) -> MissingLabels:
+        """Finds words that carry no label and look as if they should."""
+        return MissingLabels(self.warehouse, self.taxonomy.names, self.settings.missing_labels)
+
     @secrets_removed()
     def ingest(self, on_progress: ProgressFn | None = None) -> IngestReport:
         """Copy what is new in buckets and tables into the inbox, and ingest all that waits there.
@@ -294,7 +301,10 @@ class Pipeline:
 
     @secrets_removed()
     def publish(self, run_id: str) -> Published:
-        """Publish what was found: alarms, patterns, history, the report, the copy of the tables.
+        """Publish what was found, and what is made of all labels together.
+
+        That is: alarms, patterns, missing labels, the validation queue, history, the report and the
+        copy of the tables.
 
         Args:
             run_id: the run that it is of; names the report.
@@ -302,10 +312,19 @@ class Pipeline:
         alarms = update_merchant_alarms(self.warehouse)
         receipts = update_receipt_alarms(self.warehouse)
         patterns = update_patterns(self.warehouse, self.settings.patterns)
+        missing = self._update_missing_labels()
+        queued = update_validation_queue(self.warehouse)
         drift.record(self.warehouse, run_id)
         report = self.write_report(run_id)
         tables = publish_snapshot(self.warehouse, self._published_inputs())
-        return Published(alarms, receipts, patterns, report, tables)
+        return Published(alarms, receipts, patterns, missing, queued, report, tables)
+
+    def _update_missing_labels(self) -> int:
+        """Search words without a label with the model in force; publishing fits none."""
+        version = self.score.model_version()
+        if version == DUE:
+            return self.tables.counts().missing_labels
+        return self.missing.update(*self.score.fit(RunOptions()))
 
     def _publish_changes(self, run_id: str) -> Published | None:
         """Publish what was found, unless nothing has changed since the last time."""

@@ -160,6 +160,32 @@ MERCHANT_ALARMS = TableSchema(
         TableColumn("reasoning", "string", description="Why"),
     ]
 )
+MISSING_LABELS = TableSchema(
+    [
+        *_KEY,
+        TableColumn("label_type", "string", description="The proposed label type"),
+        TableColumn("merchant_key", "string", description="The merchant of the receipt"),
+        TableColumn("word_text", "string", description="The word as OCR read it"),
+        TableColumn("line", "string", description="Its row on the receipt, the word marked"),
+        TableColumn("score", "float", description="Share of words like it that carry that type"),
+        TableColumn("is_missing", "bool", description="True where it was decided, by the settings"),
+        TableColumn("reasoning", "string", description="Why"),
+    ]
+)
+VALIDATION_QUEUE = TableSchema(
+    [
+        TableColumn("rank", "int", description="1 for the most useful"),
+        *_LABEL_KEY,
+        *_PARTITION,
+        TableColumn("word_text", "string", description="The word as OCR read it"),
+        TableColumn("outlier_score", "float", description="0..1, higher is more suspicious"),
+        TableColumn("likeliest_label", "string", description="What it could be; null for no label"),
+        TableColumn("n_alike", "int", description="Labels of that kind that nobody validated"),
+        TableColumn("n_validated", "int", description="Labels of that kind that people validated"),
+        TableColumn("teaches", "float", description="What the order is by"),
+        TableColumn("reasoning", "string", description="Why"),
+    ]
+)
 RECEIPT_ALARMS = TableSchema(
     [
         TableColumn("image_id", "string", description="The image that holds the receipt"),

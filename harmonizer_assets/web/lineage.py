@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from dagster import AssetKey, MetadataValue, TableColumnDep, TableColumnLineage
 
+from harmonizer_assets.core.decide.missing import VERSION as MISSING_LABELS_VERSION
 from harmonizer_assets.core.decide.stage import OUTLIERS_VERSION
 from harmonizer_assets.core.index.documents import DOCUMENT_VERSION
 from harmonizer_assets.core.judge.llm import PROMPT_VERSION
@@ -27,6 +28,8 @@ CODE_VERSIONS: Final[Mapping[str, str]] = {
     "merchant_alarms": "1",
     "receipt_alarms": "1",
     "label_patterns": "1",
+    "missing_labels": MISSING_LABELS_VERSION,
+    "validation_queue": "1",
     "llm_usage": "1",
     "llm_plan": "1",
     "llm_batch_jobs": "1",
@@ -48,10 +51,12 @@ UPSTREAM: Final[Mapping[str, Sequence[str]]] = {
     "merchant_alarms": ("similarity_matches",),
     "receipt_alarms": ("outliers",),
     "label_patterns": ("outliers",),
+    "missing_labels": ("similarity_matches",),
+    "validation_queue": ("outliers",),
     "llm_usage": ("llm_verdicts",),
     "llm_plan": ("similarity_matches",),
     "llm_batch_jobs": ("similarity_matches",),
-    "harmonization_report": ("outliers", "label_patterns", "receipt_alarms"),
+    "harmonization_report": (*("outliers", "label_patterns", "receipt_alarms", "missing_labels"),),
     "detection_quality": ("outliers",),
     "home_retention": (),
 }

@@ -194,6 +194,8 @@ def published_metadata(
         "merchant_alarms": {"dagster/row_count": published.merchant_alarms},
         "receipt_alarms": {"dagster/row_count": published.receipt_alarms},
         "label_patterns": pattern_metadata(pipeline),
+        "missing_labels": missing_metadata(pipeline, published.missing_labels),
+        "validation_queue": {"dagster/row_count": published.validation_queue},
         "harmonization_report": run_metadata(context, pipeline, published.report),
     }
 
@@ -241,6 +243,17 @@ def _known(value: float | int | str | None) -> float | int | str:
 _SHOWN_PATTERNS: Final = 20
 _PATTERN_COLUMNS: Final = ("pattern_id", "sentence", "support", "against")
 _FINDING_COLUMNS: Final = ("sentence", "n_labels", "n_merchants", "line")
+
+
+_MISSING_COLUMNS: Final = ("label_type", "line", "score", "reasoning")
+
+
+def missing_metadata(pipeline: Pipeline, count: int) -> dict[str, Any]:
+    """Return the metadata of missing labels: how many, and the surest."""
+    rows = pipeline.tables.missing_labels(_SHOWN_PATTERNS)
+    records = [TableRecord({name: _known(row[name]) for name in _MISSING_COLUMNS}) for row in rows]
+    shown = {"surest": MetadataValue.table(records)} if records else {}
+    return {"dagster/row_count": count, **shown}
 
 
 def pattern_metadata(pipeline: Pipeline) -> dict[str, Any]:

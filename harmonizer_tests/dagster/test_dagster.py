@@ -59,8 +59,12 @@ def test_the_graph_has_the_contracts_assets_with_their_dependencies(graph):
         "merchant_alarms": {"similarity_matches"},
         "receipt_alarms": {"outliers"},
         "label_patterns": {"outliers"},
+        "missing_labels": {"similarity_matches"},
+        "validation_queue": {"outliers"},
         "detection_quality": {"outliers"},
-        "harmonization_report": {"outliers", "label_patterns", "receipt_alarms"},
+        "harmonization_report": {
+            *("outliers", "label_patterns", "receipt_alarms", "missing_labels")
+        },
         "llm_usage": {"llm_verdicts"},
         "llm_plan": {"similarity_matches"},
         "llm_batch_jobs": {"similarity_matches"},

@@ -28,7 +28,7 @@ from harmonizer_tests.support.troubled import MISNAMED, SHIFTED, troubled_receip
 
 RESULTS = (
     *("words", "labels", "similarity_matches", "judgements", "outliers", "label_decisions"),
-    *("merchant_alarms", "receipt_alarms", "label_patterns", "suspicion_models"),
+    *("merchant_alarms", "receipt_alarms", "label_patterns", "missing_labels", "suspicion_models"),
 )
 
 

@@ -24,8 +24,8 @@ from harmonizer_assets.defs.partitions import from_dagster, label_type_by_mercha
 
 PARTITIONED: Final = ASSETS
 PUBLISHED: Final = (
-    *("merchant_alarms", "receipt_alarms", "label_patterns"),
-    "harmonization_report",
+    *("merchant_alarms", "receipt_alarms", "label_patterns", "missing_labels"),
+    *("validation_queue", "harmonization_report"),
 )
 """Assets without partitions that the step of the partitioned ones publishes at its end."""
 QUIET: Final[Mapping[str, Any]] = {

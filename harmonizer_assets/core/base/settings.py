@@ -189,6 +189,19 @@ class PatternSettings(_Section):
     """Share of wrong ones among the decided labels that it covers."""
 
 
+class MissingLabelSettings(_Section):
+    """Which words without a label are proposed for one."""
+
+    find: bool = True
+    """Whether words without a label are searched; it takes time in proportion to them."""
+    least_score: float = Field(default=0.5, ge=0, le=1)
+    """Words with a lower score are not listed."""
+    decide: bool = False
+    """Whether missing labels are decided, instead of only proposed: `is_missing` is true then."""
+    decide_from: float = Field(default=0.9, ge=0, le=1)
+    """Score from which they are, where `decide` is set."""
+
+
 class EvaluationSettings(_Section):
     """What is known to be right or wrong, where it is."""
 
@@ -350,6 +363,8 @@ class Settings(_Section):
     """When asset checks warn."""
     patterns: PatternSettings = PatternSettings()
     """Which recurring wrong labels are proposed as rules."""
+    missing_labels: MissingLabelSettings = MissingLabelSettings()
+    """Which words without a label are proposed for one."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """What is known to be right or wrong, where it is."""
     arrivals: ArrivalSettings = ArrivalSettings()

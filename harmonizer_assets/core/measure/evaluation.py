@@ -15,16 +15,23 @@ from harmonizer_assets.core.base.errors import InputError
 from harmonizer_assets.core.measure.metrics import (
     Curves,
     Decisions,
+    MissingQuality,
     Quality,
     ReliabilityBin,
     curves,
     measure,
     measure_groups,
+    measure_missing,
     reliability,
     rounded,
 )
 from harmonizer_assets.core.measure.truth import read_truth
-from harmonizer_assets.core.records.label import LABEL_COLUMNS
+from harmonizer_assets.core.records.label import (
+    LABEL_COLUMNS,
+    WORD_COLUMNS,
+    WORD_KEY,
+    qualified,
+)
 from harmonizer_assets.core.records.status import Status
 from harmonizer_assets.core.store.warehouse import Warehouse
 
@@ -52,6 +59,15 @@ ORDER BY ALL
 """
 
 
+_PROPOSED: Final = f"""
+SELECT m.score, coalesce(m.is_missing, false) AS decided, count(t.label) > 0 AS lacks,
+    count(t.label) FILTER (t.label = m.label_type) > 0 AS right_type
+FROM missing_labels m LEFT JOIN truth t USING ({WORD_COLUMNS})
+GROUP BY {qualified("m", WORD_KEY)}, m.score, m.is_missing
+ORDER BY ALL
+"""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Quality over all labels, per label type and per size of merchant.
@@ -62,6 +78,7 @@ class Evaluation:
         per_label_type, per_merchant_size: over those of each.
         reliability: stated and true shares of wrong labels.
         curves: points of curves, for plots.
+        missing: of the labels that the truth file says are missing; None if it names none.
         unmatched: labels of the truth file that are not in the home.
         without_truth: labels of the home that the truth file does not name; no figure counts them.
         doubled: rows of the truth file that say again what another row says; they count once.
@@ -76,6 +93,7 @@ class Evaluation:
     per_merchant_size: dict[str, Quality]
     reliability: list[ReliabilityBin]
     curves: Curves
+    missing: MissingQuality | None
     unmatched: int
     without_truth: int
     doubled: int
@@ -121,10 +139,27 @@ def evaluate(warehouse: Warehouse, truth: Path) -> Evaluation:
         ),
         reliability=reliability(decisions),
         curves=curves(decisions),
+        missing=_missing(warehouse, known.missing),
         unmatched=known.rows.num_rows - rows.num_rows,
         without_truth=labels - rows.num_rows,
         doubled=known.doubled,
         contradicting=known.contradicting,
+    )
+
+
+def _missing(warehouse: Warehouse, truth: pa.Table) -> MissingQuality | None:
+    if truth.num_rows == 0:
+        return None
+    rows = warehouse.read(
+        lambda con: con.register("truth", truth).execute(_PROPOSED).to_arrow_table()
+    )
+    words = truth.group_by(list(WORD_KEY)).aggregate([])
+
+    def mask(name: str) -> npt.NDArray[np.bool_]:
+        return np.asarray(rows[name].to_numpy(), dtype=bool)
+
+    return measure_missing(
+        rows["score"].to_numpy(), mask("lacks"), mask("right_type"), mask("decided"), words.num_rows
     )
 
 

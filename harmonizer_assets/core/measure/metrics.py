@@ -106,6 +106,34 @@ class Quality:
 
 
 @dataclass(frozen=True)
+class MissingQuality:
+    """How well missing labels were found among words that carry none. Rates of nothing are None.
+
+    Attributes:
+        missing: words that lack a label, by the truth.
+        listed: words that were proposed for one.
+        found: how many of them lack one.
+        precision: found / listed; a label that the truth does not know to be missing counts against
+            it.
+        recall: found / missing.
+        average_precision: of the score, over all words without a label; those not listed rank last
+            and count as not found.
+        right_type: share of the found ones for which the right type was proposed.
+        decided: words whose missing label was decided; `decided_precision`: share that lack one.
+    """
+
+    missing: int
+    listed: int
+    found: int
+    precision: float | None
+    recall: float | None
+    average_precision: float | None
+    right_type: float | None
+    decided: int
+    decided_precision: float | None
+
+
+@dataclass(frozen=True)
 class ReliabilityBin:
     """Labels whose stated probability of being wrong lies in one bin.
 
@@ -279,4 +307,34 @@ def _ece(decisions: Decisions) -> float | None:
             for each in reliability(decisions)
             if each.stated is not None and each.wrong is not None
         )
+    )
+
+
+def measure_missing(
+    score: Floats, lacks: Mask, right_type: Mask, decided: Mask, missing: int
+) -> MissingQuality:
+    """Measure what was found of the labels that are missing.
+
+    Args:
+        score: shape (n,), of the words that were proposed for a label.
+        lacks: shape (n,), whether the word lacks one.
+        right_type: shape (n,), whether it lacks the one that was proposed.
+        decided: shape (n,), whether that was decided.
+        missing: words that lack one, proposed or not.
+    """
+    from sklearn.metrics import average_precision_score
+
+    found = int(lacks.sum())
+    recall = found / missing if missing else None
+    listed_precision = float(average_precision_score(lacks, score)) if found else 0.0
+    return MissingQuality(
+        missing,
+        len(score),
+        found,
+        found / len(score) if len(score) else None,
+        recall,
+        None if recall is None else listed_precision * recall,
+        float(right_type.sum()) / found if found else None,
+        int(decided.sum()),
+        float(lacks[decided].mean()) if decided.any() else None,
     )

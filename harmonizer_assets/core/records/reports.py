@@ -204,6 +204,8 @@ class Published:
         merchant_alarms: receipts whose merchant's name is suspect.
         receipt_alarms: receipts on which many label types are wrong together.
         patterns: recurring wrong labels that could become rules.
+        missing_labels: words that carry no label and look as if they should.
+        validation_queue: labels that were ranked by how much their validation would teach.
         report: the run's report, an HTML page.
         tables: the read-only copy of the tables.
     """
@@ -211,6 +213,8 @@ class Published:
     merchant_alarms: int
     receipt_alarms: int
     patterns: int
+    missing_labels: int
+    validation_queue: int
     report: Path
     tables: Path
 
@@ -309,3 +313,4 @@ class Counts:
     merchant_alarms: int
     receipt_alarms: int
     patterns: int
+    missing_labels: int

@@ -68,6 +68,9 @@ _LISTS: Final = {
     f"ORDER BY n_labels DESC, sentence LIMIT {_LISTED}",
     "patterns": f"SELECT pattern_id, sentence, support, against FROM label_patterns "
     f"ORDER BY support DESC, pattern_id LIMIT {_LISTED}",
+    "missing": f"SELECT label_type, line, score, reasoning, merchant_name, "
+    f"format('{{}} / {{}} / {{}} / {{}}', image_id, receipt_id, line_id, word_id) AS word "
+    f"FROM missing_labels ORDER BY score DESC, {WORD_COLUMNS} LIMIT {_LISTED}",
     "alarms": f"SELECT image_id, receipt_id, merchant_name, reasoning FROM receipt_alarms "
     f"UNION ALL SELECT image_id, receipt_id, merchant_name, reasoning FROM merchant_alarms "
     f"ORDER BY ALL LIMIT {_LISTED}",

@@ -217,6 +217,18 @@ class SuspicionModel:
         """Return which label types each fold has seen: shape (folds, n_types)."""
         return np.asarray(self.intercepts[:, : self.n_types] > _FLOOR)
 
+    def class_log_probability(self, features: sparse.csr_matrix, fold: Ints) -> Floats:
+        """Compute log probabilities of each label type, and of none, without similar words.
+
+        Args:
+            features: shape (n, d), of n words.
+            fold: shape (n,), of each word's receipt; its own fold has not seen it.
+
+        Returns:
+            Shape (n, n_types + 1); the last column is "no label".
+        """
+        return self._log_probability(features, fold)
+
     def _log_probability(self, features: sparse.csr_matrix, fold: Ints) -> Floats:
         """Compute log probabilities, shape (n, n_types + 1), of each label type and of none."""
         used = features[:, self.columns]

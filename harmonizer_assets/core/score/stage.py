@@ -113,9 +113,14 @@ class ScoreStage:
             "embedder": self._indexing.embedder_version.split("/", 1),
             "settings": similarity.model_dump(),
             "label_types": list(self._registry.label_types),
-            "model": self._registry.version() if similarity.scorer == "model" else NO_MODEL,
+            "model": self.model_version(),
         }
         return similarity_stage(hashlib.sha256(json.dumps(identity).encode()).hexdigest())
+
+    def model_version(self) -> str:
+        """Return the version of the model in force, `DUE`, or `NO_MODEL`."""
+        scored_by_model = self._settings.similarity.scorer == "model"
+        return self._registry.version() if scored_by_model else NO_MODEL
 
     def similar_words(self) -> SimilarWords:
         """Make the gatherer of similar words' votes, against the labels as they are now."""

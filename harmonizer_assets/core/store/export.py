@@ -32,6 +32,8 @@ EXPORTABLE: Final = (
     "receipt_alarms",
     "findings",
     "label_patterns",
+    "missing_labels",
+    "validation_queue",
     "label_rules",
     "label_contradictions",
     "suspicion_models",

@@ -21,7 +21,8 @@ SELECT
     (SELECT count(DISTINCT merchant_key) FROM labels) AS merchants,
     (SELECT count(*) FROM merchant_alarms) AS merchant_alarms,
     (SELECT count(*) FROM receipt_alarms) AS receipt_alarms,
-    (SELECT count(*) FROM label_patterns) AS patterns
+    (SELECT count(*) FROM label_patterns) AS patterns,
+    (SELECT count(*) FROM missing_labels) AS missing_labels
 FROM (
     SELECT count(*) FILTER (NOT is_outlier AND stands) AS valid,
         count(*) FILTER (is_outlier AND stands) AS outliers,
@@ -62,6 +63,10 @@ ORDER BY outlier_score DESC, {WORD_COLUMNS}, label_type LIMIT $limit
 
 _REJECTED_LOOK_RIGHT: Final = f"""
 FROM rejected_labels WHERE looks_right ORDER BY score_without_status, {WORD_COLUMNS}, label
+"""
+
+_MISSING: Final = f"""
+FROM missing_labels ORDER BY score DESC, {WORD_COLUMNS} LIMIT $limit
 """
 
 _BATCH_JOBS: Final = """
@@ -150,6 +155,16 @@ class Tables:
         """List recurring wrong labels that could become rules; the most frequent first."""
         return self._warehouse.query(
             "SELECT * FROM label_patterns ORDER BY support DESC, pattern_id"
+        ).to_pylist()
+
+    def missing_labels(self, limit: int | None = None) -> list[dict[str, Any]]:
+        """List words that carry no label and look as if they should; the surest first."""
+        return self._warehouse.query(_MISSING, {"limit": limit}).to_pylist()
+
+    def validation_queue(self, limit: int | None = None) -> list[dict[str, Any]]:
+        """List the labels whose validation would teach most, the most useful first."""
+        return self._warehouse.query(
+            "FROM validation_queue ORDER BY rank LIMIT $limit", {"limit": limit}
         ).to_pylist()
 
     def findings(self) -> list[dict[str, Any]]:

@@ -59,6 +59,20 @@ def _spec(
             columns.LABEL_PATTERNS,
         ),
         _spec(
+            "missing_labels",
+            "Words that carry no label and look as if they should, with the proposed type.",
+            "harmonize",
+            "duckdb",
+            columns.MISSING_LABELS,
+        ),
+        _spec(
+            "validation_queue",
+            "Labels whose validation by a person would teach most; `harmonizer next` lists them.",
+            "harmonize",
+            "duckdb",
+            columns.VALIDATION_QUEUE,
+        ),
+        _spec(
             "harmonization_report",
             "One self-contained HTML page of what was found.",
             "report",
