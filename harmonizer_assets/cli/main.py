@@ -15,6 +15,7 @@ from harmonizer_assets.cli.delete import delete
 from harmonizer_assets.cli.demo import demo
 from harmonizer_assets.cli.evaluate import corrupt, evaluate
 from harmonizer_assets.cli.export import export, report
+from harmonizer_assets.cli.merchants import merchants
 from harmonizer_assets.cli.next import next_labels
 from harmonizer_assets.cli.options import FILE, HOME_HELP
 from harmonizer_assets.cli.plan import plan
@@ -81,6 +82,7 @@ for command in (
     delete,
     evaluate,
     export,
+    merchants,
     next_labels,
     patterns,
     plan,

@@ -50,7 +50,7 @@ from harmonizer_assets.defs.reporting import BUDGET_TAG
 
 _INGESTED: Final[Mapping[str, Mapping[str, Any]]] = {
     "words": {"inserted": 0, "updated": 0},
-    "labels": {"inserted": 0, "updated": 0},
+    "labels": {"inserted": 0, "updated": 0, "merchant_moves": 0, "merchant_remarks": ()},
     "quarantine": {"quarantined": 0, "remarks": (), "set_aside": (), "unread_sources": ()},
     "word_embeddings": {"embedded": 0},
 }
@@ -70,6 +70,8 @@ class PipelineOutcome:
         labels_changed: labels inserted or updated.
         quarantined: rows quarantined by this run.
         remarks: what is unexpected about a batch, as a time in the future.
+        merchant_moves: names that have got another merchant.
+        merchant_remarks: which, and why.
         unread_batches: source and error of each batch that could not be read.
         unread_sources: errors of buckets or tables that could not be read.
         embedded: documents embedded.
@@ -86,6 +88,8 @@ class PipelineOutcome:
     labels_changed: int
     quarantined: int
     remarks: Sequence[str]
+    merchant_moves: int
+    merchant_remarks: Sequence[str]
     unread_batches: Sequence[tuple[str, str]]
     unread_sources: Sequence[str]
     embedded: int
@@ -254,6 +258,8 @@ def run_pipeline(
         labels_changed=shown["labels"]["inserted"] + shown["labels"]["updated"],
         quarantined=shown["quarantine"]["quarantined"],
         remarks=list(shown["quarantine"]["remarks"]),
+        merchant_moves=shown["labels"]["merchant_moves"],
+        merchant_remarks=list(shown["labels"]["merchant_remarks"]),
         unread_batches=[
             (batch["source"], batch["error"]) for batch in shown["quarantine"]["set_aside"]
         ],

@@ -9,7 +9,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from harmonizer_assets.cli.show import as_text, facts, show
+from harmonizer_assets.cli.show import as_text, facts, printable, show
 
 if TYPE_CHECKING:
     from harmonizer_assets.cli.runs import PipelineOutcome
@@ -25,6 +25,8 @@ def show_outcome(pipeline: Pipeline, outcome: PipelineOutcome) -> None:
         click.echo("Nothing had changed: 0 embeddings computed, 0 rows changed.")
     for remark in outcome.remarks:
         click.echo(remark, err=True)
+    for remark in outcome.merchant_remarks:
+        click.echo(printable(remark), err=True)
     for name, severity in outcome.failed_checks:
         click.echo(f"Check {name} did not pass ({severity.lower()}).", err=True)
 
@@ -129,5 +131,7 @@ def _estimated(calls: int) -> str:
 def _work(outcome: PipelineOutcome) -> Iterator[tuple[str, str]]:
     computed = outcome.partitions_computed.items()
     yield "changed", f"{outcome.words_changed:,} words, {outcome.labels_changed:,} labels"
+    if outcome.merchant_moves:
+        yield "merchants", f"{outcome.merchant_moves:,} names moved (harmonizer merchants)"
     yield "embedded", f"{outcome.embedded:,} documents"
     yield "computed", ", ".join(f"{asset} {count:,} partitions" for asset, count in computed)

@@ -41,6 +41,7 @@ from harmonizer_assets.core.judge.llm import (
 )
 from harmonizer_assets.core.judge.stage import JudgeStage
 from harmonizer_assets.core.judge.verdicts import requeue_dead_letters, verdict_stage
+from harmonizer_assets.core.merchants import MerchantNames, MerchantOverrides
 from harmonizer_assets.core.records.account import Account
 from harmonizer_assets.core.records.options import RunOptions
 from harmonizer_assets.core.records.partition import PartitionKey
@@ -50,6 +51,7 @@ from harmonizer_assets.core.records.reports import (
     HarmonizeReport,
     IndexReport,
     IngestReport,
+    MerchantReport,
     PartitionResult,
     Published,
     RunReport,
@@ -120,7 +122,7 @@ class Pipeline:
         """Open a home; settings default to its `harmonizer.toml`.
 
         Raises:
-            ConfigurationError: the settings or the taxonomy of the home are invalid.
+            ConfigurationError: the settings, the taxonomy or the merchants of the home are invalid.
         """
         self.home = home
         self.settings = settings or Settings.load(home.settings_file)
@@ -128,6 +130,9 @@ class Pipeline:
         self.warehouse = Warehouse(home, busy_timeout=self.settings.waits.database_seconds)
         self.tables = Tables(self.warehouse)
         self.partitions = PartitionSelector(self.warehouse, self.taxonomy.names)
+        self.merchants = MerchantNames(
+            self.warehouse, MerchantOverrides.of_home(home), self.settings.merchants
+        )
 
     @cached_property
     def arrivals(self) -> Arrivals:
@@ -152,7 +157,7 @@ class Pipeline:
     @cached_property
     def deletion(self) -> Deletion:
         """Takes words and labels out of the home, with every trace of them."""
-        return Deletion(self.home, self.warehouse, self.indexing)
+        return Deletion(self.home, self.warehouse, self.indexing, self.update_merchants)
 
     @cached_property
     def registry(self) -> Models:
@@ -191,12 +196,32 @@ class Pipeline:
     def ingest(self, on_progress: ProgressFn | None = None) -> IngestReport:
         """Copy what is new in buckets and tables into the inbox, and ingest all that waits there.
 
+        Then the merchants of the names that have come are found; see `update_merchants`.
+
         Raises:
             StoreError: the inbox or the warehouse cannot be written.
         """
         pulled, errors = self.arrivals.pull()
         report = self.arrivals.ingest(on_progress)
-        return replace(report, pulled=pulled, unread_sources=tuple(str(e) for e in errors))
+        return replace(
+            report,
+            pulled=pulled,
+            unread_sources=tuple(str(e) for e in errors),
+            merchants=self.update_merchants(),
+        )
+
+    def update_merchants(self) -> MerchantReport:
+        """Find the merchants of all names, by the home's file and by rules, and move their labels.
+
+        Nothing moves while a model is asked, so that no answer misses its question.
+
+        Raises:
+            StoreError: the warehouse cannot be written; nothing has moved.
+        """
+        if self.merchants.is_current():
+            return MerchantReport()
+        with self.judge.idle() as is_idle:
+            return self.merchants.update(may_move=is_idle)
 
     @secrets_removed()
     def index(

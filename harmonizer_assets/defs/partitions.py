@@ -60,5 +60,13 @@ def add_merchants(instance: DagsterInstance, merchant_keys: Iterable[str]) -> li
     return new
 
 
+def remove_merchants(instance: DagsterInstance, merchant_keys: Iterable[str]) -> list[str]:
+    """Remove merchants that hold no labels any more; return those that the instance had."""
+    known = sorted(set(merchant_keys).intersection(instance.get_dynamic_partitions(MERCHANTS)))
+    for key in known:
+        instance.delete_dynamic_partition(MERCHANTS, key)
+    return known
+
+
 def _unknown(instance: DagsterInstance, wanted: set[str]) -> list[str]:
     return sorted(wanted.difference(instance.get_dynamic_partitions(MERCHANTS)))

@@ -32,8 +32,8 @@ LABELS = TableSchema(
         TableColumn(
             "validation_status", "string", description="VALID, INVALID, PENDING, NEEDS_REVIEW, NONE"
         ),
-        TableColumn("merchant_name", "string", description="Display name, as it arrived"),
-        TableColumn("merchant_key", "string", description="Stable slug of the merchant name"),
+        TableColumn("merchant_name", "string", description="As it arrived"),
+        TableColumn("merchant_key", "string", description="Slug of the merchant's name seen first"),
     ]
 )
 QUARANTINE = TableSchema(

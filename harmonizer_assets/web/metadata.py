@@ -78,6 +78,10 @@ def partition_metadata(result: PartitionResult, *, asked: bool = True) -> dict[s
     return metadata
 
 
+_MERCHANT_REMARKS: Final = 200
+"""Names that have got another merchant, shown in one materialization; the table has them all."""
+
+
 def ingest_metadata(
     report: IngestReport, labels: int, quarantined: int, partitions: int, new_merchants: int
 ) -> dict[str, dict[str, Any]]:
@@ -105,6 +109,8 @@ def ingest_metadata(
         "dagster/row_count": labels,
         "partitions_with_labels": partitions,
         "new_merchants": new_merchants,
+        "merchant_moves": len(report.merchants.moves),
+        "merchant_remarks": report.merchants.remarks()[:_MERCHANT_REMARKS],
     }
     shown["quarantine"] = {
         **batches,

@@ -119,6 +119,11 @@ class Home:
         """Prices of models, where they differ from the published ones."""
         return self.root / "prices.yaml"
 
+    @property
+    def merchants(self) -> Path:
+        """What people say about names of merchants, where they say anything."""
+        return self.root / "merchants.yaml"
+
     def has_events(self) -> bool:
         """Return whether Dagster has logged events of runs in the home."""
         return any(self.dagster.glob("history/**/*.db"))

@@ -264,6 +264,17 @@ class ArrivalSettings(_Section):
     """Tables of a SQL database that are read for new and changed rows."""
 
 
+class MerchantSettings(_Section):
+    """Which names are one merchant, besides those that `merchants.yaml` in the home names."""
+
+    merge_spellings: bool = True
+    """Whether names that differ only in case, blanks, punctuation, accents, legal form or store
+    number are one merchant."""
+    merge_look_alikes: bool = True
+    """Whether names that differ only in signs that OCR takes for each other are one merchant, too;
+    `merge_spellings` off switches it off as well."""
+
+
 class WebSettings(_Section):
     """Who may use the web UI that `harmonizer ui` serves."""
 
@@ -369,6 +380,8 @@ class Settings(_Section):
     """What is known to be right or wrong, where it is."""
     arrivals: ArrivalSettings = ArrivalSettings()
     """Where labels arrive from besides the inbox."""
+    merchants: MerchantSettings = MerchantSettings()
+    """Which names are one merchant, besides those that `merchants.yaml` in the home names."""
     web: WebSettings = WebSettings()
     """Who may use the web UI that `harmonizer ui` serves."""
     retention: RetentionSettings = RetentionSettings()

@@ -57,7 +57,10 @@ suspects AS (
             >= $nearly_all * count(*) FILTER (WHERE disagrees OR agrees)
 ),
 names AS (
-    SELECT merchant_key, min(merchant_name) AS merchant_name FROM labels GROUP BY ALL
+    SELECT merchant_key, coalesce(min(n.merchant), min(merchant_name)) AS merchant_name
+    FROM labels
+    LEFT JOIN (SELECT DISTINCT merchant_key, merchant FROM merchant_names) n USING (merchant_key)
+    GROUP BY ALL
 ),
 lookalikes AS (
     SELECT s.image_id, s.receipt_id, s.merchant_key, l.merchant_key AS suggested_merchant_key,

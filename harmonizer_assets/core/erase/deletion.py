@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harmonizer_assets.core.base.home import Home
@@ -27,7 +27,22 @@ from harmonizer_assets.core.store.deletions import (
 class Deletion:
     """Deletes words and labels of a home, with every trace of them."""
 
-    def __init__(self, home: Home, warehouse: Warehouse, indexing: Indexing) -> None:
+    def __init__(
+        self,
+        home: Home,
+        warehouse: Warehouse,
+        indexing: Indexing,
+        update_merchants: Callable[[], object],
+    ) -> None:
+        """Bind to a home; nothing is deleted yet.
+
+        Args:
+            home: whose files are looked through.
+            warehouse: its tables.
+            indexing: its vector index.
+            update_merchants: finds the merchants anew of which a name is gone.
+        """
+        self._update_merchants = update_merchants
         self._home = home
         self._warehouse = warehouse
         self._indexing = indexing
@@ -67,6 +82,7 @@ class Deletion:
             )
 
         deleted = self._warehouse.write(write)
+        self._update_merchants()
         return deleted, self.finish(others)
 
     def finish(self, others: Sequence[Eraser] = ()) -> Erased | None:

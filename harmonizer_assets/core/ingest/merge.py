@@ -18,6 +18,7 @@ from harmonizer_assets.core.ingest.order import (
 )
 from harmonizer_assets.core.ingest.quarantine import mend
 from harmonizer_assets.core.ingest.readers import StagedFile
+from harmonizer_assets.core.merchants.names import note_names
 from harmonizer_assets.core.records.label import LABEL_KEY, WORD_KEY
 from harmonizer_assets.core.records.reports import BatchReport
 from harmonizer_assets.core.store.deletions import covered
@@ -56,7 +57,7 @@ def merge_batch(
         return resent_batch(con, batch, arrival)
     deleted = delete_marked(con, arrival, batch.source)
     words = _merge_table(con, "words", "staged.checked_words", WORD_KEY, arrival)
-    labels = _merge_table(con, "labels", "staged.checked_labels", LABEL_KEY, arrival)
+    labels = _merge_table(con, "labels", note_names(con, arrival.time), LABEL_KEY, arrival)
     report = BatchReport(
         batch.source,
         arrival.batch_id,

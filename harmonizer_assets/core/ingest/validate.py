@@ -54,7 +54,7 @@ def check_rows(
 
 def _merchant_keys(con: duckdb.DuckDBPyConnection) -> pa.Table:
     names = [name for (name,) in con.execute(_MERCHANT_NAMES).fetchall()]
-    keys = [merchant_key(name) for name in names]
+    keys = pa.array([merchant_key(name) for name in names], pa.string())
     return pa.table({"named": pa.array(names, pa.string()), "merchant_key": keys})
 
 

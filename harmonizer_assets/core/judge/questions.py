@@ -23,26 +23,36 @@ from harmonizer_assets.core.stages.stage import Chunk
 from harmonizer_assets.core.stages.state import merchant_fingerprints
 
 _QUESTIONS: Final = f"""
-WITH bought AS (
-    SELECT DISTINCT label_type, merchant_key, word_text
-    FROM llm_verdicts SEMI JOIN chunk USING (label_type, merchant_key) WHERE $bought
+WITH merchant_keys AS (SELECT DISTINCT own_key, merchant_key FROM merchant_names),
+bought AS (
+    SELECT DISTINCT v.label_type, c.merchant_key, v.word_text
+    FROM llm_verdicts v LEFT JOIN merchant_keys k ON k.own_key = v.merchant_key
+    JOIN chunk c ON c.label_type = v.label_type
+        AND c.merchant_key = coalesce(k.merchant_key, v.merchant_key)
+    WHERE $bought
 )
 SELECT {qualified("s", LABEL_KEY)}, s.merchant_key,
-    l.merchant_name, w.text AS word_text, s.outlier_score, s.label_probability, s.competing_label,
+    coalesce(n.merchant, l.merchant_name) AS merchant_name, w.text AS word_text, s.outlier_score,
+    s.label_probability, s.competing_label,
     s.competing_probability,
     s.unknown_because, s.scorer = 'model' AS calibrated,
     coalesce(d.left_context, '') AS "left", coalesce(d.right_context, '') AS "right",
     (d.row_bin + 0.5) / 8 AS height, s.alternatives,
-    s.triage = 'ambiguous' OR $all AS is_open, b.word_text IS NOT NULL AS is_bought
+    s.triage = 'ambiguous' OR $all AS is_open,
+    b.word_text IS NOT NULL OR c.verdict_key IS NOT NULL AS is_bought,
+    c.verdict_key AS carried_answer
 FROM similarity_matches s SEMI JOIN chunk USING (label_type, merchant_key)
 JOIN labels l USING ({LABEL_COLUMNS}, merchant_key)
 LEFT JOIN words w USING ({WORD_COLUMNS})
 LEFT JOIN word_documents wd USING ({WORD_COLUMNS})
 LEFT JOIN documents d USING (document_id)
+LEFT JOIN merchant_names n ON n.name = l.merchant_name
+LEFT JOIN carried_answers c USING ({LABEL_COLUMNS})
 LEFT JOIN bought b ON (b.label_type, b.merchant_key, b.word_text)
     = (s.label_type, s.merchant_key, w.text)
 ANTI JOIN rule_decisions USING ({LABEL_COLUMNS})
-WHERE (s.triage = 'ambiguous' OR $all OR b.word_text IS NOT NULL)
+WHERE (s.triage = 'ambiguous' OR $all OR b.word_text IS NOT NULL
+        OR ($bought AND c.verdict_key IS NOT NULL))
     AND l.validation_status <> 'INVALID'
 ORDER BY s.merchant_key, s.label, {qualified("s", WORD_KEY)}
 """

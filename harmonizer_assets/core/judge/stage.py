@@ -17,9 +17,11 @@ from harmonizer_assets.core.judge.llm import (
     EmbeddingMeter,
     LLMJudge,
     asking,
+    asking_if_idle,
     collected_partitions,
     forget_collected,
     price_of,
+    recover,
     recover_if_idle,
     require_key,
 )
@@ -151,6 +153,18 @@ class JudgeStage:
             A sentence about each journal of answers that was damaged.
         """
         return recover_if_idle(self._home, self._warehouse)
+
+    @contextmanager
+    def idle(self) -> Iterator[bool]:
+        """Keep everyone from asking, with all answers in the tables; yield whether nobody asks.
+
+        Raises:
+            StoreError: the answers of a killed run cannot be read.
+        """
+        with asking_if_idle(self._home) as is_idle:
+            if is_idle:
+                recover(self._home.journals, self._warehouse)
+            yield is_idle
 
     def identity(self, judge: JudgeName) -> str:
         """Return an identity of the judge that changes whenever its verdicts could."""

@@ -89,6 +89,7 @@ class Question:
             that looks at more than similar words.
         is_open: whether a judge has to decide; otherwise similarity has decided the label.
         is_bought: whether an answer about the same text may have been bought before.
+        carried_answer: the key of the answer that had decided it when its merchant changed.
     """
 
     key: LabelKey
@@ -109,6 +110,7 @@ class Question:
     competing_examples: tuple[str, ...] = ()
     is_open: bool = True
     is_bought: bool = False
+    carried_answer: str | None = None
 
 
 @dataclass(frozen=True)

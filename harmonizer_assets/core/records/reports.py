@@ -76,6 +76,61 @@ class BatchReport:
 
 
 @dataclass(frozen=True)
+class MerchantMove:
+    """A name that has left one merchant for another, with its labels.
+
+    Attributes:
+        name: as it is written.
+        left_merchant: the merchant that it was, or its own name where it has just arrived.
+        merchant: the merchant that it is.
+        how: why, as in the table `merchant_names`.
+        left_key, merchant_key: the keys of the two, which name their partitions.
+        is_new: whether the name has just arrived, so that nothing was computed for it before.
+        labels: how many have the name.
+    """
+
+    name: str
+    left_merchant: str
+    merchant: str
+    how: str
+    left_key: str
+    merchant_key: str
+    is_new: bool
+    labels: int
+
+    def __str__(self) -> str:
+        if self.is_new:
+            return f"{self.name!r} is {self.merchant!r} ({self.how}; {self.labels:,} labels)"
+        return (
+            f"{self.name!r} moved from {self.left_merchant!r} to {self.merchant!r} "
+            f"({self.how}; {self.labels:,} labels)"
+        )
+
+
+@dataclass(frozen=True)
+class MerchantReport:
+    """Which names have got another merchant.
+
+    Attributes:
+        moves: names that have, with their labels.
+        waiting: names that will, once open batch jobs and other runs that ask are done.
+    """
+
+    moves: tuple[MerchantMove, ...] = ()
+    waiting: int = 0
+
+    def remarks(self) -> list[str]:
+        """Say what has moved, and what waits."""
+        told = [str(moved) for moved in self.moves]
+        if self.waiting:
+            told.append(
+                f"{self.waiting:,} names stay with their merchants until batch jobs are collected "
+                "and no other run asks a model"
+            )
+        return told
+
+
+@dataclass(frozen=True)
 class IngestReport:
     """What ingesting the inbox did.
 
@@ -84,12 +139,14 @@ class IngestReport:
         failed: source and error of each batch that could not be read and was moved to `.failed`.
         pulled: batches that were copied into the inbox from buckets and tables first.
         unread_sources: why buckets or tables could not be read; the others were.
+        merchants: which names have got another merchant.
     """
 
     batches: list[BatchReport] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
     pulled: int = 0
     unread_sources: tuple[str, ...] = ()
+    merchants: MerchantReport = field(default_factory=MerchantReport)
 
     def total(self, name: str) -> int:
         """Sum one of the counts over all batches."""

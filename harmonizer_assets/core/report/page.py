@@ -41,9 +41,11 @@ FROM label_decisions GROUP BY label_type ORDER BY outliers DESC, label_type
 
 _HEAT: Final = f"""
 WITH busiest AS (
-    SELECT merchant_key, coalesce(min(merchant_name), 'unknown') AS merchant_name,
+    SELECT merchant_key, coalesce(min(n.merchant), min(merchant_name), 'unknown') AS merchant_name,
         count(*) FILTER (WHERE is_outlier) AS outliers
-    FROM standing_decisions GROUP BY merchant_key
+    FROM standing_decisions
+    LEFT JOIN (SELECT DISTINCT merchant_key, merchant FROM merchant_names) n USING (merchant_key)
+    GROUP BY merchant_key
     ORDER BY outliers DESC, merchant_key LIMIT {_MERCHANTS}
 )
 SELECT b.merchant_key, b.merchant_name, b.outliers AS of_merchant, d.label_type,

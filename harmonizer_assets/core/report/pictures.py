@@ -37,9 +37,11 @@ GROUP BY bin ORDER BY bin
 
 _HEAT: Final = f"""
 WITH busiest AS (
-    SELECT merchant_key, coalesce(min(merchant_name), 'unknown') AS merchant_name,
+    SELECT merchant_key, coalesce(min(n.merchant), min(merchant_name), 'unknown') AS merchant_name,
         count(*) FILTER (WHERE is_outlier) AS wrong
-    FROM standing_decisions GROUP BY merchant_key
+    FROM standing_decisions
+    LEFT JOIN (SELECT DISTINCT merchant_key, merchant FROM merchant_names) n USING (merchant_key)
+    GROUP BY merchant_key
     ORDER BY wrong DESC, merchant_key LIMIT {_MERCHANTS}
 )
 SELECT d.label_type, b.merchant_key, b.merchant_name, b.wrong,

@@ -23,6 +23,15 @@ _NAMED: Final = 20
 """Partitions that a log line names."""
 
 
+# A merchant is also found by what it is called, and by the key that a name of it would have alone.
+_MERCHANTS: Final = """
+SELECT DISTINCT merchant_key, merchant_name, NULL AS own_key FROM labels
+UNION SELECT DISTINCT merchant_key, merchant AS merchant_name, own_key FROM merchant_names
+    SEMI JOIN labels USING (merchant_key)
+ORDER BY ALL
+"""
+
+
 class PartitionSelector:
     """Selects partitions of one home by what they hold and what they were computed from."""
 
@@ -100,12 +109,10 @@ class PartitionSelector:
         Raises:
             InputError: one holds no labels; the message names those that are spelled alike.
         """
-        rows = self._warehouse.query(
-            "SELECT DISTINCT merchant_key, merchant_name FROM labels ORDER BY ALL"
-        ).to_pylist()
+        rows = self._warehouse.query(_MERCHANTS).to_pylist()
         keys: dict[str, set[str]] = {}
         for row in rows:
-            for name in (row["merchant_key"], row["merchant_name"]):
+            for name in (row["merchant_key"], row["merchant_name"], row["own_key"]):
                 if name:
                     keys.setdefault(name.strip().casefold(), set()).add(row["merchant_key"])
         found = set()

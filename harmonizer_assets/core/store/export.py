@@ -18,6 +18,7 @@ EXPORTABLE: Final = (
     "labels",
     "quarantine",
     "batches",
+    "merchant_names",
     "deletions",
     "similarity_matches",
     "llm_verdicts",

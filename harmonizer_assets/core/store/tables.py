@@ -61,6 +61,12 @@ FROM outliers WHERE is_outlier
 ORDER BY outlier_score DESC, {WORD_COLUMNS}, label_type LIMIT $limit
 """
 
+_MERCHANT_NAMES: Final = """
+SELECT m.name, m.merchant, m.how, m.since, m.merchant_key, coalesce(l.labels, 0) AS labels
+FROM merchant_names m
+LEFT JOIN (SELECT merchant_name AS name, count(*) AS labels FROM labels GROUP BY ALL) l USING (name)
+ORDER BY m.merchant, m.merchant_key, m.how <> 'itself', m.name
+"""
 _REJECTED_LOOK_RIGHT: Final = f"""
 FROM rejected_labels WHERE looks_right ORDER BY score_without_status, {WORD_COLUMNS}, label
 """
@@ -172,6 +178,18 @@ class Tables:
         return self._warehouse.query(
             "SELECT * FROM findings ORDER BY n_labels DESC, sentence"
         ).to_pylist()
+
+    def merchant_names(self) -> list[dict[str, Any]]:
+        """List the names of merchants with their labels; by merchant, its own name first."""
+        return self._warehouse.query(_MERCHANT_NAMES).to_pylist()
+
+    def left_merchants(self) -> list[str]:
+        """List the keys of merchants that are part of others now, so that they hold no labels."""
+        found = self._warehouse.query(
+            "SELECT DISTINCT own_key FROM merchant_names "
+            "WHERE own_key NOT IN (SELECT merchant_key FROM labels) ORDER BY own_key"
+        )
+        return found["own_key"].to_pylist()
 
     def unindexed_words(self) -> int:
         """Count the labelled words that have arrived and are not in the vector index."""

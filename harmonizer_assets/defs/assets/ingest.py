@@ -14,7 +14,7 @@ from dagster import (
 from harmonizer_assets.core.base.progress import ProgressFn
 from harmonizer_assets.core.records.reports import BatchReport
 from harmonizer_assets.dagster_compat.event_texts import replace_in_events
-from harmonizer_assets.defs.partitions import add_merchants
+from harmonizer_assets.defs.partitions import add_merchants, remove_merchants
 from harmonizer_assets.defs.progress import LogProgress
 from harmonizer_assets.defs.resources import HomeResource
 from harmonizer_assets.web import columns
@@ -58,7 +58,7 @@ def ingest_batches(
     home: HomeResource,
     on_progress: ResourceParam[ProgressFn],
 ) -> Iterator[MaterializeResult]:
-    """Ingest the batches of the inbox and add the merchants that they bring as partitions."""
+    """Ingest the batches of the inbox; the merchants that hold labels then are the partitions."""
     pipeline = home.open()
     report = pipeline.ingest(LogProgress(context.log, on_progress))
     for problem in report.unread_sources:
@@ -69,10 +69,13 @@ def ingest_batches(
             context.log.warning(f"{batch.source}: {remark}")
     for source, error in report.failed:
         context.log.error(f"{source} could not be read and was moved to inbox/.failed: {error}")
+    for remark in report.merchants.remarks():
+        context.log.info(f"merchants: {remark}")
     pipeline.deletion.finish([lambda texts: replace_in_events(pipeline.home, texts.replaced_in)])
     partitions = pipeline.partitions.held()
     new = add_merchants(context.instance, {key.merchant_key for key in partitions})
     tables = pipeline.tables
+    remove_merchants(context.instance, tables.left_merchants())
     shown = ingest_metadata(
         report, tables.labels(), tables.quarantined(), len(partitions), len(new)
     )

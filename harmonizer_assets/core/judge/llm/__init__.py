@@ -11,8 +11,8 @@ from harmonizer_assets.core.judge.llm.bought import BoughtAnswers
 from harmonizer_assets.core.judge.llm.calls.sizing import MAX_CALL_WORDS
 from harmonizer_assets.core.judge.llm.embeddings import EMBEDDINGS, EmbeddingMeter
 from harmonizer_assets.core.judge.llm.judging import LLMJudge
-from harmonizer_assets.core.judge.llm.lease import asking
-from harmonizer_assets.core.judge.llm.memory.journal import recover_if_idle
+from harmonizer_assets.core.judge.llm.lease import asking, asking_if_idle
+from harmonizer_assets.core.judge.llm.memory.journal import recover, recover_if_idle
 from harmonizer_assets.core.judge.llm.money.prices import Price, price_of
 from harmonizer_assets.core.judge.llm.plan import Plan, make_plan
 from harmonizer_assets.core.judge.llm.wire.endpoint import model_name, require_key
@@ -31,11 +31,13 @@ __all__ = [
     "Plan",
     "Price",
     "asking",
+    "asking_if_idle",
     "collected_partitions",
     "forget_collected",
     "make_plan",
     "model_name",
     "price_of",
+    "recover",
     "recover_if_idle",
     "require_key",
 ]

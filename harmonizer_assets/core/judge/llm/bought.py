@@ -9,6 +9,7 @@ from typing import Final
 import duckdb
 
 from harmonizer_assets.core.judge.llm.memory.cache import look_up
+from harmonizer_assets.core.judge.llm.memory.carried import Carried, find_carried
 from harmonizer_assets.core.judge.llm.partitions import verdict_of
 from harmonizer_assets.core.judge.llm.second_look import known_looks
 from harmonizer_assets.core.judge.llm.wire.answers import Answer
@@ -60,12 +61,11 @@ class BoughtAnswers:
             prompts, identity = wording.prompts, wording.answer_identity
             head = prompts.head(waiting)
             keys = [prompts.ask(question, head, identity).verdict_key for question in waiting]
-            answers = look_up(con, sorted({*keys}))
-            found = [
-                (question, key, answers[key])
-                for question, key in zip(waiting, keys, strict=True)
-                if key in answers
-            ]
+            asked = list(zip(waiting, keys, strict=True))
+            known = {key: (key, answer) for key, answer in look_up(con, sorted({*keys})).items()}
+            carried = [Carried(*one) for one in asked if one[0].carried_answer is not None]
+            answers = find_carried(con, carried, wording.model) | known
+            found = [(question, *answers[key]) for question, key in asked if key in answers]
             looks = self._looks(con, [(question, answer) for question, _, answer in found], wording)
             for question, key, answer in found:
                 made[question.key] = verdict_of(question, key, answer, looks.get(question.key))

@@ -129,15 +129,19 @@ class LLMJudge:
 
     def prepare(self, chunk: Chunk) -> list[PreparedPartition]:
         """Read a chunk's questions and the answers that are cached."""
-        prompts, identity = self.wording.prompts, self.wording.answer_identity
-        return Preparer(self._warehouse, self._settings, prompts, identity).prepare(chunk)
+        return self._preparer(self._settings).prepare(chunk)
+
+    def _preparer(self, settings: JudgeSettings) -> Preparer:
+        wording = self.wording
+        return Preparer(
+            self._warehouse, settings, wording.prompts, wording.answer_identity, self._model
+        )
 
     def keys_now(self, partitions: Sequence[PartitionKey]) -> set[str]:
         """Return the verdict keys of all labels of these partitions, as they are scored now."""
         every = self._settings.model_copy(update={"skip_high_confidence": False})
-        prompts, identity = self.wording.prompts, self.wording.answer_identity
         chunk = Chunk(tuple(partitions), dict.fromkeys(partitions, 0))
-        prepared = Preparer(self._warehouse, every, prompts, identity).prepare(chunk)
+        prepared = self._preparer(every).prepare(chunk)
         return {key for partition in prepared for key in partition.keys}
 
     async def judge(

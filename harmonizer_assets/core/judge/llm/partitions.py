@@ -9,6 +9,7 @@ from harmonizer_assets.core.base.settings import JudgeSettings
 from harmonizer_assets.core.judge.llm.calls.work import PartitionWork
 from harmonizer_assets.core.judge.llm.confidence import suggestion_confidence
 from harmonizer_assets.core.judge.llm.memory.cache import in_batch_jobs, look_up
+from harmonizer_assets.core.judge.llm.memory.carried import Carried, settle_carried
 from harmonizer_assets.core.judge.llm.wire.answers import Answer
 from harmonizer_assets.core.judge.llm.wire.prompt import Ask, Prompts
 from harmonizer_assets.core.judge.questions import ChunkQuestions, read_questions
@@ -99,7 +100,12 @@ class Preparer:
     """Reads the questions of chunks and their cached answers."""
 
     def __init__(
-        self, warehouse: Warehouse, settings: JudgeSettings, prompts: Prompts, identity: str
+        self,
+        warehouse: Warehouse,
+        settings: JudgeSettings,
+        prompts: Prompts,
+        identity: str,
+        model: str,
     ) -> None:
         """Prepare questions for one model.
 
@@ -108,8 +114,10 @@ class Preparer:
             settings: of the judge.
             prompts: writes the questions.
             identity: everything besides the question that an answer depends on.
+            model: that is asked.
         """
         self._warehouse = warehouse
+        self._model = model
         self._all_labels = not settings.skip_high_confidence
         self._bought = settings.keep_bought_answers
         self._prompts = prompts
@@ -121,6 +129,7 @@ class Preparer:
             lambda con: read_questions(con, chunk, all_labels=self._all_labels, bought=self._bought)
         )
         prepared = [self._partition(chunk, key, asked) for key in chunk.partitions]
+        self._settle(prepared)
         wanted = sorted({key for partition in prepared for key in partition.keys})
         cached, coming = self._warehouse.read(
             lambda con: (look_up(con, wanted), in_batch_jobs(con))
@@ -132,6 +141,17 @@ class Preparer:
                     ask.given_up = ask.deferred = True
                     ask.error = "waits for the answer of a batch"
         return prepared
+
+    def _settle(self, prepared: Sequence[PreparedPartition]) -> None:
+        """Let the answers that came along with moved labels be found under the present keys."""
+        carried = [
+            Carried(question, key)
+            for partition in prepared
+            for question, key in zip(partition.questions, partition.keys, strict=True)
+            if question.carried_answer is not None
+        ]
+        if carried:
+            self._warehouse.write(lambda con: settle_carried(con, carried, self._model))
 
     def _partition(
         self, chunk: Chunk, key: PartitionKey, asked: ChunkQuestions

@@ -44,6 +44,11 @@ _STORE: Final = "INSERT INTO llm_verdicts BY NAME SELECT * FROM new_answers"
 _LOOKUP: Final = """
 SELECT verdict_key, is_outlier, suggested_label, confidence, reasoning
 FROM llm_verdicts SEMI JOIN wanted USING (verdict_key)
+UNION ALL
+SELECT a.verdict_key, v.is_outlier, v.suggested_label, v.confidence, v.reasoning
+FROM answer_aliases a SEMI JOIN wanted USING (verdict_key)
+JOIN llm_verdicts v ON v.verdict_key = a.answered_by
+WHERE a.verdict_key NOT IN (SELECT verdict_key FROM llm_verdicts)
 """
 
 _ADD_USAGE: Final = """

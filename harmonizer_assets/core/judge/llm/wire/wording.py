@@ -47,6 +47,11 @@ class Wording:
             self._speak(dialect)
 
     @property
+    def model(self) -> str:
+        """The model that is asked."""
+        return self._model
+
+    @property
     def dialect(self) -> Dialect:
         """How the endpoint is asked."""
         return self._dialect or self._read()
