@@ -22,7 +22,9 @@ def calibrated(seed, n=4_000, validated=2_000, wrong_share=0.1):
     margin, wrong = margins(seed, n, wrong_share)
     right, _ = margins(seed + 1, validated, 0.0)
     swapped, _ = margins(seed + 2, validated, 1.0)
-    return Calibration.fit(margin, right, swapped), margin, wrong, right, swapped
+    under_wrong_types, _ = margins(seed + 3, n, 1.0)
+    calibration = Calibration.fit(margin, right, swapped, under_wrong_types)
+    return calibration, margin, wrong, right, swapped
 
 
 def test_a_probability_of_being_wrong_means_what_it_says():
@@ -37,7 +39,8 @@ def test_a_probability_of_being_wrong_means_what_it_says():
 def test_wrong_labels_are_estimated_without_any_validated_one():
     margin, wrong = margins(3, 20_000, 0.08)
     nothing = np.empty(0)
-    calibration = Calibration.fit(margin, nothing, nothing)
+    calibration = Calibration.fit(margin, nothing, nothing, margins(4, 20_000, 1.0)[0])
+    assert calibration.doubt() == ""
     assert calibration.wrong_share == pytest.approx(0.08, abs=0.03)
     assert calibration.slope > 0
     stated = expit(calibration.log_odds(margin))
@@ -45,12 +48,48 @@ def test_wrong_labels_are_estimated_without_any_validated_one():
     assert stated[~wrong].mean() < 0.05
 
 
+@pytest.mark.parametrize("wrong_share", [0.003, 0.02, 0.1, 0.2])
+@pytest.mark.parametrize("hard_share", [0.05, 0.15])
+def test_labels_that_are_right_and_hard_to_tell_are_not_taken_for_wrong_ones(
+    wrong_share, hard_share
+):
+    random = np.random.RandomState(5)
+    n = 20_000
+    wrong = random.random_sample(n) < wrong_share
+    hard = random.random_sample(n) < hard_share
+    right = np.where(hard, random.normal(-2, 2, n), random.normal(-9, 1, n))
+    margin = np.where(wrong, random.normal(6, 2.5, n), right)
+    nothing = np.empty(0)
+    calibration = Calibration.fit(margin, nothing, nothing, random.normal(6, 2.5, n))
+    assert 0.5 * wrong.mean() < calibration.wrong_share < 2 * wrong.mean()
+    flagged = expit(calibration.log_odds(margin)) > 0.5
+    assert f1(flagged, wrong) > 0.8 * max(
+        f1(margin > limit, wrong) for limit in np.linspace(-5, 10, 151)
+    )
+
+
+def test_two_estimates_that_contradict_each_other_are_both_stated():
+    random = np.random.RandomState(6)
+    margin = np.concatenate([random.normal(-9, 1, 8_000), random.normal(-1, 1.5, 2_000)])
+    nothing = np.empty(0)
+    calibration = Calibration.fit(margin, nothing, nothing, random.normal(6, 2, 10_000))
+    assert calibration.wrong_share < 0.01 < calibration.doubted_share
+    assert f"{calibration.doubted_share:.1%} by another" in calibration.doubt()
+
+
+def f1(flagged, wrong):
+    return 2 * (flagged & wrong).sum() / (flagged.sum() + wrong.sum())
+
+
 @settings(max_examples=40)
 @given(st.lists(st.floats(-30, 30), max_size=120), st.integers(0, 400), st.integers(0, 400))
 def test_any_margins_give_a_rising_curve(unknown, right, wrong):
     random = np.random.RandomState(0)
     calibration = Calibration.fit(
-        np.array(unknown), random.normal(-4, 1, right), random.normal(2, 1, wrong)
+        np.array(unknown),
+        random.normal(-4, 1, right),
+        random.normal(2, 1, wrong),
+        random.normal(2, 1, len(unknown)),
     )
     assert calibration.slope > 0
     assert np.isfinite([calibration.slope, calibration.intercept]).all()

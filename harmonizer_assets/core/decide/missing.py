@@ -26,10 +26,11 @@ import pyarrow as pa
 from harmonizer_assets.core.base.settings import MissingLabelSettings
 from harmonizer_assets.core.decide.explain import Line
 from harmonizer_assets.core.records.label import WORD_COLUMNS, WORD_KEY, WordKey, word_keys
-from harmonizer_assets.core.score.classifier import Floats, Ints, receipt_folds
 from harmonizer_assets.core.score.features import extract_features
 from harmonizer_assets.core.score.fitting import FittedModel
+from harmonizer_assets.core.score.folds import folds_of
 from harmonizer_assets.core.score.pages import Page, read_page
+from harmonizer_assets.core.score.view import Floats, Ints
 from harmonizer_assets.core.store.warehouse import Warehouse
 
 VERSION: Final = "1"
@@ -258,8 +259,8 @@ class MissingLabels:
         if not len(unlabelled):
             return
         words = np.concatenate([unlabelled, labelled[::every]])
-        fold = receipt_folds(page)[page.receipt[words]]
-        classes = model.suspicion.class_log_probability(extract_features(page, words), fold)
+        features, folds = extract_features(page, words), folds_of(page, words)
+        classes = model.suspicion.class_log_probability(features, folds)
         best = classes[:, :-1].argmax(axis=1)
         log_odds = classes[np.arange(len(words)), best] - classes[:, -1]
         carried = set(zip(page.label_word.tolist(), page.label_type.tolist(), strict=True))

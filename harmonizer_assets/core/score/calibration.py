@@ -1,9 +1,17 @@
 """Calibration: from a margin of suspicion to the probability that a label is wrong.
 
-Which unvalidated labels are wrong is not known. The margins are taken as a mixture of those of
-right labels (two normal distributions, of clear and of hard ones) and those of wrong labels (one),
-fitted by expectation-maximisation (Dempster et al. 1977) with the known ones fixed
-(semi-supervised, Nigam et al. 2000). A logistic curve through the mixture's posterior (Platt 1999)
+Which unvalidated labels are wrong is not known, so their share is estimated twice.
+
+1. The margins are taken as a mixture of those of right labels (two normal distributions, of clear
+   and of hard ones) and those of wrong labels (one), fitted by expectation-maximisation (Dempster
+   et al. 1977) with the known ones fixed (semi-supervised, Nigam et al. 2000).
+2. The same words under wrong types show what margins wrong labels have. No more labels can be wrong
+   than exceed a margin, divided by the share of wrong labels that do (mixture proportion
+   estimation, Blanchard et al. 2010): the least such bound over several margins is the estimate.
+
+Where the two agree, the mixture has found the wrong labels. Where they do not, the shape that it
+assumes is not that of these labels (a type that most words have, or labels that are right and hard
+to tell, can look like a part of their own), and the second one holds. A logistic curve (Platt 1999)
 makes the probability rise with the margin everywhere.
 """
 
@@ -25,6 +33,15 @@ _LEAST_SPREAD: Final = 0.3
 _FEWEST: Final = 50
 _START_WRONG: Final = 0.08
 _MOST_WRONG: Final = 0.5
+_LEVELS: Final = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+"""Quantiles of the margins of wrong labels at which their number is bounded.
+
+The highest are left out: labels that are swapped on purpose are worse than most real errors.
+"""
+_AGREEMENT: Final = 1.25
+_AGREEMENT_VALIDATED: Final = 2.0
+"""Factor up to which two estimates agree; the mixture is better founded with validated labels."""
+_SLOPES: Final = (0.05, 20.0)
 
 
 @dataclass(frozen=True)
@@ -35,40 +52,46 @@ class Calibration:
         slope: positive, so that more suspicion never means a lower probability.
         intercept: log odds at margin 0.
         wrong_share: estimated share of wrong ones among unvalidated labels.
+        doubted_share: the other estimate, where the two disagree; otherwise the same.
     """
 
     slope: float
     intercept: float
     wrong_share: float
+    doubted_share: float
 
     @classmethod
-    def fit(cls, unknown: Floats, right: Floats, wrong: Floats) -> Calibration:
+    def fit(cls, unknown: Floats, right: Floats, wrong: Floats, swapped: Floats) -> Calibration:
         """Fit on margins.
 
         Args:
             unknown: shape (n,), of labels that are not validated.
             right: shape (m,), of validated labels.
             wrong: shape (k,), of labels known to be wrong.
+            swapped: shape (n,), of the words of `unknown` under a wrong type.
         """
         # SciPy is imported where it is used: a run that finds nothing to do needs none of it.
-        from scipy.optimize import minimize
         from scipy.special import logit
 
         if len(unknown) < _FEWEST:
             # Too few to see a mixture: the model's own odds, at a usual share of wrong labels.
-            return cls(1.0, float(logit(_START_WRONG)), _START_WRONG)
+            return cls(1.0, float(logit(_START_WRONG)), _START_WRONG, _START_WRONG)
         posterior, share = _mixture(unknown, right, wrong)
-        # A weight of its own for each class keeps the curve in place where wrong labels are few.
-        target = np.clip(posterior, 1e-6, 1 - 1e-6)
+        bound = _bound(unknown, swapped)
+        factor = _AGREEMENT_VALIDATED if len(right) >= _FEWEST else _AGREEMENT
+        if 1 / factor <= share / bound <= factor:
+            return cls(*_curve(unknown, posterior, share), share, share)
+        return cls(*_curve_of_swaps(unknown, swapped, bound), bound, share)
 
-        def loss(parameters: Floats) -> float:
-            scores = np.exp(parameters[0]) * unknown + parameters[1]
-            return float(np.mean(np.logaddexp(0.0, scores) - target * scores)) + 1e-4 * float(
-                parameters[0] ** 2
-            )
-
-        found = minimize(loss, np.array([0.0, logit(share)]), method="Nelder-Mead")
-        return cls(float(np.exp(found.x[0])), float(found.x[1]), share)
+    def doubt(self) -> str:
+        """Say in a sentence that the share of wrong labels cannot be told; empty where it can."""
+        if self.doubted_share == self.wrong_share:
+            return ""
+        low, high = sorted((self.wrong_share, self.doubted_share))
+        return (
+            f"how many of the labels without a person's answer are wrong cannot be told ({low:.1%} "
+            f"by one estimate, {high:.1%} by another); validating some would tell"
+        )
 
     def log_odds(self, margin: Floats) -> Floats:
         """Compute log odds of being wrong, shape (n,), before statuses are taken into account."""
@@ -82,6 +105,63 @@ def probability(log_odds: Floats, statuses: Sequence[str]) -> Floats:
     shift = np.array([WEIGHTS[status].log_odds for status in statuses], dtype=np.float64)
     rejected = np.array([status == Status.INVALID for status in statuses], dtype=bool)
     return np.asarray(expit(np.where(rejected, np.maximum(log_odds, 0.0), log_odds) + shift))
+
+
+def _curve(margin: Floats, posterior: Floats, share: float) -> tuple[float, float]:
+    """Fit slope and intercept of a logistic curve to the probabilities of n margins."""
+    from scipy.optimize import minimize
+    from scipy.special import logit
+
+    # A weight of its own for each class keeps the curve in place where wrong labels are few.
+    target = np.clip(posterior, 1e-6, 1 - 1e-6)
+
+    def loss(parameters: Floats) -> float:
+        scores = np.exp(parameters[0]) * margin + parameters[1]
+        return float(np.mean(np.logaddexp(0.0, scores) - target * scores)) + 1e-4 * float(
+            parameters[0] ** 2
+        )
+
+    found = minimize(loss, np.array([0.0, logit(share)]), method="Nelder-Mead")
+    return float(np.exp(found.x[0])), float(found.x[1])
+
+
+def _bound(unknown: Floats, swapped: Floats) -> float:
+    """Bound the share of wrong labels by how many are as suspicious as swapped ones."""
+    above = [
+        (np.count_nonzero(unknown > np.quantile(swapped, level)) + 0.5) / (1 - level)
+        for level in _LEVELS
+    ]
+    return float(np.clip(min(above) / len(unknown), 1.0 / (len(unknown) + 2), _MOST_WRONG))
+
+
+def _curve_of_swaps(unknown: Floats, swapped: Floats, share: float) -> tuple[float, float]:
+    """Find slope and intercept of a logistic curve for a known share of wrong labels.
+
+    The curve passes one half where as many labels are more suspicious as are wrong. Its slope is
+    that of the probability of being swapped, which Bayes' rule gives from how often a margin occurs
+    among swapped labels and among all.
+    """
+    from scipy.optimize import minimize_scalar
+    from sklearn.isotonic import IsotonicRegression
+
+    n, k = len(unknown), len(swapped)
+    ordered = np.sort(unknown)[::-1]
+    last = int(np.clip(round(share * n), 1, n - 1))
+    half = float(ordered[last - 1] + ordered[last]) / 2.0
+    curve = IsotonicRegression(y_min=1e-6, y_max=1 - 1e-6, out_of_bounds="clip")
+    is_swapped = np.concatenate([np.zeros(n), np.ones(k)])
+    weight = np.concatenate([np.full(n, 1.0 / n), np.full(k, 1.0 / k)])
+    curve.fit(np.concatenate([unknown, swapped]), is_swapped, sample_weight=weight)
+    chance = curve.predict(unknown)
+    target = np.minimum(share * chance / (1.0 - chance), 1.0)
+
+    def loss(log_slope: float) -> float:
+        scores = np.exp(log_slope) * (unknown - half)
+        return float(np.mean(np.logaddexp(0.0, scores) - target * scores))
+
+    found = minimize_scalar(loss, bounds=tuple(np.log(_SLOPES)), method="bounded")
+    slope = float(np.exp(found.x))
+    return slope, -slope * half
 
 
 def _mixture(unknown: Floats, right: Floats, wrong: Floats) -> tuple[Floats, float]:

@@ -1,62 +1,66 @@
 """Suspicion: how much a word looks like another label type than the one it carries.
 
-A multinomial logistic regression on the features of words learns from the labels themselves, wrong
-ones included. Three things keep it from learning the errors: it is fitted out of fold by receipt,
-labels count by status, and a second fit weighs each label by how plausible the first one found it
-(confident learning, Northcutt et al. 2021, with weights in the place of removal). Words without a
-label are a class of their own: a label on a caption has no label type that fits better.
+People label a row or a phrase at once, so that wrong labels come together and speak for each other.
+Three views of a word that depend on each other as little as may be are asked therefore:
+
+- the whole page, the labels of the words around it included, learned from other receipts;
+- the word, its row and its place without any label, learned from all other rows;
+- the text alone, learned from other receipts.
+
+What the last two say is averaged as probabilities (a linear opinion pool: one of them that knows
+the word is enough to speak for its label), and the result with the first one as logarithms (a
+logarithmic pool: each can contradict strongly); for both see Genest and Zidek 1986, "Combining
+Probability Distributions". Three things keep them from learning the errors: they are fitted out of
+fold, labels count by status, and a second fit weighs each label by how plausible the first one
+found it (confident learning, Northcutt et al. 2021, with weights in the place of removal).
 """
 
 from __future__ import annotations
 
-import warnings
-import zlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from harmonizer_assets.core.base.threads import in_threads
 from harmonizer_assets.core.records.status import WEIGHTS, Status
-from harmonizer_assets.core.score.features import GROUPS, group_ranges
-from harmonizer_assets.core.score.pages import Page
+from harmonizer_assets.core.score.features import GROUPS
+from harmonizer_assets.core.score.folds import Folds
+from harmonizer_assets.core.score.view import (
+    Floats,
+    Ints,
+    TrainingData,
+    View,
+    ViewKind,
+    fit_views,
+    logsumexp,
+)
 
 if TYPE_CHECKING:
     from scipy import sparse
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-
-FOLDS: Final = 3
 EVIDENCE_GROUPS: Final = (*GROUPS, "similar_words")
 """Groups of features, and similar words, whose contributions explanations name."""
+
+PAGE: Final = ViewKind(GROUPS, "receipt")
+ROW: Final = ViewKind([group for group in GROUPS if group != "neighbours"], "row")
+TEXT: Final = ViewKind(["text"], "receipt")
+KINDS: Final = (PAGE, ROW, TEXT)
+"""The views that a model asks."""
 
 UNLABELLED_WEIGHT: Final = 0.25
 UNLABELLED_ODDS: Final = 0.1
 """Prior weight of "no label type fits": an unlabelled word may just not have been labelled."""
 
-_ITERATIONS: Final = 30
-_STRENGTH: Final = 1.0
-_RARE_SHARE: Final = 0.001
-_RARE_COUNT: Final = 3
-_FLOOR: Final = -30.0
+_LEAST_PROBABILITY: Final = 2e-4
+"""What is added to each probability: views are less sure than their numbers say."""
+_RARITY: Final = 0.15
+"""Exponent of a type's share of all labels, by which its probability is divided.
+
+A rare type gets a low probability everywhere, also where it is right, and a slip hits it as rarely.
+"""
 _POOLS: Final = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)
-
-
-def receipt_folds(page: Page) -> Ints:
-    """Assign each receipt of a page to a fold: shape (receipts,), the same in every process."""
-    first = np.flatnonzero(np.diff(page.receipt, prepend=-1))
-    keys = page.keys.take(first)
-    return np.array(
-        [
-            zlib.crc32(f"{image}\x1f{receipt}".encode()) % FOLDS
-            for image, receipt in zip(
-                keys["image_id"].to_pylist(), keys["receipt_id"].to_pylist(), strict=True
-            )
-        ],
-        dtype=np.int64,
-    )
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,7 @@ class Suspicion:
         type_log_probability: shape (n, t), of every label type, given that the word has one.
         competing_type: shape (n,), the best other label type.
         contributions: shape (n, len(EVIDENCE_GROUPS)), how much each group speaks for
-            the competing type and against the label's own, in log odds; they add up to the log odds
-            of the two, up to a constant per pair of types.
+            the competing type and against the label's own, in log odds, over all views.
         unlabelled: shape (n,), whether "no label" explains the word better than any other type.
     """
 
@@ -81,22 +84,34 @@ class Suspicion:
 
 
 @dataclass(frozen=True)
+class _Pooled:
+    """What all views together say of n labels; `by_page` is the weight of the page's view."""
+
+    margin: Floats
+    types: Floats
+    competing: Ints
+    unlabelled: npt.NDArray[np.bool_]
+    by_page: Floats
+
+
+@dataclass(frozen=True)
 class SuspicionModel:
-    """The fitted model; fold `f` has not seen the receipts of fold `f`.
+    """The fitted model.
 
     Attributes:
-        n_types: label types; the class behind them is "no label".
-        columns: shape (c,), the feature columns in use, ascending.
-        coefficients: shape (folds, n_types + 1, c).
-        intercepts: shape (folds, n_types + 1).
+        views: of `KINDS`, in that order.
+        share: shape (n_types,), of each type among the labels that it was fitted on.
         pool: weight of similar words' votes, see `assess`.
     """
 
-    n_types: int
-    columns: Ints
-    coefficients: npt.NDArray[np.float32]
-    intercepts: npt.NDArray[np.float32]
+    views: tuple[View, ...]
+    share: Floats
     pool: float
+
+    @property
+    def n_types(self) -> int:
+        """The number of label types."""
+        return len(self.share)
 
     @classmethod
     def fit(
@@ -105,7 +120,7 @@ class SuspicionModel:
         word: Ints,
         label_type: Ints,
         weight: Floats,
-        fold: Ints,
+        folds: Folds,
         votes: Floats,
         n_types: int,
     ) -> SuspicionModel:
@@ -116,160 +131,154 @@ class SuspicionModel:
             word: shape (m,), row in `features` of each label; rows without any are unlabelled.
             label_type: shape (m,), the label's type.
             weight: shape (m,), how much the label counts, see `pages.trust_of`.
-            fold: shape (n,), of each word's receipt.
+            folds: of the n words.
             votes: shape (m, n_types), probability of each type by similar words.
             n_types: how many label types there are.
         """
-        n = features.shape[0]
-        unlabelled = np.setdiff1d(np.arange(n), word)
-        seen = np.bincount(features.indices, minlength=features.shape[1])
-        columns = np.flatnonzero(seen >= max(_RARE_COUNT, _RARE_SHARE * n))
+        unlabelled = np.setdiff1d(np.arange(features.shape[0]), word)
         rows = np.concatenate([word, unlabelled])
-        used = features[:, columns][rows]
-        target = np.concatenate([label_type, np.full(len(unlabelled), n_types)])
-        weights = np.concatenate([weight, np.full(len(unlabelled), UNLABELLED_WEIGHT)])
-        folds = fold[rows]
-        first = cls._fit_folds(used, target, weights, folds, n_types, columns)
-        first_look = first.assess(features[word], label_type, fold[word], votes)
-        weights[: len(word)] *= np.where(
-            weight >= WEIGHTS[Status.VALID].trust, 1.0, 1.0 / (1.0 + np.exp(first_look.margin))
+        # How much one label may teach must not depend on how many of all are validated.
+        usual = float(weight.mean()) or 1.0
+        data = TrainingData(
+            features[rows],
+            np.concatenate([label_type, np.full(len(unlabelled), n_types)]),
+            np.concatenate([weight, np.full(len(unlabelled), UNLABELLED_WEIGHT)]) / usual,
+            folds.take(rows),
+            n_types,
         )
-        second = cls._fit_folds(used, target, weights, folds, n_types, columns)
-        log_probability = second._log_probability(features[word], fold[word])
-        pool = _best_pool(log_probability, votes, label_type, weights[: len(word)])
-        return cls(n_types, columns, second.coefficients, second.intercepts, pool)
-
-    @classmethod
-    def _fit_folds(
-        cls,
-        features: sparse.csr_matrix,
-        target: Ints,
-        weight: Floats,
-        fold: Ints,
-        n_types: int,
-        columns: Ints,
-    ) -> SuspicionModel:
-        # Importing scikit-learn takes longer than a run that finds nothing to do.
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.linear_model import LogisticRegression
-
-        coefficients = np.zeros((FOLDS, n_types + 1, len(columns)), dtype=np.float32)
-        # A type that does not occur in a fold gets next to no probability there.
-        intercepts = np.full((FOLDS, n_types + 1), _FLOOR, dtype=np.float32)
-
-        def fit_fold(held_out: int) -> None:
-            train = np.flatnonzero((fold != held_out) & (weight > 0))
-            classes = np.unique(target[train])
-            if len(classes) < 2:
-                intercepts[held_out, classes] = 0.0
-                return
-            learner = LogisticRegression(C=_STRENGTH, max_iter=_ITERATIONS, tol=1e-3)
-            learner.fit(features[train], target[train], sample_weight=weight[train])
-            if len(classes) == 2:
-                coefficients[held_out, classes[1]] = learner.coef_[0]
-                intercepts[held_out, classes] = (0.0, learner.intercept_[0])
-            else:
-                coefficients[held_out, classes] = learner.coef_
-                intercepts[held_out, classes] = learner.intercept_
-
-        with warnings.catch_warnings():
-            # Stopping early is part of the method: it is a regulariser and bounds the time.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            # Each fold has a thread, and BLAS in it one: the solver adds up one vector at a time,
-            # and BLAS's threads lose more in waiting for each other than they gain.
-            in_threads(fit_fold, range(FOLDS))
-        return cls(n_types, columns, coefficients, intercepts, 0.0)
+        count = np.bincount(label_type, minlength=n_types) + 1.0
+        share = count / count.sum()
+        labels = features[word], label_type, folds.take(word), votes
+        first = cls(fit_views(KINDS, data), share, 0.0).margin(*labels)
+        validated = weight >= WEIGHTS[Status.VALID].trust
+        plausible = np.where(validated, 1.0, 1.0 / (1.0 + np.exp(first)))
+        trusted = data.weight.copy()
+        trusted[: len(word)] *= plausible
+        second = cls(fit_views(KINDS, replace(data, weight=trusted)), share, 0.0)
+        log_probability = second.views[0].log_probability(features[word], folds.take(word))
+        pool = _best_pool(log_probability, votes, label_type, trusted[: len(word)])
+        return replace(second, pool=pool)
 
     def assess(
-        self, features: sparse.csr_matrix, label_type: Ints, fold: Ints, votes: Floats
+        self, features: sparse.csr_matrix, label_type: Ints, folds: Folds, votes: Floats
     ) -> Suspicion:
-        """Assess n labels, each by the fold that has not seen its receipt.
+        """Assess n labels, each by the folds that have not seen it.
 
-        The votes of similar words are pooled with the model's probabilities of the label types, as
-        a product with an exponent (a logarithmic opinion pool; Genest and Zidek 1986). They do
-        not tell whether the word should carry a label at all.
+        The votes of similar words are pooled with the page's probabilities of the label types, as
+        a product with an exponent. They do not tell whether the word should carry a label at all.
 
         Args:
             features: shape (n, d), of each label's word.
             label_type: shape (n,).
-            fold: shape (n,), of the word's receipt.
+            folds: of the labels' words.
             votes: shape (n, n_types), probability of each type by similar words.
         """
+        pooled = self._pool(features, label_type, folds, votes)
+        return Suspicion(
+            pooled.margin,
+            pooled.types - logsumexp(pooled.types),
+            pooled.competing,
+            self._contributions(features, folds, label_type, pooled, votes),
+            pooled.unlabelled,
+        )
+
+    def margin(
+        self, features: sparse.csr_matrix, label_type: Ints, folds: Folds, votes: Floats
+    ) -> Floats:
+        """Compute the margins alone of n labels, see `assess`: shape (n,)."""
+        return self._pool(features, label_type, folds, votes).margin
+
+    def _pool(
+        self, features: sparse.csr_matrix, label_type: Ints, folds: Folds, votes: Floats
+    ) -> _Pooled:
         every = np.arange(len(label_type))
-        log_probability = self._log_probability(features, fold)
-        types = _pooled(log_probability[:, : self.n_types], votes, self.pool)
-        typed = _logsumexp(log_probability[:, : self.n_types])[:, 0]
+        # A view that has never seen the label's type knows nothing of it.
+        by_page = np.where(self.views[0].seen_types(folds)[every, label_type], 0.5, 0.0)
+        log_probability = self._log_probability(features, folds, votes, by_page)
+        types = log_probability[:, :-1] - _RARITY * np.log(self.share)
+        none = log_probability[:, -1] + np.log(UNLABELLED_ODDS)
         rivals = types.copy()
         rivals[every, label_type] = -np.inf
         competing = rivals.argmax(axis=1)
-        no_label = log_probability[:, self.n_types] + np.log(UNLABELLED_ODDS)
-        best_rival = typed + rivals[every, competing]
-        margin = np.maximum(best_rival, no_label) - typed - types[every, label_type]
-        return Suspicion(
-            margin,
-            types,
-            competing,
-            self._contributions(features, fold, label_type, competing, votes),
-            no_label > best_rival,
-        )
+        best_rival = rivals[every, competing]
+        margin = np.maximum(best_rival, none) - types[every, label_type]
+        return _Pooled(margin, types, competing, none > best_rival, by_page)
 
-    def seen_types(self) -> npt.NDArray[np.bool_]:
-        """Return which label types each fold has seen: shape (folds, n_types)."""
-        return np.asarray(self.intercepts[:, : self.n_types] > _FLOOR)
+    def seen_types(self, folds: Folds) -> npt.NDArray[np.bool_]:
+        """Say which label types any view has seen for each of n words: shape (n, n_types)."""
+        return np.any([view.seen_types(folds) for view in self.views], axis=0)
 
-    def class_log_probability(self, features: sparse.csr_matrix, fold: Ints) -> Floats:
-        """Compute log probabilities of each label type, and of none, without similar words.
+    def class_log_probability(self, features: sparse.csr_matrix, folds: Folds) -> Floats:
+        """Compute log probabilities of each label type, and of none, by the view of the page.
 
         Args:
-            features: shape (n, d), of n words.
-            fold: shape (n,), of each word's receipt; its own fold has not seen it.
+            features: shape (n, d), of words that may or may not carry a label.
+            folds: of the words.
 
         Returns:
             Shape (n, n_types + 1); the last column is "no label".
         """
-        return self._log_probability(features, fold)
+        return self.views[0].log_probability(features, folds)
 
-    def _log_probability(self, features: sparse.csr_matrix, fold: Ints) -> Floats:
-        """Compute log probabilities, shape (n, n_types + 1), of each label type and of none."""
-        used = features[:, self.columns]
-        scores = np.empty((features.shape[0], self.n_types + 1))
-        for held_out in range(FOLDS):
-            rows = np.flatnonzero(fold == held_out)
-            scores[rows] = (
-                np.asarray(used[rows] @ self.coefficients[held_out].T) + self.intercepts[held_out]
-            )
-        return np.asarray(scores - _logsumexp(scores))
+    def _log_probability(
+        self, features: sparse.csr_matrix, folds: Folds, votes: Floats, by_page: Floats
+    ) -> Floats:
+        """Pool the views: log probability of each type and none, shape (n, n_types + 1)."""
+        page, row, text = (view.log_probability(features, folds) for view in self.views)
+        typed = logsumexp(page[:, :-1])
+        page[:, :-1] = typed + _pooled(page[:, :-1], votes, self.pool)
+        without_labels = (np.exp(row) + np.exp(text)) / 2.0
+        weight = by_page[:, None]
+        return np.asarray(
+            weight * np.log(np.exp(page) + _LEAST_PROBABILITY)
+            + (1.0 - weight) * np.log(without_labels + _LEAST_PROBABILITY)
+        )
 
     def _contributions(
         self,
         features: sparse.csr_matrix,
-        fold: Ints,
+        folds: Folds,
         label_type: Ints,
-        competing: Ints,
+        pooled: _Pooled,
         votes: Floats,
     ) -> Floats:
-        used = features[:, self.columns]
-        parts = np.zeros((features.shape[0], len(EVIDENCE_GROUPS)))
-        ranges = group_ranges(self.n_types)
-        for number, (start, end) in enumerate(ranges.values()):
-            inside = slice(*np.searchsorted(self.columns, [start, end]).tolist())
-            block = used[:, inside]
-            for held_out in range(FOLDS):
-                rows = np.flatnonzero(fold == held_out)
-                scores = np.asarray(block[rows] @ self.coefficients[held_out][:, inside].T)
-                at = np.arange(len(rows))
-                parts[rows, number] = scores[at, competing[rows]] - scores[at, label_type[rows]]
+        competing, by_page = pooled.competing, pooled.by_page
+        page, row, text = (
+            view.contributions(features, folds, label_type, competing) for view in self.views
+        )
+        weight = by_page[:, None]
         every = np.arange(len(label_type))
         log_votes = _log_votes(votes)
-        parts[:, -1] = self.pool * (log_votes[every, competing] - log_votes[every, label_type])
-        return parts
+        similar = self.pool * (log_votes[every, competing] - log_votes[every, label_type])
+        groups = weight * page + (1.0 - weight) * (row + text) / 2.0
+        return np.column_stack([groups, by_page * similar])
 
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return what `from_arrays` makes the model from."""
+        found: dict[str, npt.NDArray[Any]] = {"share": self.share, "pool": np.array(self.pool)}
+        for number, view in enumerate(self.views):
+            found[f"columns_{number}"] = view.columns
+            found[f"coefficients_{number}"] = view.coefficients
+            found[f"intercepts_{number}"] = view.intercepts
+        return found
 
-def _logsumexp(values: Floats) -> Floats:
-    """Compute log(sum(exp)) of each of n rows: shape (n, 1)."""
-    from scipy.special import logsumexp
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> SuspicionModel:
+        """Make a model from the arrays of another one.
 
-    return np.asarray(logsumexp(values, axis=1, keepdims=True))
+        Raises:
+            KeyError: one is missing.
+        """
+        views = tuple(
+            View(
+                kind,
+                arrays[f"columns_{number}"],
+                arrays[f"coefficients_{number}"],
+                arrays[f"intercepts_{number}"],
+            )
+            for number, kind in enumerate(KINDS)
+        )
+        return cls(views, arrays["share"], float(arrays["pool"]))
 
 
 def _log_votes(votes: Floats) -> Floats:
@@ -278,7 +287,7 @@ def _log_votes(votes: Floats) -> Floats:
 
 def _pooled(log_types: Floats, votes: Floats, pool: float) -> Floats:
     mixed = log_types + pool * _log_votes(votes)
-    return np.asarray(mixed - _logsumexp(mixed))
+    return np.asarray(mixed - logsumexp(mixed))
 
 
 def _best_pool(log_probability: Floats, votes: Floats, label_type: Ints, weight: Floats) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -19,14 +19,9 @@ from harmonizer_assets.core.base.settings import TriageSettings
 from harmonizer_assets.core.records.label import WORD_KEY
 from harmonizer_assets.core.records.status import Status
 from harmonizer_assets.core.score.calibration import Calibration, probability
-from harmonizer_assets.core.score.classifier import (
-    Floats,
-    Ints,
-    Suspicion,
-    SuspicionModel,
-    receipt_folds,
-)
+from harmonizer_assets.core.score.classifier import Suspicion, SuspicionModel
 from harmonizer_assets.core.score.features import extract_features
+from harmonizer_assets.core.score.folds import Folds, folds_of
 from harmonizer_assets.core.score.pages import Page, read_page, trust_of
 from harmonizer_assets.core.score.similar_words import (
     SimilarWords,
@@ -34,6 +29,7 @@ from harmonizer_assets.core.score.similar_words import (
     read_merchant_labels,
 )
 from harmonizer_assets.core.score.thresholds import Thresholds, choose_thresholds
+from harmonizer_assets.core.score.view import Floats, Ints
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -89,7 +85,6 @@ class FittedModel:
         """
         content = {
             "label_types": self.label_types,
-            "pool": self.suspicion.pool,
             "calibration": asdict(self.calibration),
             "thresholds": asdict(self.thresholds),
             "examples": self.examples,
@@ -101,10 +96,9 @@ class FittedModel:
             with open_atomically(path) as file:
                 np.savez_compressed(
                     file,
-                    columns=self.suspicion.columns,
-                    coefficients=self.suspicion.coefficients,
-                    intercepts=self.suspicion.intercepts,
+                    allow_pickle=False,
                     content=np.array(json.dumps(content)),
+                    **self.suspicion.arrays(),
                 )
             # The table of models names it from then on.
             sync_to_disk(path, path.parent)
@@ -121,18 +115,11 @@ class FittedModel:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 content = json.loads(str(arrays["content"]))
-                label_types = tuple(content["label_types"])
-                suspicion = SuspicionModel(
-                    len(label_types),
-                    arrays["columns"],
-                    arrays["coefficients"],
-                    arrays["intercepts"],
-                    content["pool"],
-                )
+                suspicion = SuspicionModel.from_arrays(arrays)
         except (OSError, ValueError, KeyError) as error:
             raise StoreError(f"{path}: the model cannot be read: {error}") from error
         return cls(
-            label_types,
+            tuple(content["label_types"]),
             suspicion,
             Calibration(**content["calibration"]),
             Thresholds(**content["thresholds"]),
@@ -151,7 +138,7 @@ class LabelFeatures:
         page: all words of the receipts that hold them.
         word: shape (n,), number of each label's word on the page.
         label_type: shape (n,).
-        fold: shape (n,), of the label's receipt.
+        folds: of the labels' words.
         votes: shape (n, t), probability of each label type by similar words.
     """
 
@@ -159,7 +146,7 @@ class LabelFeatures:
     page: Page
     word: Ints
     label_type: Ints
-    fold: Ints
+    folds: Folds
     votes: Floats
 
     def parts(self, words: int) -> Iterator[tuple[Ints, LabelFeatures]]:
@@ -178,7 +165,7 @@ class LabelFeatures:
                     page,
                     self.word[at] - first,
                     self.label_type[at],
-                    self.fold[at],
+                    self.folds.take(at),
                     self.votes[at],
                 ),
             )
@@ -215,8 +202,8 @@ def locate_labels(
     word = _numbers(labels, page.keys, list(WORD_KEY))
     if (word < 0).any():
         raise ValueError("the page lacks words that are labelled")
-    fold = receipt_folds(page)[page.receipt[word]]
-    return LabelFeatures(labels, page, word, label_type_columns(labels, label_types), fold, votes)
+    kinds = label_type_columns(labels, label_types)
+    return LabelFeatures(labels, page, word, kinds, folds_of(page, word), votes)
 
 
 def read_labels_with_pages(
@@ -268,18 +255,19 @@ def fit_model(
         votes = np.ones_like(votes)
     located = locate_labels(labels.filter(pa.array(known)), page, label_types, votes)
     words, features, row = _training_words(located, without)
-    fold = receipt_folds(page)[page.receipt[words]]
     statuses = np.array(located.labels["validation_status"].to_pylist(), dtype=object)
     weights = trust_of(statuses.tolist())
     model = SuspicionModel.fit(
-        features, row, located.label_type, weights, fold, votes, len(label_types)
+        features, row, located.label_type, weights, folds_of(page, words), votes, len(label_types)
     )
-    suspicion = model.assess(features[row], located.label_type, located.fold, votes)
+    suspicion = model.assess(features[row], located.label_type, located.folds, votes)
     valid, invalid = statuses == Status.VALID, statuses == Status.INVALID
     unknown = ~valid & ~invalid
-    swapped = _swapped_margins(model, features, row, located, suspicion, valid)
-    wrong = np.concatenate([swapped, suspicion.margin[invalid]])
-    calibration = Calibration.fit(suspicion.margin[unknown], suspicion.margin[valid], wrong)
+    swapped = _swapped_margins(model, features, row, located, suspicion)
+    wrong = np.concatenate([swapped[valid], suspicion.margin[invalid]])
+    calibration = Calibration.fit(
+        suspicion.margin[unknown], suspicion.margin[valid], wrong, swapped[unknown]
+    )
 
     def wrong_probability(margin: Floats) -> Floats:
         return probability(calibration.log_odds(margin), [Status.PENDING] * len(margin))
@@ -291,6 +279,9 @@ def fit_model(
         calibration.wrong_share,
         settings,
     )
+    if doubt := calibration.doubt():
+        reason = f"{thresholds.reason}; {doubt}" if thresholds.reason else doubt
+        thresholds = replace(thresholds, reason=reason)
     examples = np.bincount(located.label_type, weights=weights, minlength=len(label_types))
     return FittedModel(
         label_types,
@@ -326,23 +317,16 @@ def _swapped_margins(
     row: Ints,
     located: LabelFeatures,
     suspicion: Suspicion,
-    valid: npt.NDArray[np.bool_],
 ) -> Floats:
-    """Compute the margins that validated words would have under a wrong label type.
+    """Compute the margins that n labels' words would have under a wrong label type: shape (n,).
 
-    Every other one gets the type that is hardest to tell from the right one, the others a type
-    drawn as often as it occurs.
+    Every other one gets the type that is hardest to tell from its own, the others a type drawn as
+    often as it occurs.
     """
-    at = np.flatnonzero(valid)
-    if len(at) == 0:
-        return np.empty(0)
+    n = len(located.label_type)
     random = np.random.RandomState(0)
-    shares = np.bincount(located.label_type, minlength=model.n_types).astype(np.float64)
-    drawn = random.choice(model.n_types, size=len(at), p=shares / shares.sum())
-    hardest = suspicion.competing_type[at]
-    swapped = np.where(
-        (np.arange(len(at)) % 2 == 0) | (drawn == located.label_type[at]), hardest, drawn
-    )
-    return model.assess(
-        features[row[at]], swapped.astype(np.int64), located.fold[at], located.votes[at]
-    ).margin
+    shares = np.bincount(located.label_type, minlength=model.n_types) / max(n, 1)
+    drawn = random.choice(model.n_types, size=n, p=shares)
+    hardest = suspicion.competing_type
+    swapped = np.where((np.arange(n) % 2 == 0) | (drawn == located.label_type), hardest, drawn)
+    return model.margin(features[row], swapped.astype(np.int64), located.folds, located.votes)

@@ -28,7 +28,7 @@ from harmonizer_assets.core.store.warehouse import Warehouse
 
 _log = logging.getLogger(__name__)
 
-MODEL_VERSION: Final = "2"
+MODEL_VERSION: Final = "3"
 DUE: Final = "due"
 """Version of a model that is not fitted yet."""
 NO_MODEL: Final = "none"

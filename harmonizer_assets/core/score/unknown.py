@@ -23,8 +23,8 @@ NO_WITNESS: Final = (
     "no validated label on a similar word speaks for or against it, and the other labels are too "
     "few to tell"
 )
-ONE_TYPE: Final = "the labels on other receipts are all of one type: nothing tells it from others"
-NEW_TYPE: Final = "no other receipt that the model has seen has a label of this type"
+ONE_TYPE: Final = "the labels elsewhere are all of one type: nothing tells it from others"
+NEW_TYPE: Final = "no other row that the model has seen has a label of this type"
 
 _LEAST_VOTES: Final = 0.05
 """One VALID label at cosine similarity 0.70."""
@@ -63,7 +63,7 @@ def unknown_to_model(model: FittedModel, located: LabelFeatures, votes: Votes) -
     similar words that clearly outvote it speak against it then.
     """
     statuses = located.labels["validation_status"].to_pylist()
-    seen = model.suspicion.seen_types()[located.fold]
+    seen = model.suspicion.seen_types(located.folds)
     own = seen[np.arange(len(located.label_type)), located.label_type]
     others = seen.sum(axis=1) - own
     return np.select(

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from harmonizer_assets.core.score.classifier import KINDS, SuspicionModel
+from harmonizer_assets.core.score.features import group_ranges
+from harmonizer_assets.core.score.folds import FOLDS, Folds
+from harmonizer_assets.core.score.view import View
+
+UNSEEN = -30.0
+ONE_WORD = Folds(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
+COLUMNS = max(end for _, end in group_ranges(2).values())
+
+
+def view(kind, label):
+    """A view that gives the word's own label this probability, whatever it looks at."""
+    logs = [UNSEEN if label == 0 else np.log(label), np.log(1 - label), UNSEEN]
+    intercepts = np.tile(np.array(logs, dtype=np.float32), (FOLDS, 1))
+    return View(kind, np.empty(0, np.int64), np.zeros((FOLDS, 3, 0), np.float32), intercepts)
+
+
+def margin(page, row, text, share=(0.5, 0.5)):
+    """The margin of a label whose own type has these probabilities in the three views."""
+    views = tuple(view(*each) for each in zip(KINDS, (page, row, text), strict=True))
+    model = SuspicionModel(views, np.array(share), 0.0)
+    features = sparse.csr_matrix((1, COLUMNS), dtype=np.float32)
+    return model.margin(features, np.zeros(1, np.int64), ONE_WORD, np.full((1, 2), 0.5))[0]
+
+
+def test_labels_around_a_word_do_not_drown_what_the_word_itself_says():
+    assert margin(page=0.9, row=0.001, text=0.001) > 1
+
+
+def test_a_text_that_is_labelled_so_elsewhere_speaks_for_a_label():
+    assert margin(page=0.001, row=0.001, text=0.9) < margin(page=0.001, row=0.001, text=0.001) - 2
+
+
+def test_each_view_moves_the_margin():
+    middle = margin(page=0.5, row=0.5, text=0.5)
+    assert middle == pytest.approx(0)
+    for name in ("page", "row", "text"):
+        assert margin(**{"page": 0.5, "row": 0.5, "text": 0.5, name: 0.9}) < -0.2
+        assert margin(**{"page": 0.5, "row": 0.5, "text": 0.5, name: 0.1}) > 0.2
+
+
+def test_a_view_that_has_never_seen_a_type_is_not_asked_about_it():
+    assert margin(page=0, row=0.4, text=0.4) == pytest.approx(margin(0.4, 0.4, 0.4), abs=0.01)
+
+
+def test_a_label_of_a_rare_type_needs_more_against_it():
+    assert margin(0.2, 0.2, 0.2, share=(0.01, 0.99)) < margin(0.2, 0.2, 0.2) - 0.5
