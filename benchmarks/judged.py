@@ -2,8 +2,8 @@
 
     python -m benchmarks.judged ../shared/data/cord --cleanlab
 
-DATA is a folder with `words.parquet`, `labels.parquet`, `taxonomy.yaml` and `judged.csv`: the key of
-a label, `verdict` (`wrong`, `right` or `doubtful`) and `right_label`. Average precision counts
+DATA is a folder with `words.parquet`, `labels.parquet`, `taxonomy.yaml` and `judged.csv`: the key
+of a label, `verdict` (`wrong`, `right` or `doubtful`) and `right_label`. Average precision counts
 `wrong` as found and leaves `doubtful` out; labels that nobody has judged count as right, so that a
 ranking that finds new errors looks worse than it is.
 """
@@ -20,10 +20,10 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 from sklearn.metrics import average_precision_score
 
-from benchmarks.quality import OFFLINE, cleanlab_suspicion
+from benchmarks.offline_runs import OFFLINE
+from benchmarks.quality import cleanlab_suspicion, labels_with_lines
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.settings import Settings
 from harmonizer_assets.core.ingest.inbox import submit_batch
@@ -88,10 +88,8 @@ def main() -> None:
         f"{(flagged & wrong & right).sum()} of those, for {(wrong & right).sum()} of all wrong ones"
     )
     if options.cleanlab:
-        labels, suspicion = cleanlab_suspicion(
-            pq.read_table(options.data / "words.parquet"),
-            pq.read_table(options.data / "labels.parquet"),
-        )
+        labels = labels_with_lines(options.data / "words.parquet", options.data / "labels.parquet")
+        suspicion = cleanlab_suspicion(labels)
         con = duckdb.connect()
         con.register("ranked", labels.append_column("suspicion", pa.array(suspicion)))
         con.register("judged", judged)

@@ -30,7 +30,7 @@ from benchmarks.asking import Choice, asking_curve, show_step
 from benchmarks.noise import CHOICES, VALIDATED, corrupted, measure_noise
 from benchmarks.offline_runs import Data, prepared, run, show
 from harmonizer_assets.core.base.settings import ScorerName
-from harmonizer_assets.core.records.label import LABEL_KEY
+from harmonizer_assets.core.records.label import LABEL_COLUMNS, LABEL_KEY
 from harmonizer_assets.core.score.classifier import EVIDENCE_GROUPS
 from harmonizer_assets.core.score.fitting import (
     fit_model,
@@ -40,23 +40,23 @@ from harmonizer_assets.core.score.fitting import (
 from harmonizer_assets.core.score.scoring import score_with_model
 
 
-def cleanlab_ranking(data: Data) -> dict[str, float]:
-    """cleanlab's ranking with a model as good as its features allow; seconds and AUPRC.
+def cleanlab_suspicion(rows: pa.Table) -> npt.NDArray[np.float64]:
+    """cleanlab's ranking of n labels with a model as good as its features allow: shape (n,).
 
     Logistic regression on character n-grams of text and line and on the position, out of fold.
+
+    Args:
+        rows: as `labels_with_lines` reads them.
     """
     from cleanlab.rank import get_label_quality_scores
+    from scipy import sparse
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import cross_val_predict
     from sklearn.preprocessing import LabelEncoder
 
-    rows = _labels_with_lines(data)
-    began = time.perf_counter()
     text = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4), min_df=2)
     line = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 3), min_df=2)
-    from scipy import sparse
-
     places = np.column_stack([rows[name].to_numpy() for name in ("x", "y", "width", "height")])
     features = sparse.hstack(
         [
@@ -70,7 +70,20 @@ def cleanlab_ranking(data: Data) -> dict[str, float]:
     probabilities = cross_val_predict(
         LogisticRegression(C=10, max_iter=1000), features, given, cv=5, method="predict_proba"
     )
-    suspicion = -get_label_quality_scores(given, probabilities, method="normalized_margin")
+    quality = get_label_quality_scores(given, probabilities, method="normalized_margin")
+    return -np.asarray(quality, dtype=np.float64)
+
+
+def cleanlab_ranking(data: Data) -> dict[str, float]:
+    """cleanlab's ranking of labels with known errors; seconds and AUPRC."""
+    con = duckdb.connect()
+    con.register("rows", labels_with_lines(data.words, data.labels))
+    con.register("truth", pq.read_table(data.truth))
+    rows = con.execute(
+        f"SELECT * FROM rows JOIN truth USING ({LABEL_COLUMNS}) ORDER BY {LABEL_COLUMNS}"
+    ).to_arrow_table()
+    began = time.perf_counter()
+    suspicion = cleanlab_suspicion(rows)
     seconds = time.perf_counter() - began
     wrong = rows["is_error"].to_numpy(zero_copy_only=False)
     validated = np.array(rows["validation_status"].to_pylist()) == "VALID"
@@ -83,23 +96,22 @@ def cleanlab_ranking(data: Data) -> dict[str, float]:
     }
 
 
-def _labels_with_lines(data: Data) -> pa.Table:
+def labels_with_lines(words: Path, labels: Path) -> pa.Table:
+    """Read labels with the text, line and position of their words."""
     con = duckdb.connect()
-    for name in ("words", "labels", "truth"):
-        con.register(name, pq.read_table(getattr(data, name)))
+    con.register("words", pq.read_table(words))
+    con.register("labels", pq.read_table(labels))
     return con.execute(
-        """
+        f"""
         WITH lines AS (
             SELECT image_id, receipt_id, line_id, string_agg(text, ' ' ORDER BY word_id) AS line
             FROM words GROUP BY ALL
         )
-        SELECT l.label, l.validation_status, w.text, lines.line, w.x, w.y, w.width, w.height,
-            t.is_error
-        FROM labels l
-        JOIN words w USING (image_id, receipt_id, line_id, word_id)
+        SELECT {LABEL_COLUMNS}, validation_status, text, line, x, y, width, height
+        FROM labels
+        JOIN words USING (image_id, receipt_id, line_id, word_id)
         JOIN lines USING (image_id, receipt_id, line_id)
-        JOIN truth t USING (image_id, receipt_id, line_id, word_id, label)
-        ORDER BY l.image_id, l.receipt_id, l.line_id, l.word_id, l.label
+        ORDER BY {LABEL_COLUMNS}
         """
     ).to_arrow_table()
 
