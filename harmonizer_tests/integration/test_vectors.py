@@ -15,7 +15,9 @@ from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.locks import Lock
 from harmonizer_assets.core.base.settings import Settings
 from harmonizer_assets.core.index import upkeep
+from harmonizer_assets.core.index.vectors import VectorIndex
 from harmonizer_assets.core.pipeline import Pipeline
+from harmonizer_assets.core.score.similar_words import read_merchant_labels
 from harmonizer_tests.support.homes import copy_home
 from harmonizer_tests.support.receipts import OFFLINE, score, shop_receipts, table
 
@@ -169,6 +171,26 @@ def test_a_home_that_grew_equals_one_made_at_once(home, tmp_path, exact_search_l
     mine, theirs = (table(pipeline, "similarity_matches") for pipeline in (grown, once))
     scores = [[row["outlier_score"] for row in rows] for rows in (mine, theirs)]
     assert scores[0] == pytest.approx(scores[1], abs=0 if exact_search_limit else 1e-5)
+
+
+def test_the_index_is_opened_for_many_merchants_together(home, tmp_path, monkeypatch):
+    pipeline = Pipeline(home, Settings(similarity={"exact_search_limit": 0}))
+    shop_receipts(["Alpha", "Beta", "Gamma", "Delta"], 5).submit(pipeline, tmp_path)
+    pipeline.ingest()
+    pipeline.index()
+    merchants = sorted({row["merchant_key"] for row in table(pipeline, "labels")})
+    names, opened, session = pipeline.taxonomy.names, [], VectorIndex.session
+    labels = pipeline.warehouse.read(lambda con: read_merchant_labels(con, merchants, names))
+    monkeypatch.setattr(VectorIndex, "session", lambda self: opened.append(1) or session(self))
+    together, _ = pipeline.score.similar_words().votes(labels)
+    assert len(opened) == 2
+    monkeypatch.setattr(
+        "harmonizer_assets.core.score.similar_words._FETCHED_AT_ONCE", labels.num_rows // 2
+    )
+    in_two_groups, _ = pipeline.score.similar_words().votes(labels)
+    assert len(opened) == 2 + 4
+    for name in vars(together):
+        assert getattr(in_two_groups, name) == pytest.approx(getattr(together, name)), name
 
 
 def test_a_broken_index_is_named_with_the_remedy(indexed):

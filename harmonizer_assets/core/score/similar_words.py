@@ -31,7 +31,7 @@ from harmonizer_assets.core.score.votes import (
 from harmonizer_assets.core.store.warehouse import Warehouse
 
 _FETCHED_AT_ONCE: Final = 60_000
-"""More vectors are fetched merchant by merchant."""
+"""Vectors of so many labels are fetched together: opening the index takes most of a second."""
 
 _CORPUS_COUNTS: Final = f"""
 SELECT d.document_id, l.label, l.validation_status, count(*) AS n
@@ -114,23 +114,29 @@ class SimilarWords:
             self._load_corpus()
             document = self.corpus.rows(labels["document_id"].to_pylist())
         judged = document >= 0 if wanted is None else (document >= 0) & wanted
-        vectors = self._vectors_of(document, judged)
-        parts = [
-            self._merchant_votes(
-                labels.slice(first, length),
-                document[first : first + length],
-                judged[first : first + length],
-                vectors,
-            )
-            for first, length in _runs(labels["merchant_key"])
-            if judged[first : first + length].any()
-        ]
+        parts = []
+        runs = [run for run in _runs(labels["merchant_key"]) if judged[slice(*run)].any()]
+        for group in _grouped(runs, _FETCHED_AT_ONCE):
+            inside = np.concatenate([np.arange(*run) for run in group])
+            vectors = self._vectors_of(document[inside], judged[inside])
+            parts += [
+                self._merchant_votes(
+                    labels.slice(first, end - first),
+                    document[first:end],
+                    judged[first:end],
+                    vectors,
+                )
+                for first, end in group
+            ]
         if not parts:
             return _no_votes(len(self.label_types)), judged
         return joined_votes(parts), judged
 
     def _vectors_of(self, document: Ints, judged: npt.NDArray[np.bool_]) -> VectorsOf:
-        """Return what looks up vectors: those of all labels at once, unless they are too many."""
+        """Return what looks up vectors: those of all labels at once, unless they are too many.
+
+        Only a single merchant has too many.
+        """
         if self._vectors is not None:
             return self._vectors.__getitem__
         distinct = np.unique(document[document >= 0])
@@ -209,8 +215,22 @@ def _no_votes(n_types: int) -> Votes:
 
 
 def _runs(keys: pa.ChunkedArray) -> Iterator[tuple[int, int]]:
-    """Yield start and length of each run of equal keys in a sorted column."""
+    """Yield start and end of each run of equal keys in a sorted column."""
     encoded = keys.combine_chunks().dictionary_encode().indices.to_numpy()
     if len(encoded):
-        starts = np.flatnonzero(np.diff(encoded, prepend=-1))
-        yield from zip(starts.tolist(), np.diff(starts, append=len(encoded)).tolist(), strict=True)
+        starts = np.flatnonzero(np.diff(encoded, prepend=-1)).tolist()
+        yield from zip(starts, [*starts[1:], len(encoded)], strict=True)
+
+
+def _grouped(runs: Sequence[tuple[int, int]], most: int) -> Iterator[list[tuple[int, int]]]:
+    """Put runs that follow each other together, up to so many rows or a single run."""
+    group: list[tuple[int, int]] = []
+    rows = 0
+    for first, end in runs:
+        if group and rows + end - first > most:
+            yield group
+            group, rows = [], 0
+        group.append((first, end))
+        rows += end - first
+    if group:
+        yield group
