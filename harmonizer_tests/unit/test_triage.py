@@ -68,6 +68,21 @@ def test_labels_that_are_right_and_hard_to_tell_are_not_taken_for_wrong_ones(
     )
 
 
+@pytest.mark.parametrize("wrong_share", [0.02, 0.1, 0.3])
+def test_wrong_labels_that_speak_for_each_other_are_found_by_what_right_ones_look_like(wrong_share):
+    random = np.random.RandomState(7)
+    n = 10_000
+    wrong = random.random_sample(n) < wrong_share
+    margin = np.where(wrong, random.normal(-1, 2, n), random.normal(-9, 2, n))
+    right, swapped = random.normal(-9, 2, 2_000), random.normal(8, 2, n)
+    calibration = Calibration.fit(margin, right, swapped[:2_000], swapped)
+    assert 0.7 * wrong.mean() < calibration.wrong_share < 1.4 * wrong.mean()
+    flagged = expit(calibration.log_odds(margin)) > 0.5
+    assert f1(flagged, wrong) > 0.9 * max(
+        f1(margin > limit, wrong) for limit in np.linspace(-9, 5, 141)
+    )
+
+
 def test_two_estimates_that_contradict_each_other_are_both_stated():
     random = np.random.RandomState(6)
     margin = np.concatenate([random.normal(-9, 1, 8_000), random.normal(-1, 1.5, 2_000)])

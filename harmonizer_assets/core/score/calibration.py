@@ -5,14 +5,16 @@ Which unvalidated labels are wrong is not known, so their share is estimated twi
 1. The margins are taken as a mixture of those of right labels (two normal distributions, of clear
    and of hard ones) and those of wrong labels (one), fitted by expectation-maximisation (Dempster
    et al. 1977) with the known ones fixed (semi-supervised, Nigam et al. 2000).
-2. The same words under wrong types show what margins wrong labels have. No more labels can be wrong
-   than exceed a margin, divided by the share of wrong labels that do (mixture proportion
-   estimation, Blanchard et al. 2010): the least such bound over several margins is the estimate.
+2. A bound that assumes no shape (mixture proportion estimation, Blanchard et al. 2010). With enough
+   validated labels: no more labels can be right than lie below a margin, divided by the share of
+   validated ones that do. Without: no more labels can be wrong than lie above a margin, divided by
+   the share of the same words under wrong types that do. The least bound over several margins is
+   the estimate.
 
 Where the two agree, the mixture has found the wrong labels. Where they do not, the shape that it
-assumes is not that of these labels (a type that most words have, or labels that are right and hard
-to tell, can look like a part of their own), and the second one holds. A logistic curve (Platt 1999)
-makes the probability rise with the margin everywhere.
+assumes is not that of these labels (mistakes that speak for each other, a type that most words
+have, labels that are right and hard to tell), and the second one holds. A logistic curve (Platt
+1999) makes the probability rise with the margin everywhere.
 """
 
 from __future__ import annotations
@@ -33,14 +35,17 @@ _LEAST_SPREAD: Final = 0.3
 _FEWEST: Final = 50
 _START_WRONG: Final = 0.08
 _MOST_WRONG: Final = 0.5
-_LEVELS: Final = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+_ENOUGH: Final = 300
+"""Validated labels that show how the margins of right labels are spread."""
+_RIGHT_LEVELS: Final = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+"""Quantiles of the margins of right labels at which their number is bounded."""
+_WRONG_LEVELS: Final = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 """Quantiles of the margins of wrong labels at which their number is bounded.
 
 The highest are left out: labels that are swapped on purpose are worse than most real errors.
 """
 _AGREEMENT: Final = 1.25
-_AGREEMENT_VALIDATED: Final = 2.0
-"""Factor up to which two estimates agree; the mixture is better founded with validated labels."""
+"""Factor up to which two estimates agree."""
 _SLOPES: Final = (0.05, 20.0)
 
 
@@ -77,10 +82,14 @@ class Calibration:
             # Too few to see a mixture: the model's own odds, at a usual share of wrong labels.
             return cls(1.0, float(logit(_START_WRONG)), _START_WRONG, _START_WRONG)
         posterior, share = _mixture(unknown, right, wrong)
-        bound = _bound(unknown, swapped)
-        factor = _AGREEMENT_VALIDATED if len(right) >= _FEWEST else _AGREEMENT
-        if 1 / factor <= share / bound <= factor:
+        informed = len(right) >= _ENOUGH
+        bound = _share_by_right(unknown, right) if informed else _share_by_swaps(unknown, swapped)
+        if 1 / _AGREEMENT <= share / bound <= _AGREEMENT:
             return cls(*_curve(unknown, posterior, share), share, share)
+        if informed:
+            chance = _chance_of_second(right, unknown)
+            posterior = 1.0 - (1.0 - bound) * (1.0 - chance) / chance
+            return cls(*_curve(unknown, posterior, bound), bound, bound)
         return cls(*_curve_of_swaps(unknown, swapped, bound), bound, share)
 
     def doubt(self) -> str:
@@ -125,34 +134,61 @@ def _curve(margin: Floats, posterior: Floats, share: float) -> tuple[float, floa
     return float(np.exp(found.x[0])), float(found.x[1])
 
 
-def _bound(unknown: Floats, swapped: Floats) -> float:
-    """Bound the share of wrong labels by how many are as suspicious as swapped ones."""
+def _share_by_right(unknown: Floats, right: Floats) -> float:
+    """Estimate the share of wrong labels by how many are as little suspicious as right ones."""
+    levels = np.array(_RIGHT_LEVELS)
+    below = np.searchsorted(np.sort(unknown), np.quantile(right, levels), side="right")
+    # The quantiles of a small sample are uncertain, and the least of many bounds would always err
+    # on the same side.
+    error = np.sqrt(levels * (1 - levels) / len(right)) / levels
+    return _possible_share(1.0 - float((below / len(unknown) / levels + error).min()), len(unknown))
+
+
+def _share_by_swaps(unknown: Floats, swapped: Floats) -> float:
+    """Estimate the share of wrong labels by how many are as suspicious as swapped ones."""
     above = [
         (np.count_nonzero(unknown > np.quantile(swapped, level)) + 0.5) / (1 - level)
-        for level in _LEVELS
+        for level in _WRONG_LEVELS
     ]
-    return float(np.clip(min(above) / len(unknown), 1.0 / (len(unknown) + 2), _MOST_WRONG))
+    return _possible_share(min(above) / len(unknown), len(unknown))
+
+
+def _possible_share(share: float, n: int) -> float:
+    return float(np.clip(share, 1.0 / (n + 2), _MOST_WRONG))
+
+
+def _chance_of_second(first: Floats, second: Floats) -> Floats:
+    """Estimate how probably a margin is of the second sample, were both equally large.
+
+    Returns:
+        Shape (n,), for the margins of the second one; by isotonic regression, so that it rises with
+        the margin. Bayes' rule makes the ratio of the two densities of it.
+    """
+    from sklearn.isotonic import IsotonicRegression
+
+    n, k = len(first), len(second)
+    curve = IsotonicRegression(y_min=1e-6, y_max=1 - 1e-6, out_of_bounds="clip")
+    is_second = np.concatenate([np.zeros(n), np.ones(k)])
+    weight = np.concatenate([np.full(n, 1.0 / n), np.full(k, 1.0 / k)])
+    curve.fit(np.concatenate([first, second]), is_second, sample_weight=weight)
+    return np.asarray(curve.predict(second))
 
 
 def _curve_of_swaps(unknown: Floats, swapped: Floats, share: float) -> tuple[float, float]:
     """Find slope and intercept of a logistic curve for a known share of wrong labels.
 
     The curve passes one half where as many labels are more suspicious as are wrong. Its slope is
-    that of the probability of being swapped, which Bayes' rule gives from how often a margin occurs
+    that of the probability of being wrong, which Bayes' rule gives from how often a margin occurs
     among swapped labels and among all.
     """
     from scipy.optimize import minimize_scalar
-    from sklearn.isotonic import IsotonicRegression
 
-    n, k = len(unknown), len(swapped)
+    n = len(unknown)
     ordered = np.sort(unknown)[::-1]
     last = int(np.clip(round(share * n), 1, n - 1))
     half = float(ordered[last - 1] + ordered[last]) / 2.0
-    curve = IsotonicRegression(y_min=1e-6, y_max=1 - 1e-6, out_of_bounds="clip")
-    is_swapped = np.concatenate([np.zeros(n), np.ones(k)])
-    weight = np.concatenate([np.full(n, 1.0 / n), np.full(k, 1.0 / k)])
-    curve.fit(np.concatenate([unknown, swapped]), is_swapped, sample_weight=weight)
-    chance = curve.predict(unknown)
+    # Isotonic regression rises: of suspicion taken as its opposite, all labels come second.
+    chance = 1.0 - _chance_of_second(-swapped, -unknown)
     target = np.minimum(share * chance / (1.0 - chance), 1.0)
 
     def loss(log_slope: float) -> float:

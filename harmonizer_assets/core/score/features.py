@@ -131,6 +131,24 @@ def extract_features(
     )
 
 
+def with_neighbours(
+    features: sparse.csr_matrix, page: Page, words: npt.NDArray[np.int64]
+) -> sparse.csr_matrix:
+    """Replace what the labels of the words around say, by those of another page of the same words.
+
+    Args:
+        features: shape (n, columns), as `extract_features` makes them.
+        page: the same words, with other labels.
+        words: shape (n,), numbers of the words.
+    """
+    from scipy import sparse
+
+    start, end = group_ranges(page.n_types)["neighbours"]
+    around = neighbour_labels(page, words)
+    parts = [features[:, :start], around, features[:, end:]]
+    return sparse.hstack(parts, format="csr", dtype=np.float32)
+
+
 def _masks(texts: Sequence[str]) -> list[str]:
     known = {text: mask_of(text) for text in set(texts)}
     return [known[text] for text in texts]

@@ -20,7 +20,7 @@ from harmonizer_assets.core.records.label import WORD_KEY
 from harmonizer_assets.core.records.status import Status
 from harmonizer_assets.core.score.calibration import Calibration, probability
 from harmonizer_assets.core.score.classifier import Suspicion, SuspicionModel
-from harmonizer_assets.core.score.features import extract_features
+from harmonizer_assets.core.score.features import extract_features, with_neighbours
 from harmonizer_assets.core.score.folds import Folds, folds_of
 from harmonizer_assets.core.score.pages import Page, read_page, trust_of
 from harmonizer_assets.core.score.similar_words import (
@@ -263,11 +263,17 @@ def fit_model(
     suspicion = model.assess(features[row], located.label_type, located.folds, votes)
     valid, invalid = statuses == Status.VALID, statuses == Status.INVALID
     unknown = ~valid & ~invalid
-    swapped = _swapped_margins(model, features, row, located, suspicion)
-    wrong = np.concatenate([swapped[valid], suspicion.margin[invalid]])
+    slips = _margins_of_slips(model, features, row, located, suspicion)
+    rejected = suspicion.margin[invalid]
     calibration = Calibration.fit(
-        suspicion.margin[unknown], suspicion.margin[valid], wrong, swapped[unknown]
+        suspicion.margin[unknown],
+        suspicion.margin[valid],
+        np.concatenate([slips[valid], rejected]),
+        slips[unknown],
     )
+    rows = _margins_of_wrong_rows(model, features, row, located)
+    # People make mistakes word by word and row by row.
+    wrong = np.concatenate([slips[valid][::2], rows[valid][1::2], rejected])
 
     def wrong_probability(margin: Floats) -> Floats:
         return probability(calibration.log_odds(margin), [Status.PENDING] * len(margin))
@@ -311,22 +317,50 @@ def _training_words(
     return words, extract_features(page, words, without), np.searchsorted(labelled, located.word)
 
 
-def _swapped_margins(
+def _margins_of_slips(
     model: SuspicionModel,
     features: sparse.csr_matrix,
     row: Ints,
     located: LabelFeatures,
     suspicion: Suspicion,
 ) -> Floats:
-    """Compute the margins that n labels' words would have under a wrong label type: shape (n,).
+    """Compute the margins of n labels, were each the only wrong one: shape (n,).
 
     Every other one gets the type that is hardest to tell from its own, the others a type drawn as
     often as it occurs.
     """
     n = len(located.label_type)
-    random = np.random.RandomState(0)
-    shares = np.bincount(located.label_type, minlength=model.n_types) / max(n, 1)
-    drawn = random.choice(model.n_types, size=n, p=shares)
+    drawn = _drawn_types(located.label_type, model.n_types, n)
     hardest = suspicion.competing_type
     swapped = np.where((np.arange(n) % 2 == 0) | (drawn == located.label_type), hardest, drawn)
     return model.margin(features[row], swapped.astype(np.int64), located.folds, located.votes)
+
+
+def _margins_of_wrong_rows(
+    model: SuspicionModel, features: sparse.csr_matrix, row: Ints, located: LabelFeatures
+) -> Floats:
+    """Compute the margins of n labels, were all labels of a row wrong together: shape (n,).
+
+    Those of one type get the same other one, drawn as often as it occurs, so that they speak for
+    each other.
+    """
+    page, n_types = located.page, model.n_types
+    size = (int(page.row[-1]) + 1, n_types)
+    drawn = _drawn_types(located.label_type, n_types, size)
+    order = np.argsort(-np.bincount(located.label_type, minlength=n_types), kind="stable")
+    commonest, second = order[0], order[min(1, n_types - 1)]
+    other = np.where(np.arange(n_types) == commonest, second, commonest)
+    drawn = np.where(drawn == np.arange(n_types), other, drawn)
+    wrong_page = replace(page, label_type=drawn[page.row[page.label_word], page.label_type])
+    return model.margin(
+        with_neighbours(features[row], wrong_page, located.word),
+        drawn[page.row[located.word], located.label_type].astype(np.int64),
+        located.folds,
+        located.votes,
+    )
+
+
+def _drawn_types(label_type: Ints, n_types: int, size: int | tuple[int, int]) -> Ints:
+    """Draw types as often as they occur among n labels, the same in every process."""
+    shares = np.bincount(label_type, minlength=n_types) / max(len(label_type), 1)
+    return np.random.RandomState(0).choice(n_types, size=size, p=shares)
