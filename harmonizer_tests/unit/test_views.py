@@ -51,3 +51,28 @@ def test_a_view_that_has_never_seen_a_type_is_not_asked_about_it():
 
 def test_a_label_of_a_rare_type_needs_more_against_it():
     assert margin(0.2, 0.2, 0.2, share=(0.01, 0.99)) < margin(0.2, 0.2, 0.2) - 0.5
+
+
+def test_contributions_of_the_groups_add_up_to_the_log_odds_of_two_types():
+    random = np.random.RandomState(0)
+    starts = np.array([start for start, _ in group_ranges(2).values()])
+    columns = np.sort(np.concatenate([starts, starts + 1]))
+    shape = (FOLDS, 3, len(columns))
+    fitted = View(KINDS[0], columns, random.normal(size=shape), random.normal(size=shape[:2]))
+    features = sparse.lil_matrix((5, COLUMNS))
+    for row in range(5):
+        features[row, random.choice(columns, 6, replace=False)] = random.random_sample(6)
+    folds = Folds(np.array([0, 1, 2, 0, 1]), np.zeros(5, dtype=np.int64))
+    own, competing = np.array([0, 1, 0, 1, 0]), np.array([1, 0, 1, 0, 1])
+    parts = fitted.contributions(features.tocsr(), folds, own, competing)
+    every = np.arange(5)
+    logs = fitted.log_probability(features.tocsr(), folds)
+    intercepts = fitted.intercepts[folds.receipt]
+    expected = logs[every, competing] - logs[every, own]
+    expected -= intercepts[every, competing] - intercepts[every, own]
+    assert parts.sum(axis=1) == pytest.approx(expected)
+    only_text = features.copy()
+    only_text[:, columns[2] :] = 0
+    text = fitted.contributions(only_text.tocsr(), folds, own, competing)
+    assert text[:, 0] == pytest.approx(parts[:, 0])
+    assert not text[:, 1:].any()
