@@ -42,8 +42,8 @@ adapter              internal                            why there is no public 
                      RunFailureReason,                   whether its code server answers.
                      auto_reexecution_should_retry_run
 `run_ids`            The form of run ids.                Dagster's own function is private.
-`run_launcher`       CheckRunHealthResult,               A public method returns them; they
-                     WorkerStatus                        are private all the same.
+`run_launcher`       CheckRunHealthResult,               Public methods take and return them; they
+                     LaunchRunContext, WorkerStatus      are private all the same.
 `tags`               Names of tags.                      Dagster's own constants are private.
 `web_server`         `open_ipc_subprocess` of            Nothing lets a program put a guard before
                      `dagster._cli.dev`,                 the web server that `dagster dev` starts.
