@@ -73,7 +73,8 @@ class Calibration:
             unknown: shape (n,), of labels that are not validated.
             right: shape (m,), of validated labels.
             wrong: shape (k,), of labels known to be wrong.
-            swapped: shape (n,), of the words of `unknown` under a wrong type.
+            swapped: shape (n,), of the words of `unknown` under a wrong type; empty where there
+                is no other type.
         """
         # SciPy is imported where it is used: a run that finds nothing to do needs none of it.
         from scipy.special import logit
@@ -83,6 +84,8 @@ class Calibration:
             return cls(1.0, float(logit(_START_WRONG)), _START_WRONG, _START_WRONG)
         posterior, share = _mixture(unknown, right, wrong)
         informed = len(right) >= _ENOUGH
+        if not informed and not len(swapped):
+            return cls(*_curve(unknown, posterior, share), share, share)
         bound = _share_by_right(unknown, right) if informed else _share_by_swaps(unknown, swapped)
         if 1 / _AGREEMENT <= share / bound <= _AGREEMENT:
             return cls(*_curve(unknown, posterior, share), share, share)

@@ -269,7 +269,7 @@ def fit_model(
         suspicion.margin[unknown],
         suspicion.margin[valid],
         np.concatenate([slips[valid], rejected]),
-        slips[unknown],
+        slips[unknown & (len(label_types) > 1)],
     )
     rows = _margins_of_wrong_rows(model, features, row, located)
     # People make mistakes word by word and row by row.
