@@ -26,6 +26,7 @@ from harmonizer_assets.core.store import (
     publish_snapshot,
     replace_partitions,
 )
+from harmonizer_assets.core.store.errors import store_error
 
 
 @pytest.fixture
@@ -371,32 +372,64 @@ def test_a_file_that_is_no_database_is_named(home):
         Warehouse(home).query("SELECT 1")
 
 
-def test_a_full_disk_ends_in_a_clear_error_and_keeps_what_was_there(tmp_path):
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mount a file system of 8 MiB; return it and a function that gives it another size."""
     small = tmp_path / "small"
     small.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(small)]
-    try:
-        mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:
-        mounted = False
-    if not mounted:
+
+    def mount(*options: str) -> bool:
+        command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(small)]
+        try:
+            return subprocess.run(command, capture_output=True, check=False).returncode == 0
+        except FileNotFoundError:
+            return False
+
+    if not mount("size=8m"):
         pytest.skip("a file system of a given size needs the right to mount one")
-    try:
-        warehouse = Warehouse(Home(small / "home"))
-        warehouse.write(
-            lambda con: con.execute("INSERT INTO index_state VALUES ('kept', '', 1, now(), 0)")
-        )
-        with pytest.raises(StoreError, match="disk is full"):
-            warehouse.write(
-                lambda con: con.execute(
-                    "INSERT INTO index_state "
-                    "SELECT md5(range::VARCHAR), md5(range::VARCHAR || 'x'), 1, now(), 0 "
-                    "FROM range(400000)"
-                )
-            )
-        assert Warehouse(Home(small / "home")).query("FROM index_state").num_rows == 1
-    finally:
-        subprocess.run(["umount", "-l", str(small)], check=False)
+    yield small, lambda size: mount("remount", f"size={size}")
+    subprocess.run(["umount", "-l", str(small)], check=False)
+
+
+@pytest.mark.parametrize(
+    ("committed", "said"), [(False, "nothing was written"), (True, "what was written is kept")]
+)
+def test_an_error_says_what_became_of_the_rows(committed, said):
+    error = store_error(duckdb.IOException("it broke"), Path("a.duckdb"), committed=committed)
+    assert str(error) == f"a.duckdb: it broke ({said}; see the message and run again)"
+
+
+def insert_rows(n: int, name: str):
+    return lambda con: con.execute(
+        "INSERT INTO index_state SELECT md5(range::VARCHAR) || $name, '', 1, now(), 0 "
+        "FROM range($n)",
+        {"n": n, "name": name},
+    )
+
+
+def test_a_full_disk_ends_in_a_clear_error_and_keeps_what_was_there(small_disk):
+    small, _ = small_disk
+    warehouse = Warehouse(Home(small / "home"))
+    warehouse.write(insert_rows(1, "kept"))
+    with pytest.raises(StoreError, match="disk is full"):
+        warehouse.write(insert_rows(400_000, "lost"))
+    assert Warehouse(Home(small / "home")).query("FROM index_state").num_rows == 1
+
+
+def test_what_was_committed_before_the_disk_was_full_is_kept_and_the_error_does_not_deny_it(
+    small_disk,
+):
+    """The rows are in the write-ahead log; the file has no room for them."""
+    small, resize = small_disk
+    warehouse = Warehouse(Home(small / "home"))
+    warehouse.migrate()
+    used = sum(path.stat().st_size for path in small.rglob("*"))
+    assert resize(f"{used // 1024 + 64}k")
+    with pytest.raises(StoreError, match="disk is full") as caught:
+        warehouse.write(insert_rows(10, "kept"))
+    assert "nothing was written" not in str(caught.value)
+    assert resize("32m")
+    assert Warehouse(Home(small / "home")).query("FROM index_state").num_rows == 10
 
 
 class Interrupted(BaseException):

@@ -109,7 +109,8 @@ class DatabaseFile:
             failed: whether the transaction failed, which can leave DuckDB itself unusable.
 
         Raises:
-            StoreError: the write-ahead log cannot be merged into the file.
+            StoreError: the write-ahead log cannot be merged into the file. What was committed is
+                in that log and counts when the file is opened again.
         """
         self._connections -= 1
         try:
@@ -124,7 +125,7 @@ class DatabaseFile:
                 elif not (self._keeps and self._read_only):
                     self._let_go()
         except duckdb.Error as error:
-            raise store_error(error, self._path) from error
+            raise store_error(error, self._path, committed=not failed) from error
 
     def begin_session(self) -> None:
         """Keep the file open for reading between transactions, for a moment at most."""

@@ -7,10 +7,18 @@ from pathlib import Path
 from harmonizer_assets.core.base.errors import StoreError
 
 
-def store_error(error: Exception, database: Path) -> StoreError:
-    """Make the error that names the database, what went wrong, and the remedy."""
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    remedy = "nothing was written; see the message and run again"
+def store_error(error: Exception, database: Path, *, committed: bool = False) -> StoreError:
+    """Make the error that names the database, what went wrong, and the remedy.
+
+    Args:
+        error: of DuckDB or of the disk.
+        database: the file.
+        committed: whether the transaction was over, so that its rows are in the write-ahead log.
+    """
+    # DuckDB names what happened to it first and the cause on a later line.
+    text = " ".join(str(error).partition("Stack Trace")[0].split()) or type(error).__name__
+    kept = "what was written is kept" if committed else "nothing was written"
+    remedy = f"{kept}; see the message and run again"
     lowered = text.lower()
     if "no space" in lowered or "disk full" in lowered or "could not write" in lowered:
         remedy = "the disk is full or nearly so: make room and run again, nothing was lost"
