@@ -510,10 +510,14 @@ def test_a_plan_says_what_a_run_then_asks_and_spends_nothing(home, endpoint, mon
 # Stopping and going on
 
 
+@pytest.mark.parametrize("disk_seconds", [0, 0.15], ids=["disk", "slow disk"])
 def test_cancelling_stops_new_calls_in_time_ends_the_thread_and_keeps_what_was_answered(
-    home, endpoint
+    home, endpoint, monkeypatch, disk_seconds
 ):
+    """On a slow disk the cancellation comes while answers are being written."""
     prepared(home, label_types=2, merchants=4)
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (time.sleep(disk_seconds), fsync(file)))
     threads = {*threading.enumerate()}
     endpoint.configure(first_token_seconds=0.2, tokens_per_second=2_000)
 

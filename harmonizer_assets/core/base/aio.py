@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from harmonizer_assets.core.base.errors import RunStoppedError
@@ -97,11 +98,29 @@ async def in_thread(work: Callable[[threading.Event], T]) -> T:
         Exception: whatever the work raises.
     """
     stop = threading.Event()
-    task = asyncio.ensure_future(asyncio.to_thread(work, stop))
+    return await to_end(partial(work, stop), stop.set)
+
+
+async def to_end(work: Callable[[], T], on_cancel: Callable[[], object] | None = None) -> T:
+    """Run synchronous work in a thread, to its end: a caller that is cancelled waits for it.
+
+    `asyncio.to_thread` leaves the thread alone with its work when the caller is cancelled, so that
+    locks which the caller holds are released too early.
+
+    Args:
+        work: what is run.
+        on_cancel: called when the caller is cancelled, before its end is waited for.
+
+    Raises:
+        asyncio.CancelledError: the caller was cancelled; the work has ended by then.
+        Exception: whatever the work raises.
+    """
+    task = asyncio.ensure_future(asyncio.to_thread(work))
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        stop.set()
+        if on_cancel is not None:
+            on_cancel()
         await asyncio.wait({task})
         if not task.cancelled():
             # Read, so that asyncio does not report an exception as never retrieved.

@@ -11,6 +11,7 @@ from typing import Final
 
 import duckdb
 
+from harmonizer_assets.core.base.aio import to_end
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.settings import JudgeSettings
 from harmonizer_assets.core.judge.llm.bought import BoughtAnswers
@@ -169,8 +170,8 @@ class LLMJudge:
         lease = asking_async(self._home, on_wait, timeout=self.wait_seconds)
         async with lease, self._journal(account) as journal:
             store = AnswerStore(journal, self._model)
-            budget = await asyncio.to_thread(self.budget, account)
-            await asyncio.to_thread(lambda: self.wording.dialect)
+            budget = await to_end(partial(self.budget, account))
+            await to_end(lambda: self.wording.dialect)
             while True:
                 async with self._endpoint() as endpoint:
                     scheduler = partial(self._scheduler, endpoint, store, budget, price, totals)
@@ -244,18 +245,18 @@ class LLMJudge:
 
     @asynccontextmanager
     async def _journal(self, account: Account) -> AsyncIterator[Journal]:
-        await asyncio.to_thread(recover, self._home.journals, self._warehouse)
+        await to_end(partial(recover, self._home.journals, self._warehouse))
         journal = Journal(self._home.journals, account)
         try:
             yield journal
         finally:
-            await asyncio.to_thread(journal.close, self._warehouse)
+            await to_end(partial(journal.close, self._warehouse))
 
     async def _works(
         self, open_chunks: OpenChunks, partitions: dict[PartitionKey, PreparedPartition]
     ) -> AsyncIterator[PartitionWork]:
         for chunk in open_chunks.take():
-            for partition in await asyncio.to_thread(self.prepare, chunk):
+            for partition in await to_end(partial(self.prepare, chunk)):
                 partitions[partition.key] = partition
                 yield partition.work()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -10,6 +9,7 @@ from typing import Final
 
 import duckdb
 
+from harmonizer_assets.core.base.aio import to_end
 from harmonizer_assets.core.judge.llm.calls.scheduler import Scheduler
 from harmonizer_assets.core.judge.llm.calls.work import PartitionWork
 from harmonizer_assets.core.judge.llm.confidence import suggestion_confidence
@@ -77,7 +77,7 @@ async def look_again(
     by_partition = _asks(doubtful, prompts, identity)
     asks = {key: ask for some in by_partition.values() for key, ask in some.items()}
     wanted = sorted({ask.verdict_key for ask in asks.values()})
-    cached = await asyncio.to_thread(warehouse.read, lambda con: look_up(con, wanted))
+    cached = await to_end(lambda: warehouse.read(lambda con: look_up(con, wanted)))
     works = [
         PartitionWork(
             partition,

@@ -7,8 +7,10 @@ import datetime as dt
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
+from harmonizer_assets.core.base.aio import to_end
 from harmonizer_assets.core.judge.llm.memory.cache import BoughtAnswer
 from harmonizer_assets.core.judge.llm.memory.journal import Journal
 from harmonizer_assets.core.judge.llm.money.ledger import Spent
@@ -93,7 +95,12 @@ class AnswerStore:
             stored(await self.flush())
 
     async def flush(self) -> list[BoughtAnswer]:
-        """Write the gathered answers; return those that are durable now."""
+        """Write the gathered answers; return those that are durable now.
+
+        Raises:
+            StoreError: the disk cannot be written.
+            asyncio.CancelledError: the caller was cancelled; a write that had begun has ended.
+        """
         async with self._writing:
             bought, used, spent = self._bought, self._used, self._spent
             if not spent:
@@ -102,7 +109,8 @@ class AnswerStore:
             self._arrived.clear()
             total = sum((one.spent for one in spent), Spent())
             ended = [one.number for one in spent]
-            await asyncio.to_thread(self._journal.append, self._rows(bought), used, total, ended)
+            rows = self._rows(bought)
+            await to_end(partial(self._journal.append, rows, used, total, ended))
             self._unstored -= len(spent)
             # What came in meanwhile is at most as old as this write.
             self._oldest = time.monotonic() if self._spent else None
