@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from harmonizer_assets.core.apply.apply import Brake, apply_corrections
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.progress import ProgressFn
 from harmonizer_assets.core.base.secrets import secrets_removed
@@ -43,6 +44,7 @@ from harmonizer_assets.core.judge.stage import JudgeStage
 from harmonizer_assets.core.judge.verdicts import requeue_dead_letters, verdict_stage
 from harmonizer_assets.core.merchants import MerchantNames, MerchantOverrides
 from harmonizer_assets.core.records.account import Account
+from harmonizer_assets.core.records.correction import CorrectionReport
 from harmonizer_assets.core.records.options import RunOptions
 from harmonizer_assets.core.records.partition import PartitionKey
 from harmonizer_assets.core.records.reports import (
@@ -61,6 +63,8 @@ from harmonizer_assets.core.records.reports import (
 from harmonizer_assets.core.records.taxonomy import Taxonomy
 from harmonizer_assets.core.report import drift
 from harmonizer_assets.core.report.page import publish_report, render_report, write_report
+from harmonizer_assets.core.review.policy import ReviewPolicy
+from harmonizer_assets.core.review.review import Review
 from harmonizer_assets.core.score.registry import DUE, Models
 from harmonizer_assets.core.score.stage import ScoreStage
 from harmonizer_assets.core.stages.run import StageRun
@@ -186,6 +190,12 @@ class Pipeline:
         """The stage that computes `outliers`."""
         threshold = self.settings.similarity.match_threshold
         return DecideStage(self.warehouse, self.taxonomy.names, threshold)
+
+    @cached_property
+    def review(self) -> Review:
+        """What people are asked about labels, and what they answer."""
+        policy = ReviewPolicy.of_home(self.home)
+        return Review(self.warehouse, policy, self.settings.review, self.taxonomy.names)
 
     @cached_property
     def missing(self) -> MissingLabels:
@@ -339,6 +349,7 @@ class Pipeline:
         patterns = update_patterns(self.warehouse, self.settings.patterns)
         missing = self._update_missing_labels()
         queued = update_validation_queue(self.warehouse)
+        self.review.update()
         drift.record(self.warehouse, run_id)
         report = self.write_report(run_id)
         tables = publish_snapshot(self.warehouse, self._published_inputs())
@@ -361,6 +372,20 @@ class Pipeline:
         """Identify what the published results depend on besides the tables."""
         content = [self.settings.model_dump(mode="json"), self.taxonomy.names]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+    def apply(self, actor: str, *, commit: bool = False) -> CorrectionReport:
+        """Correct the labels that answers or open rules of the review policy want corrected.
+
+        Args:
+            actor: who applies them, for the record.
+            commit: whether labels are changed; otherwise the report says what would be.
+
+        Raises:
+            StoreError: the tables cannot be written; nothing was changed.
+        """
+        brake = Brake(self.settings.review.brake_share, self.settings.review.brake_from)
+        wanted = self.review.wanted()
+        return apply_corrections(self.warehouse, wanted, brake, actor=actor, commit=commit)
 
     def write_report(self, run_id: str = "", folder: Path | None = None) -> Path:
         """Write the report of the tables as they are now, as one HTML page.

@@ -124,6 +124,11 @@ class Home:
         """What people say about names of merchants, where they say anything."""
         return self.root / "merchants.yaml"
 
+    @property
+    def review_policy(self) -> Path:
+        """Which proposals need how much of a person, where it is not the default."""
+        return self.root / "review.yaml"
+
     def has_events(self) -> bool:
         """Return whether Dagster has logged events of runs in the home."""
         return any(self.dagster.glob("history/**/*.db"))

@@ -27,6 +27,7 @@ JudgeName = Literal["offline", "openai"]
 Profile = Literal["fast", "cheap"]
 CacheScope = Literal["context", "word"]
 Explanations = Literal["codes", "text"]
+Settlement = Literal["majority", "third"]
 Origin = Annotated[str, Field(pattern=r"^https?://[a-z0-9][a-z0-9.-]*(:[0-9]{1,5})?$")]
 
 
@@ -330,6 +331,19 @@ class WaitSettings(_Section):
     """For a suspicion model to be fitted, which takes minutes with a million labels."""
 
 
+class ReviewSettings(_Section):
+    """How people's answers become corrections, besides what `review.yaml` in the home says."""
+
+    settlement: Settlement = "majority"
+    """Which answer counts where people disagree: that of the `majority`, or that of the `third` who
+    answers."""
+    brake_share: float = Field(default=0.2, ge=0, le=1)
+    """An apply that would retire more of a merchant's labels than this share leaves that merchant
+    alone."""
+    brake_from: int = Field(default=20, ge=0)
+    """Up to this many labels of a merchant may be retired at once in any case."""
+
+
 @dataclass(frozen=True)
 class JudgeOverrides:
     """The judge's settings that may be set for one run; None leaves a setting as the home has it.
@@ -386,6 +400,8 @@ class Settings(_Section):
     """Who may use the web UI that `harmonizer ui` serves."""
     retention: RetentionSettings = RetentionSettings()
     """What a home keeps of its past: by age, and by size, the oldest going first."""
+    review: ReviewSettings = ReviewSettings()
+    """How people's answers become corrections, besides what `review.yaml` in the home says."""
     limits: LimitSettings = LimitSettings()
     """How large a row that arrives may be, and how much of a file is in memory at once."""
     waits: WaitSettings = WaitSettings()

@@ -19,7 +19,7 @@ from harmonizer_assets.core.ingest.order import (
 from harmonizer_assets.core.ingest.quarantine import mend
 from harmonizer_assets.core.ingest.readers import StagedFile
 from harmonizer_assets.core.merchants.names import note_names
-from harmonizer_assets.core.records.label import LABEL_KEY, WORD_KEY
+from harmonizer_assets.core.records.label import LABEL_KEY, WORD_KEY, qualified
 from harmonizer_assets.core.records.reports import BatchReport
 from harmonizer_assets.core.store.deletions import covered
 
@@ -130,6 +130,24 @@ def _record_types(
         )
 
 
+def _repeats_corrected(table: str) -> str:
+    """Write the condition under which a row says again what has been corrected since.
+
+    Who sends all labels every day must not undo corrections that the sender knows nothing about.
+    """
+    if table != "labels":
+        return "false"
+    return f"""
+        EXISTS (
+            FROM corrected_labels c
+            WHERE ({qualified("c", LABEL_KEY)}) = ({qualified("s", LABEL_KEY)})
+                AND c.row_before.validation_status = s.validation_status
+                AND c.row_before.merchant_name IS NOT DISTINCT FROM s.merchant_name
+                AND c.row_before.extra IS NOT DISTINCT FROM s.extra
+        )
+    """
+
+
 def _merge_table(
     con: duckdb.DuckDBPyConnection,
     table: str,
@@ -149,7 +167,8 @@ def _merge_table(
         CREATE OR REPLACE TEMP TABLE compared AS
         SELECT s.* EXCLUDE (row_number_in_file), t.image_id IS NULL AS is_new,
             ({ours}) IS DISTINCT FROM ({theirs}) AS differs,
-            r.batch_id IS NOT NULL AND (r.batch_time, r.name) > {GIVEN_RANK} AS is_outdated,
+            (r.batch_id IS NOT NULL AND (r.batch_time, r.name) > {GIVEN_RANK})
+                OR {_repeats_corrected(table)} AS is_outdated,
             EXISTS (
                 FROM deletions d WHERE (d.holds_until, d.name) > {GIVEN_RANK}
                     AND {covered("s", labels=table == "labels", deletion="d")}

@@ -1,0 +1,1 @@
+"""Apply: labels are corrected, every change is on record, and each can be undone."""

@@ -1,0 +1,241 @@
+"""Apply corrections: check each against the label as it is now, then change the labels at once.
+
+A label that is wrong is retired as INVALID and never deleted. A label that has changed since it was
+decided on is refused, and so is everything that would overrule a person.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import Any, Final
+
+import pyarrow as pa
+
+from harmonizer_assets.core.apply.operations import begin_operation, end_operation
+from harmonizer_assets.core.apply.rows import row_of, stale_partitions, write_rows
+from harmonizer_assets.core.records.correction import (
+    WANTED,
+    Action,
+    CorrectionReport,
+    Refusal,
+    Source,
+)
+from harmonizer_assets.core.records.label import (
+    LABEL_COLUMNS,
+    LABEL_KEY,
+    WORD_COLUMNS,
+    WORD_KEY,
+    qualified,
+)
+from harmonizer_assets.core.store.database import Connection
+from harmonizer_assets.core.store.warehouse import Warehouse
+
+_RETIRING: Final = f"('{Action.MARK_INVALID}', '{Action.MOVE}')"
+_STATUS_AFTER: Final = f"""
+CASE WHEN action IN {_RETIRING} THEN 'INVALID' WHEN action = '{Action.ASK}' THEN 'NEEDS_REVIEW'
+    ELSE 'VALID' END
+"""
+_BY_PERSON: Final = f"source IN ('{Source.PERSON}', '{Source.KIND}')"
+
+# Of several corrections of one label, the one that a person gave about it alone counts. What has
+# been applied before is done, not refused because the label has changed by it.
+_CHECKED: Final = f"""
+CREATE OR REPLACE TEMP TABLE checked AS
+WITH applied AS (
+    SELECT {LABEL_COLUMNS},
+        arg_max(struct_pack(action, to_label, row_after), correction_id) AS last
+    FROM corrections_in_force JOIN label_row_changes USING (correction_id, {LABEL_COLUMNS})
+    GROUP BY ALL
+),
+compared AS (
+    SELECT w.*, {_BY_PERSON} AS by_person, {_STATUS_AFTER} AS status_after,
+        l.merchant_key, {row_of("l")} AS row_now, {row_of("t")} AS target_now,
+        coalesce(a.last.action = w.action AND a.last.to_label IS NOT DISTINCT FROM w.to_label
+            AND a.last.row_after IS NOT DISTINCT FROM {row_of("l")}, false) AS is_applied,
+        row_number() OVER (PARTITION BY {qualified("w", LABEL_KEY)}
+            ORDER BY w.source = '{Source.PERSON}' DESC, w.source = '{Source.KIND}' DESC,
+                w.answer_id DESC) AS place
+    FROM wanted w
+    LEFT JOIN labels l USING ({LABEL_COLUMNS})
+    LEFT JOIN applied a USING ({LABEL_COLUMNS})
+    LEFT JOIN labels t ON w.action = '{Action.MOVE}' AND t.label = w.to_label
+        AND ({qualified("t", WORD_KEY)}) = ({qualified("w", WORD_KEY)})
+)
+SELECT * EXCLUDE (place),
+    is_applied OR (action <> '{Action.MOVE}'
+        AND coalesce(row_now.validation_status = status_after, false)) AS is_done,
+    CASE
+        WHEN is_applied THEN NULL
+        WHEN row_now IS NULL THEN 'the label is no longer there'
+        WHEN (row_now.validation_status, row_now.batch_id, row_now.batch_time)
+            IS DISTINCT FROM (seen_status, seen_batch_id, seen_batch_time)
+            THEN format('the label has changed since it was decided on: it is {{}} now',
+                row_now.validation_status)
+        WHEN action = '{Action.MOVE}' AND to_label = label THEN 'it has this label already'
+        WHEN NOT by_person AND row_now.validation_status IN ('VALID', 'INVALID')
+            THEN 'a person has decided on the label'
+        WHEN NOT by_person AND target_now.validation_status = 'INVALID'
+            THEN format('a person has rejected {{}} on this word', to_label)
+    END AS refused
+FROM compared WHERE place = 1
+"""
+# Two corrections of one word may want the same label, each for reasons of its own.
+_COLLIDING: Final = f"""
+UPDATE checked c SET refused = 'another correction changes the same label of the word'
+WHERE refused IS NULL AND NOT is_done AND action = '{Action.MOVE}' AND (
+    SELECT count(*) FROM checked o
+    WHERE o.refused IS NULL AND NOT o.is_done
+        AND ({qualified("o", WORD_KEY)}) = ({qualified("c", WORD_KEY)})
+        AND (o.label = c.to_label
+            OR (o.action = '{Action.MOVE}' AND o.to_label = c.to_label AND o.label < c.label))
+) > 0
+"""
+_CAPPED: Final = f"""
+UPDATE checked c SET refused = format(
+    'the brake: {{:,}} labels of the merchant would be retired at once, of {{:,}} that it has',
+    o.retired, o.labels)
+FROM (
+    SELECT merchant_key, count(*) AS retired,
+        (SELECT count(*) FROM labels l WHERE l.merchant_key = k.merchant_key) AS labels
+    FROM checked k WHERE refused IS NULL AND NOT is_done AND action IN {_RETIRING} GROUP BY ALL
+) o
+WHERE o.merchant_key = c.merchant_key AND c.refused IS NULL AND c.action IN {_RETIRING}
+    AND o.retired > greatest($at_least, $share * o.labels)
+"""
+_NUMBERED: Final = f"""
+CREATE OR REPLACE TEMP TABLE made AS
+SELECT $before + row_number() OVER (ORDER BY {LABEL_COLUMNS}) AS correction_id, *
+FROM checked WHERE refused IS NULL AND NOT is_done
+"""
+# What a person says is VALID; what nobody has looked at stays PENDING, so that no model learns from
+# its own decisions as if a person had made them.
+_OLD_ROWS: Final = f"""
+SELECT correction_id, {LABEL_COLUMNS}, merchant_key, row_now AS row_before,
+    struct_update(row_now, validation_status := status_after, batch_id := $operation_id,
+        batch_time := $now::TIMESTAMPTZ) AS row_after
+FROM made
+"""
+_NEW_ROWS: Final = f"""
+SELECT correction_id, {WORD_COLUMNS}, to_label AS label, merchant_key, target_now AS row_before,
+    struct_pack(
+        validation_status := CASE WHEN by_person THEN 'VALID' ELSE 'PENDING' END,
+        merchant_name := row_now.merchant_name,
+        extra := json_merge_patch(coalesce(target_now.extra, '{{}}'), json_object(
+            'label_proposed_by', actor, 'label_consolidated_from', label, 'reasoning', reasoning)),
+        batch_id := $operation_id, batch_time := $now::TIMESTAMPTZ) AS row_after
+FROM made
+WHERE action = '{Action.MOVE}' AND (target_now IS NULL
+    OR (by_person AND target_now.validation_status <> 'VALID'))
+"""
+_CHANGED: Final = f"CREATE OR REPLACE TEMP TABLE changed_rows AS {_OLD_ROWS} UNION ALL {_NEW_ROWS}"
+_INTERNAL: Final = (
+    "row_now, target_now, refused, is_done, is_applied, by_person, status_after, seen_status, "
+    "seen_batch_id, seen_batch_time"
+)
+_SHOWN: Final = f"""
+SELECT m.* EXCLUDE ({_INTERNAL}),
+    m.row_now.validation_status AS status_before, status_after, w.text AS word_text,
+    m.row_now.merchant_name AS merchant_name
+FROM made m LEFT JOIN words w USING ({WORD_COLUMNS}) ORDER BY correction_id
+"""
+_REFUSED: Final = f"""
+SELECT {LABEL_COLUMNS}, action, to_label, refused AS reason FROM checked
+WHERE refused IS NOT NULL ORDER BY {LABEL_COLUMNS}
+"""
+_RECORDED: Final = f"""
+INSERT INTO label_corrections BY NAME
+SELECT * EXCLUDE ({_INTERNAL}, merchant_key),
+    $operation_id AS operation_id, $now::TIMESTAMPTZ AS corrected_at
+FROM made
+"""
+
+
+class Brake:
+    """How many labels of one merchant may be retired at once.
+
+    Attributes:
+        share: of the merchant's labels, 0..1.
+        at_least: this many may be in any case.
+    """
+
+    def __init__(self, share: float, at_least: int) -> None:
+        self.share = share
+        self.at_least = at_least
+
+
+def apply_corrections(
+    warehouse: Warehouse, wanted: pa.Table, brake: Brake, *, actor: str, commit: bool
+) -> CorrectionReport:
+    """Correct labels, or say what would be corrected.
+
+    Args:
+        warehouse: holds the labels.
+        wanted: the corrections, with the columns of `WANTED`.
+        brake: keeps one merchant's labels from being retired in large numbers.
+        actor: who applies them, for the record.
+        commit: whether labels are changed. All are, in one transaction, or none.
+
+    Raises:
+        StoreError: the tables cannot be written; nothing was changed.
+    """
+
+    def dry(con: Connection) -> CorrectionReport:
+        _prepare(con, wanted, brake, "", dt.datetime.now(dt.UTC), 0)
+        return _report(con, "")
+
+    def write(con: Connection) -> CorrectionReport:
+        operation = begin_operation(con, "apply")
+        _prepare(con, wanted, brake, operation.operation_id, operation.now, operation.before)
+        report = _report(con, operation.operation_id)
+        if not report.corrections:
+            return _report(con, "")
+        values = {"operation_id": operation.operation_id, "now": operation.now}
+        con.execute(_RECORDED, values)
+        con.execute("INSERT INTO label_row_changes BY NAME FROM changed_rows")
+        end_operation(con, operation, actor, len(report.corrections))
+        write_rows(con)
+        return report
+
+    return warehouse.write(write) if commit else warehouse.read(dry)
+
+
+def _prepare(
+    con: Connection,
+    wanted: pa.Table,
+    brake: Brake,
+    operation_id: str,
+    now: dt.datetime,
+    before: int,
+) -> None:
+    """Make the tables `checked`, `made` and `changed_rows`."""
+    con.register("wanted", wanted.select(WANTED.names).cast(WANTED))
+    con.execute(_CHECKED)
+    con.unregister("wanted")
+    con.execute(_COLLIDING)
+    con.execute(_CAPPED, {"share": brake.share, "at_least": brake.at_least})
+    con.execute(_NUMBERED, {"before": before})
+    con.execute(_CHANGED, {"operation_id": operation_id, "now": now})
+
+
+def _report(con: Connection, operation_id: str) -> CorrectionReport:
+    corrections = con.execute(_SHOWN).to_arrow_table().to_pylist()
+    refused = con.execute(_REFUSED).to_arrow_table().to_pylist()
+    unchanged = con.execute(
+        "SELECT count(*) FROM checked WHERE refused IS NULL AND is_done"
+    ).fetchall()[0][0]
+    return CorrectionReport(
+        operation_id,
+        corrections,
+        [Refusal(**row) for row in refused],
+        int(unchanged),
+        stale_partitions(con),
+        _counted(corrections),
+    )
+
+
+def _counted(corrections: Sequence[dict[str, Any]]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for row in corrections:
+        counts[row["action"]] = counts.get(row["action"], 0) + 1
+    return counts

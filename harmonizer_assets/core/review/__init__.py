@@ -1,0 +1,1 @@
+"""Review: what is proposed for each label, and what people say about it."""

@@ -1,0 +1,212 @@
+"""The review queue: which labels a person should look at, the most valuable first.
+
+The value of an answer is how suspicious the label is, times how many labels one answer can settle,
+times what a model would learn from it, which is most where the score is undecided.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import duckdb
+import pyarrow as pa
+
+from harmonizer_assets.core.base.settings import Settlement
+from harmonizer_assets.core.records.correction import Action
+from harmonizer_assets.core.records.label import LABEL_COLUMNS, LABEL_KEY, LabelKey, qualified
+from harmonizer_assets.core.review.answers import settled
+from harmonizer_assets.core.review.policy import ReviewPolicy
+from harmonizer_assets.core.review.proposals import FITTED, fitted_to
+from harmonizer_assets.core.store.database import Connection
+from harmonizer_assets.core.store.warehouse import Warehouse
+
+# Labels that look right are asked about only where that would teach much.
+_QUEUE: Final = f"""
+SELECT {LABEL_COLUMNS}, label_type, merchant_key, merchant_name, word_text, validation_status,
+    action, to_label, outlier_score, decided_by, reasoning, line, kind_id, n_alike, policy, tier,
+    is_blind, batch_id, batch_time,
+    round(coalesce(outlier_score, 0.5) * n_alike
+        * (0.25 + coalesce(outlier_score * (1 - outlier_score), 0.25)), 6) AS value
+FROM ({FITTED}) f
+WHERE action <> '{Action.CONFIRM}'
+    OR ({qualified("f", LABEL_KEY)}) IN (SELECT ({LABEL_COLUMNS}) FROM validation_queue)
+ORDER BY value DESC, {LABEL_COLUMNS}
+"""
+_ORDER: Final = f"ORDER BY value DESC, kind_id, {LABEL_COLUMNS}"
+
+
+@dataclass(frozen=True)
+class ReviewFilter:
+    """What part of the queue is reviewed.
+
+    Attributes:
+        label_type, merchant_key, kind_id, action: only those; None means all.
+        disagreements: only labels about which people have said different things.
+    """
+
+    label_type: str | None = None
+    merchant_key: str | None = None
+    kind_id: str | None = None
+    action: str | None = None
+    disagreements: bool = False
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Return the parameters of `_FILTERED`."""
+        return {
+            "label_type": self.label_type,
+            "merchant_key": self.merchant_key,
+            "kind_id": self.kind_id,
+            "action": self.action,
+            "disagreements": self.disagreements,
+        }
+
+
+_FILTERED: Final = """
+($label_type IS NULL OR q.label_type = $label_type)
+    AND ($merchant_key IS NULL OR q.merchant_key = $merchant_key)
+    AND ($kind_id IS NULL OR q.kind_id = $kind_id)
+    AND ($action IS NULL OR q.action = $action)
+    AND (NOT $disagreements OR is_disputed)
+"""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a review is.
+
+    Attributes:
+        open: labels of the filter that this reviewer can still answer about.
+        settled: labels of the filter that are settled.
+        answered: answers of this reviewer that stand.
+        disputed: labels of the filter about which people have said different things.
+    """
+
+    open: int
+    settled: int
+    answered: int
+    disputed: int
+
+
+def update_review_queue(warehouse: Warehouse, policy: ReviewPolicy) -> int:
+    """Compute the queue again and replace the table `review_queue`.
+
+    Returns:
+        The number of rows. The table is left alone when they have not changed.
+    """
+
+    def read(con: Connection) -> tuple[pa.Table, pa.Table]:
+        with fitted_to(con, policy) as values:
+            found = con.execute(_QUEUE, values).to_arrow_table()
+        return found, con.execute("FROM review_queue").to_arrow_table()
+
+    found, stored = warehouse.read(read)
+    if found.select(stored.column_names).to_pylist() != stored.to_pylist():
+        warehouse.write(lambda con: _replace(con, found))
+    return int(found.num_rows)
+
+
+def _replace(con: duckdb.DuckDBPyConnection, rows: pa.Table) -> None:
+    con.execute("DELETE FROM review_queue")
+    con.register("ranked", rows)
+    con.execute("INSERT INTO review_queue BY NAME FROM ranked")
+    con.unregister("ranked")
+
+
+def _states(settlement: Settlement) -> str:
+    """Write the query of the queue with what people have said about each label so far."""
+    return f"""
+    SELECT q.*, s.label IS NOT NULL AS is_settled,
+        coalesce(a.is_disputed, false) AS is_disputed, coalesce(a.is_mine, false) AS is_mine
+    FROM review_queue q
+    LEFT JOIN ({settled(settlement)}) s USING ({LABEL_COLUMNS})
+    LEFT JOIN (
+        SELECT {LABEL_COLUMNS}, bool_or(reviewer = $reviewer) AS is_mine,
+            count(DISTINCT CASE WHEN verdict <> 'skip' THEN concat_ws('/', verdict, to_label) END)
+                > 1 AS is_disputed
+        FROM standing_answers GROUP BY ALL
+    ) a USING ({LABEL_COLUMNS})
+    """
+
+
+def open_items(
+    warehouse: Warehouse,
+    reviewer: str,
+    settlement: Settlement,
+    chosen: ReviewFilter | None = None,
+    limit: int | None = 50,
+) -> list[dict[str, Any]]:
+    """List the labels that a reviewer can answer about, one of each kind first.
+
+    What this reviewer has answered or skipped, and what is settled, is left out.
+
+    Args:
+        warehouse: holds the queue.
+        reviewer: who asks.
+        settlement: how disagreements are decided.
+        chosen: the part of the queue.
+        limit: how many; None for all.
+
+    Returns:
+        Rows of `review_queue` with `n_open`, the open labels of the kind that an answer about all
+        of them would settle.
+    """
+    chosen = chosen or ReviewFilter()
+    return warehouse.query(
+        f"""
+        SELECT q.* EXCLUDE (is_settled, is_mine),
+            count(*) FILTER (NOT is_blind) OVER (PARTITION BY kind_id) AS n_open
+        FROM ({_states(settlement)}) q
+        WHERE NOT is_mine AND NOT is_settled AND {_FILTERED}
+        QUALIFY is_blind OR is_disputed OR $kind_id IS NOT NULL
+            OR row_number() OVER (PARTITION BY kind_id, is_blind {_ORDER}) = 1
+        ORDER BY is_disputed DESC, value DESC, kind_id, {LABEL_COLUMNS} LIMIT $limit
+        """,
+        {"reviewer": reviewer, "limit": limit, **chosen.values},
+    ).to_pylist()
+
+
+def open_of_kind(
+    warehouse: Warehouse, reviewer: str, settlement: Settlement, kind_id: str
+) -> list[dict[str, Any]]:
+    """List the open labels of a kind, without those of a blind sample.
+
+    Those are asked about one by one, so that the sample tells what people say unprompted.
+    """
+    return warehouse.query(
+        f"""
+        FROM ({_states(settlement)}) WHERE kind_id = $kind_id AND NOT is_mine AND NOT is_settled
+            AND NOT is_blind
+        {_ORDER}
+        """,
+        {"reviewer": reviewer, "kind_id": kind_id},
+    ).to_pylist()
+
+
+def queued(warehouse: Warehouse, key: LabelKey) -> dict[str, Any] | None:
+    """Return the row of the queue about a label; None where there is none."""
+    condition = " AND ".join(f"{name} = ${name}" for name in LABEL_KEY)
+    rows = warehouse.query(f"FROM review_queue WHERE {condition}", key._asdict()).to_pylist()
+    return rows[0] if rows else None
+
+
+def progress(
+    warehouse: Warehouse,
+    reviewer: str,
+    settlement: Settlement,
+    chosen: ReviewFilter | None = None,
+) -> Progress:
+    """Count how far a review is."""
+    chosen = chosen or ReviewFilter()
+    row = warehouse.query(
+        f"""
+        SELECT count(*) FILTER (NOT is_mine AND NOT is_settled) AS open,
+            count(*) FILTER (is_settled) AS settled,
+            (SELECT count(*) FROM standing_answers WHERE reviewer = $reviewer) AS answered,
+            count(*) FILTER (is_disputed) AS disputed
+        FROM ({_states(settlement)}) q WHERE {_FILTERED}
+        """,
+        {"reviewer": reviewer, **chosen.values},
+    ).to_pylist()[0]
+    return Progress(**row)

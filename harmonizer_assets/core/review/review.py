@@ -1,0 +1,190 @@
+"""The review of one home: what is asked, what people answer, and what follows from it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from harmonizer_assets.core.base.errors import InputError
+from harmonizer_assets.core.base.settings import ReviewSettings
+from harmonizer_assets.core.records.label import LabelKey, label_key
+from harmonizer_assets.core.review.answers import (
+    DISAGREEMENTS,
+    Answer,
+    give_answer,
+    withdraw_answer,
+)
+from harmonizer_assets.core.review.corrections import tier_states, wanted_corrections
+from harmonizer_assets.core.review.policy import ReviewPolicy
+from harmonizer_assets.core.review.queue import (
+    Progress,
+    ReviewFilter,
+    open_items,
+    open_of_kind,
+    progress,
+    queued,
+    update_review_queue,
+)
+from harmonizer_assets.core.review.tiers import TierState
+from harmonizer_assets.core.store.warehouse import Warehouse
+
+
+class Review:
+    """What people are asked about the labels of a home, and what they answer.
+
+    Examples:
+        >>> review = pipeline.review
+        >>> [item] = review.items("ann", limit=1)
+        >>> review.answer(label_key(item), "ann", Answer.RIGHT)
+    """
+
+    def __init__(
+        self,
+        warehouse: Warehouse,
+        policy: ReviewPolicy,
+        settings: ReviewSettings,
+        label_types: Sequence[str],
+    ) -> None:
+        self._warehouse = warehouse
+        self._policy = policy
+        self._settlement = settings.settlement
+        self._label_types = label_types
+
+    @property
+    def policy(self) -> ReviewPolicy:
+        """Return the policy of the home."""
+        return self._policy
+
+    def update(self) -> int:
+        """Compute the queue again; return how many labels it holds."""
+        return update_review_queue(self._warehouse, self._policy)
+
+    def items(
+        self, reviewer: str, chosen: ReviewFilter | None = None, limit: int | None = 50
+    ) -> list[dict[str, Any]]:
+        """List the labels that a reviewer can answer about; see `queue.open_items`."""
+        return open_items(self._warehouse, reviewer, self._settlement, chosen, limit)
+
+    def kind(self, reviewer: str, kind_id: str) -> list[dict[str, Any]]:
+        """List the open labels that one answer about a kind would settle."""
+        return open_of_kind(self._warehouse, reviewer, self._settlement, kind_id)
+
+    def progress(self, reviewer: str, chosen: ReviewFilter | None = None) -> Progress:
+        """Count how far a review is."""
+        return progress(self._warehouse, reviewer, self._settlement, chosen)
+
+    def disagreements(self) -> list[dict[str, Any]]:
+        """List the labels about which people have said different things, with what each said."""
+        return self._warehouse.query(DISAGREEMENTS).to_pylist()
+
+    def answer(
+        self,
+        key: LabelKey,
+        reviewer: str,
+        verdict: Answer,
+        *,
+        to_label: str | None = None,
+        note: str | None = None,
+    ) -> str:
+        """Store what a person says about one label; return the id of the answer.
+
+        Raises:
+            InputError: the label is not there, or the right type is none of the taxonomy.
+            StoreError: the answer cannot be stored.
+        """
+        self._check(to_label)
+        row = queued(self._warehouse, key)
+        return give_answer(
+            self._warehouse,
+            [key],
+            reviewer,
+            verdict,
+            to_label=to_label,
+            note=note,
+            is_blind=bool(row and row["is_blind"]),
+        )
+
+    def answer_kind(
+        self,
+        kind_id: str,
+        reviewer: str,
+        verdict: Answer,
+        *,
+        expected: Sequence[LabelKey],
+        to_label: str | None = None,
+        note: str | None = None,
+    ) -> str:
+        """Store one answer about all open labels of a kind; return the id of the answer.
+
+        Args:
+            kind_id: the kind.
+            reviewer: who says it.
+            verdict: what is said of each.
+            expected: the labels that the reviewer was shown. If others are open by now, nothing is
+                stored, so that nobody answers about labels that they have not seen.
+            to_label: the right type, where the labels are wrong and another one is right.
+            note: why.
+
+        Raises:
+            InputError: the kind's open labels are not those that were shown.
+            StoreError: the answer cannot be stored.
+        """
+        self._check(to_label)
+        labels = [label_key(row) for row in self.kind(reviewer, kind_id)]
+        if {*labels} != {*expected} or not labels:
+            raise InputError("the labels of this kind are others by now: look at the list again")
+        return give_answer(
+            self._warehouse,
+            labels,
+            reviewer,
+            verdict,
+            to_label=to_label,
+            note=note,
+            kind_id=kind_id,
+        )
+
+    def withdraw(self, answer_id: str, reviewer: str) -> None:
+        """Take an answer back; see `answers.withdraw_answer`."""
+        withdraw_answer(self._warehouse, answer_id, reviewer)
+
+    def last_answer(self, reviewer: str) -> dict[str, Any] | None:
+        """Return the last answer of a reviewer that stands, with one of its labels."""
+        rows = self._warehouse.query(
+            "FROM standing_answers WHERE reviewer = $reviewer "
+            "ORDER BY answered_at DESC, answer_id LIMIT 1",
+            {"reviewer": reviewer},
+        ).to_pylist()
+        return rows[0] if rows else None
+
+    def tiers(self) -> Mapping[str, TierState]:
+        """Say of each rule of the policy what its blind sample says, and whether it is open."""
+        return self._warehouse.read(lambda con: tier_states(con, self._policy))
+
+    def reopen(self, rule: str, actor: str, note: str | None = None) -> None:
+        """Count the blind sample of a rule anew, after a disagreement has closed it.
+
+        Raises:
+            InputError: the policy has no such rule.
+        """
+        if self._policy.rule(rule) is None:
+            known = ", ".join(rule.name for rule in self._policy.rules)
+            raise InputError(f"the review policy has no rule {rule!r}: it has {known}")
+        self._warehouse.write(
+            lambda con: con.execute(
+                "INSERT INTO review_reopenings VALUES ($1, $2, $3, $4)",
+                [rule, actor, note, dt.datetime.now(dt.UTC)],
+            )
+        )
+
+    def wanted(self) -> pa.Table:
+        """Return the corrections that answers or open rules want, with the columns of `WANTED`."""
+        return self._warehouse.read(
+            lambda con: wanted_corrections(con, self._policy, self._settlement)
+        )
+
+    def _check(self, to_label: str | None) -> None:
+        if to_label is not None and to_label not in self._label_types:
+            raise InputError(f"{to_label!r} is no label type of the home's taxonomy")
