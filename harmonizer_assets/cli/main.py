@@ -11,6 +11,7 @@ import click
 
 from harmonizer_assets import __version__
 from harmonizer_assets.cli.batch import batch
+from harmonizer_assets.cli.corrections import apply, history, redo, undo
 from harmonizer_assets.cli.delete import delete
 from harmonizer_assets.cli.demo import demo
 from harmonizer_assets.cli.evaluate import corrupt, evaluate
@@ -76,22 +77,26 @@ def main(home: Path | None) -> None:
 
 
 for command in (
+    apply,
     batch,
     corrupt,
     demo,
     delete,
     evaluate,
     export,
+    history,
     merchants,
     next_labels,
     patterns,
     plan,
     prune,
+    redo,
     report,
     retry_dead_letters,
     rules,
     run,
     ui,
+    undo,
 ):
     main.add_command(command)
 

@@ -373,19 +373,24 @@ class Pipeline:
         content = [self.settings.model_dump(mode="json"), self.taxonomy.names]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
-    def apply(self, actor: str, *, commit: bool = False) -> CorrectionReport:
+    def apply(
+        self, actor: str, *, commit: bool = False, note: str | None = None
+    ) -> CorrectionReport:
         """Correct the labels that answers or open rules of the review policy want corrected.
 
         Args:
             actor: who applies them, for the record.
             commit: whether labels are changed; otherwise the report says what would be.
+            note: why, for the record.
 
         Raises:
             StoreError: the tables cannot be written; nothing was changed.
         """
         brake = Brake(self.settings.review.brake_share, self.settings.review.brake_from)
         wanted = self.review.wanted()
-        return apply_corrections(self.warehouse, wanted, brake, actor=actor, commit=commit)
+        return apply_corrections(
+            self.warehouse, wanted, brake, actor=actor, note=note, commit=commit
+        )
 
     def write_report(self, run_id: str = "", folder: Path | None = None) -> Path:
         """Write the report of the tables as they are now, as one HTML page.

@@ -165,7 +165,13 @@ class Brake:
 
 
 def apply_corrections(
-    warehouse: Warehouse, wanted: pa.Table, brake: Brake, *, actor: str, commit: bool
+    warehouse: Warehouse,
+    wanted: pa.Table,
+    brake: Brake,
+    *,
+    actor: str,
+    note: str | None = None,
+    commit: bool,
 ) -> CorrectionReport:
     """Correct labels, or say what would be corrected.
 
@@ -174,6 +180,7 @@ def apply_corrections(
         wanted: the corrections, with the columns of `WANTED`.
         brake: keeps one merchant's labels from being retired in large numbers.
         actor: who applies them, for the record.
+        note: why, for the record.
         commit: whether labels are changed. All are, in one transaction, or none.
 
     Raises:
@@ -193,7 +200,7 @@ def apply_corrections(
         values = {"operation_id": operation.operation_id, "now": operation.now}
         con.execute(_RECORDED, values)
         con.execute("INSERT INTO label_row_changes BY NAME FROM changed_rows")
-        end_operation(con, operation, actor, len(report.corrections))
+        end_operation(con, operation, actor, len(report.corrections), note=note)
         write_rows(con)
         return report
 

@@ -228,10 +228,10 @@ def _settle_undo(con: Connection, *, with_later: bool) -> dict[int, str]:
             con.execute(f"INSERT INTO selected SELECT DISTINCT later_id FROM ({_LATER})")
     refused: dict[int, str] = {}
     while True:
-        found = {
+        found = _unexpected(con, expected="row_after", left="row_before") | {
             first: f"correction {after} builds on it: undo that too"
             for first, after in con.execute(_LATER).fetchall()
-        } | _unexpected(con, expected="row_after", left="row_before")
+        }
         if not found:
             return refused
         refused |= found

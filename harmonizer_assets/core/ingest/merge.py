@@ -141,6 +141,7 @@ def _repeats_corrected(table: str) -> str:
         EXISTS (
             FROM corrected_labels c
             WHERE ({qualified("c", LABEL_KEY)}) = ({qualified("s", LABEL_KEY)})
+                AND c.row_after.batch_id = t.batch_id
                 AND c.row_before.validation_status = s.validation_status
                 AND c.row_before.merchant_name IS NOT DISTINCT FROM s.merchant_name
                 AND c.row_before.extra IS NOT DISTINCT FROM s.extra

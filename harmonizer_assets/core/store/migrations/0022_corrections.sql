@@ -25,10 +25,11 @@ CREATE TABLE label_row_changes (
 );
 CREATE TABLE label_undos (correction_id BIGINT NOT NULL, operation_id VARCHAR NOT NULL);
 CREATE VIEW corrections_in_force AS FROM label_corrections ANTI JOIN label_undos USING (correction_id);
--- What the last batch had said about labels that have been corrected since.
+-- Labels that have been corrected: what the last batch had said, and what they are by the correction.
 CREATE VIEW corrected_labels AS
 SELECT image_id, receipt_id, line_id, word_id, label,
-    arg_min(struct_pack(v := c.row_before), correction_id).v AS row_before
+    arg_min(struct_pack(v := c.row_before), correction_id).v AS row_before,
+    arg_max(struct_pack(v := c.row_after), correction_id).v AS row_after
 FROM label_row_changes c SEMI JOIN corrections_in_force USING (correction_id) GROUP BY ALL;
 -- What decides between two batches, and between a batch and a correction: the later time.
 CREATE OR REPLACE VIEW batch_ranks AS

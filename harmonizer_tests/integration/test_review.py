@@ -1,0 +1,250 @@
+"""What people are asked, what they answer, and which corrections follow."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+
+from harmonizer_assets.core.apply.undo import Selection, undo
+from harmonizer_assets.core.base.errors import InputError
+from harmonizer_assets.core.base.settings import Settings
+from harmonizer_assets.core.pipeline import Pipeline
+from harmonizer_assets.core.records.label import label_key
+from harmonizer_assets.core.review.answers import Answer
+from harmonizer_assets.core.review.queue import ReviewFilter
+from harmonizer_tests.support.cli import cli, shown_error
+from harmonizer_tests.support.corrections import label
+from harmonizer_tests.support.receipts import harmonize, shop_receipts, table
+
+ALL_BLIND = "blind_share: 1.0\nrules: [{name: all, tier: automatic, agreement: 0.3}]\n"
+NONE_BLIND = "blind_share: 0.001\nrules: [{name: all, tier: by_kind, agreement: 0.3}]\n"
+
+
+@pytest.fixture
+def pipeline(home, tmp_path) -> Pipeline:
+    """Four shops with six receipts each; the total of the last one is labelled DATE."""
+    return reviewed(home, tmp_path)
+
+
+def reviewed(home, tmp_path, policy: str = "rules: []\n", settings: Settings | None = None):
+    home.review_policy.write_text(policy)
+    pipeline = Pipeline(home, settings)
+    shops = ("Alpha Mart", "Beta Cafe", "Gamma Deli", "Delta Store")
+    shop_receipts(shops, each=6).submit(pipeline, tmp_path / "files")
+    harmonize(pipeline)
+    return pipeline
+
+
+def dates(pipeline: Pipeline, reviewer: str = "ann"):
+    """The totals that are labelled DATE, as they are asked about one by one."""
+    rows = pipeline.review.items(reviewer, ReviewFilter(label_type="DATE", action="move"))
+    return [item for row in rows for item in pipeline.review.kind(reviewer, row["kind_id"])]
+
+
+def test_each_decision_is_a_proposal(pipeline):
+    actions = {row["action"] for row in table(pipeline, "proposals")}
+    assert actions == {"keep", "move"}
+    moved = [row for row in table(pipeline, "proposals") if row["action"] == "move"]
+    assert {(row["label"], row["to_label"]) for row in moved} == {("DATE", "GRAND_TOTAL")}
+    assert {row["n_alike"] for row in moved} == {4}
+
+
+def test_what_a_person_says_is_applied_and_nothing_else_is(pipeline):
+    first, second, *_ = dates(pipeline)
+    pipeline.review.answer(label_key(first), "ann", Answer.WRONG, to_label="GRAND_TOTAL")
+    pipeline.review.answer(label_key(second), "ann", Answer.RIGHT, note="it is one")
+    report = pipeline.apply("ann", commit=True)
+    assert report.actions == {"move": 1, "confirm": 1}
+    assert label(pipeline, label_key(first))["validation_status"] == "INVALID"
+    assert label(pipeline, label_key(second))["validation_status"] == "VALID"
+    assert pipeline.apply("ann", commit=True).corrections == []
+
+
+def test_one_answer_settles_all_labels_of_a_kind(pipeline):
+    shown = dates(pipeline)
+    keys = [label_key(row) for row in shown]
+    kind = shown[0]["kind_id"]
+    pipeline.review.answer_kind(kind, "ann", Answer.WRONG, to_label="GRAND_TOTAL", expected=keys)
+    assert len(pipeline.apply("ann", commit=True).corrections) == len(keys) == 4
+    assert dates(pipeline) == []
+    [answer] = {row["answer_id"] for row in table(pipeline, "review_answers")}
+    undone = undo(pipeline.warehouse, Selection(answer=answer), actor="ann", commit=True)
+    assert len(undone.corrections) == 4
+
+
+def test_a_list_of_a_kind_that_is_out_of_date_is_refused_and_nothing_is_stored(pipeline):
+    shown = dates(pipeline)
+    with pytest.raises(InputError, match="others by now"):
+        pipeline.review.answer_kind(
+            shown[0]["kind_id"], "ann", Answer.RIGHT, expected=[label_key(shown[0])]
+        )
+    assert table(pipeline, "review_answers") == []
+
+
+def test_an_answer_that_is_withdrawn_or_given_anew_counts_no_more(pipeline):
+    first, second, *_ = dates(pipeline)
+    answer = pipeline.review.answer(label_key(first), "ann", Answer.RIGHT)
+    pipeline.review.answer(label_key(second), "ann", Answer.RIGHT)
+    pipeline.review.answer(label_key(second), "ann", Answer.WRONG)
+    pipeline.review.withdraw(answer, "ann")
+    assert pipeline.apply("ann").actions == {"mark_invalid": 1}
+    with pytest.raises(InputError, match="no answer"):
+        pipeline.review.withdraw(answer, "ann")
+    with pytest.raises(InputError, match="no answer"):
+        pipeline.review.withdraw(pipeline.review.last_answer("ann")["answer_id"], "bob")
+
+
+def test_what_was_undone_is_not_applied_again_by_itself(pipeline):
+    [first, *_] = dates(pipeline)
+    pipeline.review.answer(label_key(first), "ann", Answer.WRONG, to_label="GRAND_TOTAL")
+    done = pipeline.apply("ann", commit=True)
+    undo(pipeline.warehouse, Selection(operation=done.operation_id), actor="bob", commit=True)
+    assert pipeline.apply("ann").corrections == []
+
+
+def test_skipped_labels_are_not_shown_again_and_decide_nothing(pipeline):
+    [first, *_] = dates(pipeline)
+    pipeline.review.answer(label_key(first), "ann", Answer.SKIP)
+    assert label_key(first) not in {label_key(row) for row in dates(pipeline)}
+    assert label_key(first) in {label_key(row) for row in dates(pipeline, "bob")}
+    assert pipeline.apply("ann").corrections == []
+
+
+def say(pipeline, key, **answers):
+    for reviewer, right in answers.items():
+        pipeline.review.answer(key, reviewer, Answer.RIGHT if right else Answer.WRONG)
+
+
+def test_where_people_disagree_nothing_is_done_until_most_agree(pipeline):
+    key = label_key(dates(pipeline)[0])
+    say(pipeline, key, ann=True, bob=False)
+    assert pipeline.apply("ann").corrections == []
+    [disputed] = pipeline.review.disagreements()
+    assert [(one["reviewer"], one["verdict"]) for one in disputed["answers"]] == [
+        ("ann", "right"),
+        ("bob", "wrong"),
+    ]
+    assert pipeline.review.items("cleo")[0]["is_disputed"]
+    say(pipeline, key, cleo=False)
+    assert pipeline.apply("ann").actions == {"mark_invalid": 1}
+    say(pipeline, key, dan=True)
+    assert pipeline.apply("ann").corrections == []
+
+
+def test_the_third_decides_alone_where_the_settings_say_so(home, tmp_path):
+    settings = Settings(review={"settlement": "third"})
+    pipeline = reviewed(home, tmp_path, settings=settings)
+    key = label_key(dates(pipeline)[0])
+    say(pipeline, key, ann=True, bob=False)
+    assert pipeline.apply("ann").corrections == []
+    say(pipeline, key, cleo=True, dan=False)
+    assert pipeline.apply("ann").actions == {"confirm": 1}
+
+
+def test_a_rule_applies_nothing_before_people_agree_with_its_blind_sample(home, tmp_path):
+    pipeline = reviewed(home, tmp_path, ALL_BLIND)
+    items = pipeline.review.items("ann")
+    assert {row["is_blind"] for row in items} == {True}
+    assert pipeline.apply("ann").corrections == []
+    pipeline.review.answer(label_key(items[0]), "ann", Answer.WRONG, to_label="GRAND_TOTAL")
+    assert not pipeline.review.tiers()["all"].is_open
+    pipeline.review.answer(label_key(items[1]), "ann", Answer.WRONG, to_label="GRAND_TOTAL")
+    pipeline.review.answer(label_key(items[2]), "ann", Answer.WRONG, to_label="GRAND_TOTAL")
+    assert pipeline.review.tiers()["all"].is_open
+    report = pipeline.apply("ann", commit=True)
+    assert {row["source"] for row in report.corrections} == {"person", "policy"}
+    assert len(report.corrections) == 4
+
+
+def test_a_disagreement_with_the_blind_sample_closes_the_rule_until_it_is_reopened(home, tmp_path):
+    policy = ALL_BLIND.replace("0.3", "0.2")
+    pipeline = reviewed(home, tmp_path, policy)
+    first, second, third, _ = pipeline.review.items("ann")
+    pipeline.review.answer(label_key(first), "ann", Answer.WRONG, to_label="GRAND_TOTAL")
+    pipeline.review.answer(label_key(second), "ann", Answer.WRONG, to_label="GRAND_TOTAL")
+    assert pipeline.review.tiers()["all"].is_open
+    pipeline.review.answer(label_key(third), "ann", Answer.RIGHT)
+    state = pipeline.review.tiers()["all"]
+    assert (state.is_open, state.was_closed) == (False, True)
+    sources = {row["source"] for row in pipeline.apply("ann").corrections}
+    assert sources == {"person"}
+    pipeline.review.reopen("all", "bob", "it was a mistake")
+    assert pipeline.review.tiers()["all"].answers == 0
+    with pytest.raises(InputError, match="no rule"):
+        pipeline.review.reopen("none", "bob")
+
+
+def test_a_kind_that_a_person_has_said_yes_to_is_applied_to_later_labels_while_the_rule_is_open(
+    home, tmp_path
+):
+    pipeline = reviewed(home, tmp_path, NONE_BLIND)
+    shown = dates(pipeline)
+    assert not any(row["is_blind"] for row in shown)
+    keys = [label_key(row) for row in shown]
+    kind = shown[0]["kind_id"]
+    pipeline.review.answer_kind(kind, "ann", Answer.WRONG, to_label="GRAND_TOTAL", expected=keys)
+    pipeline.apply("ann", commit=True)
+    shop_receipts(["Epsilon Bar"], each=6, images="new").submit(pipeline, tmp_path / "more")
+    harmonize(pipeline)
+    assert pipeline.apply("ann").corrections == []
+
+
+def test_an_answer_needs_a_name_a_label_that_is_there_and_a_type_that_exists(pipeline):
+    key = label_key(dates(pipeline)[0])
+    with pytest.raises(InputError, match="needs a reviewer"):
+        pipeline.review.answer(key, " ", Answer.RIGHT)
+    with pytest.raises(InputError, match="is not there any more"):
+        pipeline.review.answer(key._replace(label="TAX"), "ann", Answer.RIGHT)
+    with pytest.raises(InputError, match="no label type"):
+        pipeline.review.answer(key, "ann", Answer.WRONG, to_label="NONSENSE'")
+    with pytest.raises(InputError, match="not of one that is right"):
+        pipeline.review.answer(key, "ann", Answer.RIGHT, to_label="TIME")
+    assert table(pipeline, "review_answers") == []
+
+
+def test_reviewers_at_the_same_time_lose_no_answer(pipeline):
+    shown = dates(pipeline)
+
+    def answer(reviewer: str) -> None:
+        own = Pipeline(pipeline.home)
+        for row in shown:
+            own.review.answer(label_key(row), reviewer, Answer.RIGHT)
+
+    threads = [threading.Thread(target=answer, args=(name,)) for name in ("a'b", "🙂", "c|d")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(table(pipeline, "review_answers")) == 3 * len(shown)
+
+
+def test_progress_counts_what_is_open_settled_answered_and_disputed(pipeline):
+    total = pipeline.review.progress("ann").open
+    first, second, *_ = [label_key(row) for row in dates(pipeline)]
+    say(pipeline, first, ann=True)
+    say(pipeline, second, ann=True, bob=False)
+    found = pipeline.review.progress("ann")
+    assert (found.open, found.settled, found.answered, found.disputed) == (total - 2, 1, 2, 1)
+
+
+def test_the_commands_show_correct_undo_and_tell(pipeline, home, tmp_path):
+    key = label_key(dates(pipeline)[0])
+    pipeline.review.answer(key, "ann", Answer.WRONG, to_label="GRAND_TOTAL", note="a [total]")
+    assert "1 label would be corrected" in cli("apply", home=home.root).stdout
+    found = tmp_path / "applied.json"
+    done = cli("apply", "--commit", "--as", "bob", "--json", found, home=home.root)
+    assert "DATE to GRAND_TOTAL" in done.stdout
+    assert "ann: a [total]" in done.stdout
+    operation = json.loads(found.read_text())["operation_id"]
+    assert operation in cli("history", home=home.root).stdout
+    told = cli("history", *key.word, home=home.root).stdout
+    assert "PENDING to INVALID" in told
+    assert "none to VALID" in told
+    assert "Nothing was changed" in cli("undo", "--operation", operation, home=home.root).stdout
+    undone = cli("undo", "--by", "ann", "--commit", "--note", "no", home=home.root).stdout
+    [undo_id] = [word for word in undone.split() if word.startswith("undo-")]
+    assert "1 label made again" in cli("redo", undo_id, "--commit", home=home.root).stdout
+    assert "say what is to be undone" in shown_error(cli("undo", home=home.root))
+    assert "four ids" in shown_error(cli("history", "image", home=home.root))
