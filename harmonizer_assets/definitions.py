@@ -15,6 +15,7 @@ from dagster import (
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.records.taxonomy import Taxonomy
 from harmonizer_assets.defs.assets.asking import llm_batch_jobs, llm_plan, llm_usage
+from harmonizer_assets.defs.assets.corrections import corrections_asset
 from harmonizer_assets.defs.assets.harmonize import partitioned_assets
 from harmonizer_assets.defs.assets.index import suspicion_model, word_embeddings
 from harmonizer_assets.defs.assets.ingest import ingest_batches
@@ -36,6 +37,7 @@ def build_definitions(home: Home) -> Definitions:
     Raises:
         TaxonomyError: the home's taxonomy is not usable.
     """
+    label_types = Taxonomy.of_home(home).names
     return Definitions(
         assets=map_asset_specs(
             _with_policies,
@@ -43,7 +45,8 @@ def build_definitions(home: Home) -> Definitions:
                 ingest_batches,
                 word_embeddings,
                 suspicion_model,
-                partitioned_assets(Taxonomy.of_home(home).names),
+                partitioned_assets(label_types),
+                corrections_asset(label_types),
                 publish,
                 llm_usage,
                 llm_plan,

@@ -374,7 +374,12 @@ class Pipeline:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     def apply(
-        self, actor: str, *, commit: bool = False, note: str | None = None
+        self,
+        actor: str,
+        *,
+        commit: bool = False,
+        note: str | None = None,
+        partitions: Sequence[PartitionKey] | None = None,
     ) -> CorrectionReport:
         """Correct the labels that answers or open rules of the review policy want corrected.
 
@@ -382,6 +387,7 @@ class Pipeline:
             actor: who applies them, for the record.
             commit: whether labels are changed; otherwise the report says what would be.
             note: why, for the record.
+            partitions: only labels of these; None means all.
 
         Raises:
             StoreError: the tables cannot be written; nothing was changed.
@@ -389,7 +395,13 @@ class Pipeline:
         brake = Brake(self.settings.review.brake_share, self.settings.review.brake_from)
         wanted = self.review.wanted()
         return apply_corrections(
-            self.warehouse, wanted, brake, actor=actor, note=note, commit=commit
+            self.warehouse,
+            wanted,
+            brake,
+            actor=actor,
+            note=note,
+            partitions=partitions,
+            commit=commit,
         )
 
     def write_report(self, run_id: str = "", folder: Path | None = None) -> Path:

@@ -11,6 +11,9 @@ from harmonizer_assets.core.records.reports import ASSETS
 HARMONIZE_STEP: Final = "harmonize"
 """The step that computes the partitioned assets; it is configured by `HarmonizeConfig`."""
 
+CORRECTIONS_STEP: Final = "correct"
+"""The step that corrects labels; it is configured by `CorrectionsConfig`."""
+
 _INGESTED: Final = ("words", "labels", "quarantine", "word_embeddings")
 
 
@@ -97,6 +100,15 @@ evaluate_job = define_asset_job(
     executor_def=in_process_executor,
 )
 
+corrections_job = define_asset_job(
+    "apply_corrections",
+    AssetSelection.assets("corrections"),
+    description="Correct the labels that people, or open rules of the review policy, want "
+    "corrected. Launch it without a partition; requested by reviews_sensor.",
+    executor_def=in_process_executor,
+    config=step_config(CORRECTIONS_STEP, commit=True),
+)
+
 prune_job = define_asset_job(
     "prune_home",
     AssetSelection.assets("home_retention"),
@@ -114,5 +126,6 @@ JOBS: Final = [
     collect_job,
     check_job,
     evaluate_job,
+    corrections_job,
     prune_job,
 ]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from dagster import (
+    AssetExecutionContext,
     DagsterInstance,
     DynamicPartitionsDefinition,
     MultiPartitionKey,
@@ -41,6 +42,13 @@ def from_dagster(key: str) -> PartitionKey:
     """Return the partition of a Dagster key; neither part holds a `|`."""
     label_type, _, merchant_key = key.partition("|")
     return PartitionKey(label_type, merchant_key)
+
+
+def requested(context: AssetExecutionContext) -> list[PartitionKey] | None:
+    """Return the partitions that a run was launched for; None for a launch without any."""
+    if not (context.has_partition_key or context.has_partition_key_range):
+        return None
+    return [from_dagster(key) for key in context.partition_keys]
 
 
 def add_merchants(instance: DagsterInstance, merchant_keys: Iterable[str]) -> list[str]:

@@ -85,6 +85,16 @@ class HarmonizeConfig(Config):
         )
 
 
+class CorrectionsConfig(Config):
+    """Whether labels are corrected, and on whose behalf."""
+
+    commit: bool = Field(
+        default=False, description="Correct labels; otherwise only say which would be."
+    )
+    actor: str = Field(default="dagster", description="Who applies them, for the record.")
+    note: str | None = Field(default=None, description="Why, for the record.")
+
+
 _OVERRIDES = tuple(JudgeOverrides.described())
 
 

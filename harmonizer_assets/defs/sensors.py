@@ -22,7 +22,12 @@ from harmonizer_assets.core.base.clients import keep_clients_quiet
 from harmonizer_assets.core.base.secrets import redacted
 from harmonizer_assets.dagster_compat.run_health import fail_abandoned_runs, retry_again
 from harmonizer_assets.dagster_compat.tags import AUTO_RETRY_RUN_ID_TAG, MAX_RETRIES_TAG
-from harmonizer_assets.defs.jobs import arrivals_job, collect_job, retry_job
+from harmonizer_assets.defs.jobs import (
+    arrivals_job,
+    collect_job,
+    corrections_job,
+    retry_job,
+)
 from harmonizer_assets.defs.resources import HomeResource
 
 ARRIVAL_TAG = "harmonizer/arrival"
@@ -191,10 +196,45 @@ def batch_api_sensor(home: HomeResource) -> Iterator[RunRequest | SkipReason]:
     yield RunRequest(run_key=" ".join(ended), tags={"harmonizer/batches": ", ".join(ended)})
 
 
+@sensor(
+    jobs=[corrections_job, arrivals_job],
+    minimum_interval_seconds=20,
+    default_status=DefaultSensorStatus.STOPPED,
+    description="Applies what reviewers, or open rules of the review policy, have decided, and has "
+    "the partitions that it touches brought up to date; off by default, since it changes labels.",
+)
+def reviews_sensor(
+    context: SensorEvaluationContext, home: HomeResource
+) -> Iterator[RunRequest | SkipReason]:
+    """Request a run that corrects labels, then one that computes what it has touched.
+
+    An undo on the command line is followed by such a run as well.
+    """
+    for job in (corrections_job.name, arrivals_job.name):
+        last = _last_runs(context, job)
+        if last and last[0].status in _UNFINISHED:
+            yield SkipReason(f"run {last[0].run_id} is under way")
+            return
+    pipeline = home.open()
+    wanted = pipeline.apply("reviews_sensor")
+    operation = pipeline.tables.last_operation()
+    if wanted.corrections:
+        after = operation or "the first time"
+        yield RunRequest(
+            run_key=f"{len(wanted.corrections)} corrections after {after}",
+            job_name=corrections_job.name,
+        )
+    elif operation is not None:
+        yield RunRequest(run_key=f"after {operation}", job_name=arrivals_job.name)
+    else:
+        yield SkipReason("no label is to be corrected")
+
+
 SENSORS: Final = [
     new_labels_sensor,
     abandoned_runs,
     dead_letter_sensor,
     batch_api_sensor,
+    reviews_sensor,
     run_failure_alert,
 ]

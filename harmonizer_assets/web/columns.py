@@ -57,6 +57,18 @@ SIMILARITY_MATCHES = TableSchema(
         TableColumn("competing_label", "string", description="The most probable other type"),
     ]
 )
+LABEL_CORRECTIONS = TableSchema(
+    [
+        TableColumn("correction_id", "int", description="Number; none is given twice"),
+        TableColumn("operation_id", "string", description="The apply or redo that has made it"),
+        *_LABEL_KEY,
+        TableColumn("action", "string", description="confirm, mark_invalid, move or ask"),
+        TableColumn("to_label", "string", description="The label that takes its place"),
+        TableColumn("source", "string", description="person, kind or policy"),
+        TableColumn("actor", "string", description="The person, or the rule of the policy"),
+        TableColumn("reasoning", "string", description="Why"),
+    ]
+)
 SUSPICION_MODELS = TableSchema(
     [
         TableColumn("version", "string", description="Hash of what it was fitted on, and how"),

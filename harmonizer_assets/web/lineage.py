@@ -35,6 +35,7 @@ CODE_VERSIONS: Final[Mapping[str, str]] = {
     "llm_batch_jobs": "1",
     "harmonization_report": "1",
     "detection_quality": "1",
+    "corrections": "1",
     "home_retention": "1",
 }
 """A changed prompt invalidates verdicts and what is made of them; the scores stay."""
@@ -58,6 +59,7 @@ UPSTREAM: Final[Mapping[str, Sequence[str]]] = {
     "llm_batch_jobs": ("similarity_matches",),
     "harmonization_report": (*("outliers", "label_patterns", "receipt_alarms", "missing_labels"),),
     "detection_quality": ("outliers",),
+    "corrections": ("outliers",),
     "home_retention": (),
 }
 

@@ -23,6 +23,7 @@ from harmonizer_assets.core.decide.explain import printable
 from harmonizer_assets.core.judge.llm import Plan
 from harmonizer_assets.core.measure.metrics import Quality
 from harmonizer_assets.core.pipeline import Pipeline
+from harmonizer_assets.core.records.correction import CorrectionReport
 from harmonizer_assets.core.records.reports import (
     IndexReport,
     IngestReport,
@@ -221,6 +222,29 @@ def model_metadata(pipeline: Pipeline, version: str) -> dict[str, Any]:
     shown["model_version"] = shown.pop("version")
     shown["fitted_at"] = MetadataValue.timestamp(shown["fitted_at"])
     return {**shown, "guarantee": pipeline.score.guarantee()}
+
+
+def correction_metadata(
+    report: CorrectionReport, rows: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Describe the corrections of one partition.
+
+    Args:
+        report: of the whole apply.
+        rows: those of the partition.
+    """
+    done = "corrected" if report.operation_id else "would be corrected"
+    lines = [
+        f"- {code_span(row['word_text'] or '')}: {row['label']}"
+        f"{' to ' + row['to_label'] if row['to_label'] else ', ' + row['action']}"
+        for row in rows[:_LISTED]
+    ]
+    return {
+        "corrections": len(rows),
+        "refused_in_all": len(report.refused),
+        "operation": report.operation_id or "dry run",
+        "labels": MetadataValue.md("\n".join([f"{len(rows):,} labels {done}", "", *lines])),
+    }
 
 
 def quality_table(groups: Mapping[str, Quality]) -> MetadataValue:

@@ -28,6 +28,8 @@ from harmonizer_assets.core.records.label import (
     WORD_KEY,
     qualified,
 )
+from harmonizer_assets.core.records.partition import PartitionKey
+from harmonizer_assets.core.stages.stage import partition_table
 from harmonizer_assets.core.store.database import Connection
 from harmonizer_assets.core.store.warehouse import Warehouse
 
@@ -79,6 +81,10 @@ SELECT * EXCLUDE (place),
             THEN format('a person has rejected {{}} on this word', to_label)
     END AS refused
 FROM compared WHERE place = 1
+"""
+_OUTSIDE: Final = """
+DELETE FROM checked WHERE (label, merchant_key) NOT IN
+    (SELECT (label_type, merchant_key) FROM chosen_partitions)
 """
 # Two corrections of one word may want the same label, each for reasons of its own.
 _COLLIDING: Final = f"""
@@ -171,6 +177,7 @@ def apply_corrections(
     *,
     actor: str,
     note: str | None = None,
+    partitions: Sequence[PartitionKey] | None = None,
     commit: bool,
 ) -> CorrectionReport:
     """Correct labels, or say what would be corrected.
@@ -181,6 +188,7 @@ def apply_corrections(
         brake: keeps one merchant's labels from being retired in large numbers.
         actor: who applies them, for the record.
         note: why, for the record.
+        partitions: only labels of these; None means all.
         commit: whether labels are changed. All are, in one transaction, or none.
 
     Raises:
@@ -188,12 +196,13 @@ def apply_corrections(
     """
 
     def dry(con: Connection) -> CorrectionReport:
-        _prepare(con, wanted, brake, "", dt.datetime.now(dt.UTC), 0)
+        _prepare(con, wanted, brake, partitions, "", dt.datetime.now(dt.UTC), 0)
         return _report(con, "")
 
     def write(con: Connection) -> CorrectionReport:
         operation = begin_operation(con, "apply")
-        _prepare(con, wanted, brake, operation.operation_id, operation.now, operation.before)
+        now, before = operation.now, operation.before
+        _prepare(con, wanted, brake, partitions, operation.operation_id, now, before)
         report = _report(con, operation.operation_id)
         if not report.corrections:
             return _report(con, "")
@@ -211,6 +220,7 @@ def _prepare(
     con: Connection,
     wanted: pa.Table,
     brake: Brake,
+    partitions: Sequence[PartitionKey] | None,
     operation_id: str,
     now: dt.datetime,
     before: int,
@@ -219,6 +229,10 @@ def _prepare(
     con.register("wanted", wanted.select(WANTED.names).cast(WANTED))
     con.execute(_CHECKED)
     con.unregister("wanted")
+    if partitions is not None:
+        con.register("chosen_partitions", partition_table(partitions))
+        con.execute(_OUTSIDE)
+        con.unregister("chosen_partitions")
     con.execute(_COLLIDING)
     con.execute(_CAPPED, {"share": brake.share, "at_least": brake.at_least})
     con.execute(_NUMBERED, {"before": before})

@@ -167,6 +167,13 @@ class Tables:
         """List words that carry no label and look as if they should; the surest first."""
         return self._warehouse.query(_MISSING, {"limit": limit}).to_pylist()
 
+    def last_operation(self) -> str | None:
+        """Return the id of the last apply, undo or redo; None before the first."""
+        found = self._warehouse.query(
+            "SELECT operation_id FROM label_operations ORDER BY done_at DESC LIMIT 1"
+        )
+        return str(found["operation_id"][0]) if found.num_rows else None
+
     def validation_queue(self, limit: int | None = None) -> list[dict[str, Any]]:
         """List the labels whose validation would teach most, the most useful first."""
         return self._warehouse.query(

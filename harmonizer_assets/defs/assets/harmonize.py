@@ -21,7 +21,7 @@ from harmonizer_assets.core.records.partition import PartitionKey
 from harmonizer_assets.core.records.reports import ASSETS, AssetName
 from harmonizer_assets.dagster_compat.instance import LLM_POOL
 from harmonizer_assets.defs.jobs import HARMONIZE_STEP
-from harmonizer_assets.defs.partitions import from_dagster, label_type_by_merchant
+from harmonizer_assets.defs.partitions import label_type_by_merchant, requested
 from harmonizer_assets.defs.progress import LogProgress
 from harmonizer_assets.defs.reporting import DagsterReporter, fail_run
 from harmonizer_assets.defs.resources import HarmonizeConfig, HomeResource
@@ -98,11 +98,11 @@ def partitioned_assets(label_types: Sequence[str]) -> AssetsDefinition:
             PartitionsFailedError: partitions have failed; all others are done and reported.
         """
         pipeline = home.open(config.overrides())
-        requested = _requested(context)
+        wanted = requested(context)
         report = pipeline.harmonize(
             config.to_options(context.run, LogProgress(context.log, on_progress)),
-            DagsterReporter(context, pipeline, requested),
-            partitions=None if requested is None else _with_labels(pipeline, requested),
+            DagsterReporter(context, pipeline, wanted),
+            partitions=None if wanted is None else _with_labels(pipeline, wanted),
             assets=[name for name in ASSETS if AssetKey(name) in context.selected_asset_keys],
         )
         fail_run(report.failed)
@@ -111,14 +111,7 @@ def partitioned_assets(label_types: Sequence[str]) -> AssetsDefinition:
     return harmonize
 
 
-def _requested(context: AssetExecutionContext) -> list[PartitionKey] | None:
-    """Return the partitions that the run was launched for; None for a launch without any."""
-    if not (context.has_partition_key or context.has_partition_key_range):
-        return None
-    return [from_dagster(key) for key in context.partition_keys]
-
-
-def _with_labels(pipeline: Pipeline, requested: Sequence[PartitionKey]) -> list[PartitionKey]:
+def _with_labels(pipeline: Pipeline, wanted: Sequence[PartitionKey]) -> list[PartitionKey]:
     """Select the partitions with labels or rows: a range is a cross product with others, too."""
     held = {*pipeline.partitions.held(), *pipeline.partitions.emptied()}
-    return [partition for partition in requested if partition in held]
+    return [partition for partition in wanted if partition in held]
