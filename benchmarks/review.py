@@ -1,0 +1,186 @@
+"""Review with the truth as the reviewer: how many answers make labels right.
+
+    python -m benchmarks.review ../shared/data/sroie_dev --cleanlab
+
+DATA is a folder with `words.parquet`, `labels.parquet` and `truth.parquet`. Every status is PENDING
+at first. The reviewer is simulated: it answers by the truth, about all labels of a kind at once
+where one answer is right for each of them, and one by one otherwise. What it says is applied for
+real, and the share of wrong labels is counted in the tables. The other orders are of single labels:
+by our score, by cleanlab's, and at random.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from benchmarks.offline_runs import OFFLINE, Data, prepared
+from benchmarks.quality import cleanlab_suspicion, labels_with_lines
+from harmonizer_assets.core.base.settings import ReviewSettings
+from harmonizer_assets.core.pipeline import Pipeline
+from harmonizer_assets.core.records.label import (
+    LABEL_COLUMNS,
+    LabelKey,
+    label_key,
+    label_keys,
+)
+from harmonizer_assets.core.review.answers import Answer
+
+REVIEWER: Final = "the truth"
+BUDGETS: Final = (
+    0.0,
+    0.005,
+    0.01,
+    0.02,
+    0.03,
+    0.04,
+    0.05,
+    0.055,
+    0.06,
+    0.07,
+    0.08,
+    0.1,
+    0.15,
+    0.2,
+    0.3,
+    0.5,
+    1.0,
+)
+"""Answers, as a share of all labels, after which the labels are looked at."""
+GOAL: Final = 0.01
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is right: for each wrong label the type that is, or None; and all labels."""
+
+    right_label: Mapping[LabelKey, str | None]
+    labels: Sequence[LabelKey]
+
+    @classmethod
+    def read(cls, path: Path) -> Truth:
+        rows = pq.read_table(path)
+        keys = list(label_keys(rows))
+        wrong = zip(keys, rows["is_error"].to_pylist(), rows["true_label"].to_pylist(), strict=True)
+        return cls({key: label for key, is_error, label in wrong if is_error}, keys)
+
+    def says(self, key: LabelKey) -> tuple[Answer, str | None]:
+        if key in self.right_label:
+            return Answer.WRONG, self.right_label[key]
+        return Answer.RIGHT, None
+
+
+def answers_by_queue(pipeline: Pipeline, truth: Truth) -> Iterator[int]:
+    """Answer what the review queue asks; yield the number of answers after each."""
+    given = 0
+    while items := pipeline.review.items(REVIEWER, limit=1):
+        [item] = items
+        key, kind = label_key(item), item["kind_id"]
+        shown = [] if item["is_blind"] else pipeline.review.kind(REVIEWER, kind)
+        alike = [label_key(row) for row in shown]
+        said = {truth.says(one) for one in alike}
+        if len(alike) > 1 and len(said) == 1:
+            [(verdict, to_label)] = said
+            pipeline.review.answer_kind(kind, REVIEWER, verdict, to_label=to_label, expected=alike)
+        else:
+            verdict, to_label = truth.says(key)
+            pipeline.review.answer(key, REVIEWER, verdict, to_label=to_label)
+        given += 1
+        yield given
+
+
+def wrong_share(pipeline: Pipeline, truth: Truth) -> float:
+    """Count the labels in the tables that are wrong and stand, and those that lack."""
+    standing = set(
+        label_keys(
+            pipeline.warehouse.query(
+                f"SELECT {LABEL_COLUMNS} FROM labels WHERE validation_status <> 'INVALID'"
+            )
+        )
+    )
+    wrong = sum(
+        key in standing or (right is not None and key._replace(label=right) not in standing)
+        for key, right in truth.right_label.items()
+    )
+    return wrong / len(truth.labels)
+
+
+def by_queue(pipeline: Pipeline, truth: Truth) -> None:
+    """Answer, apply and look, budget by budget."""
+    budgets = [round(share * len(truth.labels)) for share in BUDGETS]
+    print(f"review queue: {wrong_share(pipeline, truth):.2%} wrong before", flush=True)
+    reached: int | None = None
+    began, last = time.perf_counter(), 0
+    for given in answers_by_queue(pipeline, truth):
+        last = given
+        if given in budgets:
+            pipeline.apply(REVIEWER, commit=True)
+            share = wrong_share(pipeline, truth)
+            found = len(truth.right_label) - share * len(truth.labels)
+            print(f"  {given:>6} answers: {share:.2%} wrong, {found / given:.2f} found per answer")
+            reached = given if reached is None and share < GOAL else reached
+    pipeline.apply(REVIEWER, commit=True)
+    share = wrong_share(pipeline, truth)
+    seconds = time.perf_counter() - began
+    print(f"  {last:>6} answers, the whole queue: {share:.2%} wrong; {seconds:.0f} s", flush=True)
+    print(f"  below {GOAL:.0%} at the latest after {reached or last} answers")
+
+
+def one_by_one(name: str, order: Sequence[LabelKey], truth: Truth) -> None:
+    """Show what answering about single labels in an order would find."""
+    wrong = np.array([key in truth.right_label for key in order])
+    left = (len(truth.right_label) - np.cumsum(wrong)) / len(truth.labels)
+    below = int(np.argmax(left < GOAL)) + 1
+    at = max(1, round(0.05 * len(truth.labels)))
+    print(
+        f"{name}, one by one: below {GOAL:.0%} after {below} answers; "
+        f"{wrong[:at].sum() / at:.2f} found per answer at a budget of 5 % ({at} answers)",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--cleanlab", action="store_true", help="compare with cleanlab")
+    parser.add_argument("--seed", type=int, default=7, help="of the random order")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="harmonizer-review-") as name:
+        folder = Path(name)
+        data = Data.of(options.data).pending(folder / "pending")
+        truth = Truth.read(data.truth)
+        pipeline = prepared(data, folder / "home")
+        # The reviewer never errs, so nothing has to be held back.
+        unbraked = ReviewSettings(brake_share=1.0)
+        pipeline = Pipeline(
+            pipeline.home, pipeline.settings.model_copy(update={"review": unbraked})
+        )
+        pipeline.harmonize(OFFLINE)
+        scored = pipeline.warehouse.query(
+            f"SELECT {LABEL_COLUMNS} FROM similarity_matches "
+            f"ORDER BY outlier_score DESC, {LABEL_COLUMNS}"
+        )
+        known = {*truth.labels}
+        ours = [key for key in label_keys(scored) if key in known]
+        rng = np.random.default_rng(options.seed)
+        by_queue(pipeline, truth)
+        one_by_one("our score", ours, truth)
+        if options.cleanlab:
+            rows = labels_with_lines(data.words, data.labels)
+            keys = list(label_keys(rows))
+            suspicion = cleanlab_suspicion(rows)
+            one_by_one("cleanlab", [keys[at] for at in np.argsort(-suspicion)], truth)
+        shuffled = rng.permutation(len(truth.labels)).tolist()
+        one_by_one("random", [truth.labels[at] for at in shuffled], truth)
+
+
+if __name__ == "__main__":
+    main()
