@@ -32,10 +32,11 @@ if TYPE_CHECKING:
 @verbose_option
 @home_option
 def demo(*, home: Home, n_labels: int, merchants: int | None, seed: int, verbose: bool) -> None:
-    """Make sample receipts with known errors, find them, and say how well that went.
+    """Make sample receipts with known errors, find them, correct three, and take that back.
 
     Needs no key and no network.
     """
+    from harmonizer_assets.cli.demo_review import show_review
     from harmonizer_assets.cli.show_evaluation import show_evaluation
     from harmonizer_assets.cli.show_outcome import show_outcome, show_worst
     from harmonizer_assets.core.measure.history import record_evaluation
@@ -56,11 +57,14 @@ def demo(*, home: Home, n_labels: int, merchants: int | None, seed: int, verbose
     click.echo("\nAgainst the known errors (offline judge, no language model):\n")
     show_evaluation(record_evaluation(pipeline.warehouse, samples.truth))
     show_worst(pipeline)
+    click.echo("\nReview, with the known errors as the reviewer:\n")
+    show_review(pipeline, samples.truth, lambda: execute(home, options, verbose=verbose))
     shown = click.format_filename(home.root)
     click.echo(
         f"\nTables   {home.snapshot}\n"
         f"Export   harmonizer --home {shown} export outliers --out outliers.csv\n"
-        f"Web UI   harmonizer --home {shown} ui"
+        f"Web UI   harmonizer --home {shown} ui\n"
+        f"Correct  harmonizer --home {shown} apply"
     )
 
 

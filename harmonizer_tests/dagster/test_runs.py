@@ -165,6 +165,19 @@ def test_ctrl_c_exits_with_130_and_says_how_to_go_on(tmp_path):
     assert Pipeline(Home(home)).stale(OFFLINE) == []
 
 
+def test_the_demo_goes_from_findings_to_corrected_labels_and_back(tmp_path):
+    home = tmp_path / "demo"
+    shown = cli("demo", "--labels", 400, home=home).stdout
+    assert "3 labels corrected" in shown
+    assert "3 labels are again exactly what they were" in shown
+    pipeline = Pipeline(Home(home))
+    assert pipeline.stale(OFFLINE) == []
+    assert len(table(pipeline, "label_undos")) == 3
+    assert {row["batch_id"] for row in table(pipeline, "labels")} == {
+        row["batch_id"] for row in table(pipeline, "batches")
+    }
+
+
 def test_the_demo_is_not_mixed_with_other_labels(shop, home):
     before = table(shop, "labels")
     result = cli("demo", "--labels", 200, home=home.root)

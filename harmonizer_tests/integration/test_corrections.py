@@ -12,10 +12,12 @@ from harmonizer_assets.core.apply.apply import Brake
 from harmonizer_assets.core.apply.history import label_history, operations
 from harmonizer_assets.core.apply.undo import Selection, redo, undo
 from harmonizer_assets.core.base.errors import InputError
+from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.ingest.inbox import submit_batch
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.records.label import label_key
 from harmonizer_assets.core.store.deletions import Scope
+from harmonizer_assets.core.store.export import export_table
 from harmonizer_tests.support.corrections import applied, correction, label, labels
 from harmonizer_tests.support.receipts import harmonize, shop_receipts, table
 
@@ -290,3 +292,25 @@ def test_undoing_nothing_in_particular_is_refused(pipeline):
         undo(pipeline.warehouse, Selection(), actor="bob", commit=True)
     with pytest.raises(InputError, match="is no undo"):
         redo(pipeline.warehouse, "apply-1", actor="bob", commit=True)
+
+
+def test_the_labels_that_corrections_touched_leave_as_a_batch_that_makes_another_home_alike(
+    pipeline, wrong, right, tmp_path
+):
+    applied(pipeline, correction(wrong, "move", "GRAND_TOTAL"), correction(right[0], "ask"))
+    applied(pipeline, correction(right[1], "move", "TAX"))
+    undo(pipeline.warehouse, Selection(correction=3), actor="ann", commit=True)
+    file = tmp_path / "corrected.csv"
+    assert export_table(pipeline.warehouse, "labels_corrected", file, exact=True) == 5
+    other = Pipeline(Home(tmp_path / "other").ensure())
+    shop_receipts(each=2).submit(other, tmp_path / "again")
+    other.ingest()
+    words, _ = shop_receipts(each=2).write(tmp_path / "words")
+    submit_batch(other.home, words, file)
+    other.ingest()
+    told = ("batch_id", "batch_time")
+    assert [
+        {k: v for k, v in row.items() if k not in told and k != "extra"} for row in labels(other)
+    ] == [
+        {k: v for k, v in row.items() if k not in told and k != "extra"} for row in labels(pipeline)
+    ]

@@ -39,6 +39,7 @@ EXPORTABLE: Final = (
     "review_queue",
     "review_answers",
     "review_withdrawals",
+    "labels_corrected",
     "label_operations",
     "label_corrections",
     "label_row_changes",
@@ -49,7 +50,7 @@ EXPORTABLE: Final = (
     "quality_history",
     "run_history",
 )
-_WITH_EXTRA_COLUMNS: Final = ("words", "labels")
+_WITH_EXTRA_COLUMNS: Final = ("words", "labels", "labels_corrected")
 _EXPORT_FORMATS: Final[dict[str, tuple[ExtraAs, str]]] = {
     ".parquet": ("typed", "FORMAT parquet, COMPRESSION zstd"),
     ".csv": ("text", "FORMAT csv, HEADER true"),
