@@ -45,6 +45,14 @@ def test_a_run_killed_at_any_point_is_finished_by_the_next_one(tmp_path, scenari
 
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("home")
+def test_an_apply_and_an_undo_killed_at_any_point_are_done_once(tmp_path):
+    found = outcomes("corrections", tmp_path)
+    assert [outcome for outcome in found if outcome["different"]] == []
+    assert [outcome for outcome in found if not outcome["died"]] == []
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("home")
 def test_a_deletion_killed_at_any_point_leaves_no_trace_once_it_is_repeated(tmp_path):
     found = outcomes("deletion", tmp_path)
     assert [outcome for outcome in found if outcome["different"]] == []

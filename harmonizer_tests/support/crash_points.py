@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from harmonizer_assets.core.apply.undo import Selection, undo
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.scratch import scratch_folder
 from harmonizer_assets.core.base.settings import RetentionSettings, Settings
@@ -34,7 +35,9 @@ from harmonizer_assets.core.index.vectors import IndexSession
 from harmonizer_assets.core.judge.llm.batch.api import BatchApi
 from harmonizer_assets.core.judge.llm.memory.journal import Journal
 from harmonizer_assets.core.pipeline import Pipeline
+from harmonizer_assets.core.records.label import label_key
 from harmonizer_assets.core.records.options import RunOptions
+from harmonizer_assets.core.review.answers import Answer
 from harmonizer_assets.core.store.database import DatabaseFile
 from harmonizer_assets.core.store.deletions import Scope
 from harmonizer_assets.core.store.prune import prune_files
@@ -59,6 +62,9 @@ _FORK: Final = multiprocessing.get_context("fork")
 _TABLES: Final = {
     "words": (),
     "labels": (),
+    "label_corrections": ("operation_id", "answer_id", "run_id", "corrected_at"),
+    "label_undos": ("operation_id",),
+    "label_operations": ("operation_id", "done_at"),
     "batches": ("batch_id", "batch_time", "ingested_at", "name", "source"),
     "documents": (),
     "document_metadata": (),
@@ -253,12 +259,31 @@ def _run_a_batch(home: Home) -> None:
     pipeline.harmonize(RunOptions(collect=True))
 
 
+def _answered(home: Home) -> None:
+    pipeline = Pipeline(home)
+    with scratch_folder(home) as folder:
+        shop_receipts(each=6).submit(pipeline, folder)
+    pipeline.run(OFFLINE)
+    for row in table(pipeline, "review_queue"):
+        pipeline.review.answer(label_key(row), "ann", Answer.WRONG, to_label=row["to_label"])
+
+
+def _apply_and_undo_one(home: Home) -> None:
+    """Apply all, and take back what concerns the first of two shops."""
+    pipeline = Pipeline(home)
+    pipeline.apply("ann", commit=True)
+    first = min(row["merchant_key"] for row in table(pipeline, "label_row_changes"))
+    undo(pipeline.warehouse, Selection(merchant=first), actor="ann", commit=True)
+    pipeline.run(OFFLINE)
+
+
 SCENARIOS: Final = {
     "new": Scenario(_new, _index),
     "grown": Scenario(_grown, _run_offline),
     "deletion": Scenario(_with_private_receipt, _delete),
     "model": Scenario(_scored, _run_with_a_model),
     "batch": Scenario(_scored, _run_a_batch),
+    "corrections": Scenario(_answered, _apply_and_undo_one),
 }
 
 
@@ -266,7 +291,7 @@ def state(home: Home) -> dict[str, Any]:
     """What must be alike in the end."""
     pipeline = Pipeline(home)
     found: dict[str, Any] = {
-        name: [_bought(row) for row in table(pipeline, name, *leave_out)]
+        name: [_comparable(row) for row in table(pipeline, name, *leave_out)]
         for name, leave_out in _TABLES.items()
     }
     with pipeline.indexing.vectors.session() as session:
@@ -294,9 +319,16 @@ def state(home: Home) -> dict[str, Any]:
     return found
 
 
-def _bought(row: dict[str, Any]) -> dict[str, Any]:
-    """An answer that the killed run has bought comes out of the cache."""
-    return {**row, "decided_by": "llm"} if row.get("decided_by") == "cache" else row
+def _comparable(row: dict[str, Any]) -> dict[str, Any]:
+    """A row without what differs by chance: ids and times of operations, and out of which cache.
+
+    An answer that the killed run has bought comes out of the cache.
+    """
+    if row.get("decided_by") == "cache":
+        return {**row, "decided_by": "llm"}
+    if str(row.get("batch_id")).startswith("apply-"):
+        return {**row, "batch_id": "apply", "batch_time": None}
+    return row
 
 
 class Died(Exception):  # noqa: N818  it is what is wanted
