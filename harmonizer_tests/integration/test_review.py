@@ -229,6 +229,17 @@ def test_progress_counts_what_is_open_settled_answered_and_disputed(pipeline):
     assert (found.open, found.settled, found.answered, found.disputed) == (total - 2, 1, 2, 1)
 
 
+def test_the_report_says_how_often_people_agree_with_what_was_found(pipeline):
+    first, second, third, _ = [label_key(row) for row in dates(pipeline)]
+    pipeline.review.answer(first, "ann", Answer.WRONG, to_label="GRAND_TOTAL")
+    pipeline.review.answer(second, "ann", Answer.WRONG, to_label="TAX")
+    pipeline.review.answer(third, "ann", Answer.RIGHT)
+    [row] = table(pipeline, "decision_precision")
+    assert (row["answers"], row["wrong"]) == (3, 2)
+    assert (round(row["precision"], 3), round(row["suggestion_precision"], 3)) == (0.667, 0.333)
+    assert "How often people agree" in pipeline.write_report().read_text()
+
+
 def test_the_commands_show_correct_undo_and_tell(pipeline, home, tmp_path):
     key = label_key(dates(pipeline)[0])
     pipeline.review.answer(key, "ann", Answer.WRONG, to_label="GRAND_TOTAL", note="a [total]")

@@ -83,6 +83,8 @@ _LISTS: Final = {
     f"ORDER BY score_without_status, {WORD_COLUMNS}, label LIMIT {_LISTED}",
     "contradictions": f"SELECT sentence, merchant_name FROM label_contradictions "
     f"ORDER BY n_a + n_b DESC, sentence LIMIT {_LISTED}",
+    "precision": f"SELECT week, decided_by, answers, wrong, precision, suggestion_precision "
+    f"FROM decision_precision ORDER BY week DESC, decided_by LIMIT {_LISTED}",
     "usage": "SELECT label_type, sum(calls)::BIGINT AS calls, sum(words_asked)::BIGINT AS asked, "
     "sum(cache_hits)::BIGINT AS cached, "
     "sum(prompt_tokens + completion_tokens)::BIGINT AS tokens, "

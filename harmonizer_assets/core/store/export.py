@@ -40,6 +40,7 @@ EXPORTABLE: Final = (
     "review_answers",
     "review_withdrawals",
     "labels_corrected",
+    "decision_precision",
     "label_operations",
     "label_corrections",
     "label_row_changes",

@@ -13,3 +13,12 @@ FROM (
     FROM label_row_changes GROUP BY ALL
 ) c
 LEFT JOIN labels l USING (image_id, receipt_id, line_id, word_id, label);
+-- How often people agree that a flagged label is wrong, by who flagged it, week by week.
+CREATE VIEW decision_precision AS
+SELECT date_trunc('week', answered_at)::DATE AS week, decided_by, count(*) AS answers,
+    count(*) FILTER (WHERE verdict = 'wrong') AS wrong,
+    count(*) FILTER (WHERE verdict = 'wrong') / count(*) AS precision,
+    count(*) FILTER (WHERE verdict = 'wrong' AND to_label IS NOT DISTINCT FROM proposed_to)
+        / count(*) AS suggestion_precision
+FROM standing_answers
+WHERE verdict <> 'skip' AND proposed_action IN ('move', 'mark_invalid') GROUP BY ALL;
