@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
@@ -33,8 +34,8 @@ EXAMPLES: Final = int(os.environ.get("HARMONIZER_RANDOM_STEPS", "500")) // STEPS
 WORDS: Final = 3
 TYPES: Final = ("DATE", "TIME", "TAX")
 STATUSES: Final = ("PENDING", "VALID", "INVALID", "NEEDS_REVIEW")
-State = tuple[str, str]
-"""Status, and the batch or operation that it comes from."""
+State = tuple[str, tuple[str, str] | None, str]
+"""Status, who has moved it there from which label, and the batch or operation that it is from."""
 AFTER: Final = {
     "confirm": "VALID",
     "ask": "NEEDS_REVIEW",
@@ -59,6 +60,14 @@ class Made:
     rows: dict[LabelKey, tuple[State | None, State | None]]
     in_force: bool = True
     redoes: Made | None = None
+
+
+def moved_by(row: dict[str, Any]) -> tuple[str, str] | None:
+    """Who has moved a label there, and from which one."""
+    if row["extra"] is None:
+        return None
+    extra = json.loads(row["extra"])
+    return extra["label_proposed_by"], extra["label_consolidated_from"]
 
 
 class Model:
@@ -105,14 +114,19 @@ class Model:
             key: max((o for o in chosen if key in o.rows), key=lambda o: o.number)
             for key in one.rows
         }
-        return all(self.labels.get(key) == last[key].rows[key][1] for key in one.rows)
+        return all(self.says(key, last[key].rows[key][1]) for key in one.rows)
 
     def can_be_redone(self, one: Made, chosen: list[Made]) -> bool:
         first = {
             key: min((o for o in chosen if key in o.rows), key=lambda o: o.number)
             for key in one.rows
         }
-        return all(self.labels.get(key) == first[key].rows[key][0] for key in one.rows)
+        return all(self.says(key, first[key].rows[key][0]) for key in one.rows)
+
+    def says(self, key: LabelKey, state: State | None) -> bool:
+        """Whether a label is as it was, whichever batch says so."""
+        now = self.labels.get(key)
+        return (now and now[:2]) == (state and state[:2])
 
 
 class Corrections(RuleBasedStateMachine):
@@ -149,9 +163,10 @@ class Corrections(RuleBasedStateMachine):
         [report] = self.pipeline.ingest().batches
         for key, status in statuses.items():
             said, corrected = self.model.before_all(key)
-            repeats = said is not None and said[0] == status
-            if not (repeats and corrected == self.model.labels.get(key)):
-                self.model.set(key, (status, report.batch_id))
+            repeats = said is not None and said[:2] == (status, None)
+            now = self.model.labels.get(key)
+            if not (repeats and corrected and now and corrected[2] == now[2]):
+                self.model.set(key, (status, None, report.batch_id))
 
     @rule(statuses=st.dictionaries(keys, st.sampled_from(STATUSES), min_size=1, max_size=3))
     def a_batch_arrives(self, statuses: dict[LabelKey, str]) -> None:
@@ -190,14 +205,15 @@ class Corrections(RuleBasedStateMachine):
         before = self.model.labels[key]
         assert source == "person" or before[0] not in ("VALID", "INVALID")
         changes: dict[LabelKey, tuple[State | None, State | None]] = {
-            key: (before, (AFTER[action], report.operation_id))
+            key: (before, (AFTER[action], before[1], report.operation_id))
         }
         if action == "move":
             target = key._replace(label=row["to_label"])
             there = self.model.labels.get(target)
             if there is None or (source == "person" and there[0] != "VALID"):
                 status = "VALID" if source == "person" else "PENDING"
-                changes[target] = (there, (status, report.operation_id))
+                moved = (row["actor"], key.label)
+                changes[target] = (there, (status, moved, report.operation_id))
         number = row["correction_id"]
         self.model.made.append(Made(number, report.operation_id, row["actor"], changes))
         for changed, (_, after) in changes.items():
@@ -281,7 +297,7 @@ class Corrections(RuleBasedStateMachine):
         if not hasattr(self, "pipeline"):
             return
         found = {
-            label_key(row): (row["validation_status"], row["batch_id"])
+            label_key(row): (row["validation_status"], moved_by(row), row["batch_id"])
             for row in labels(self.pipeline)
         }
         assert found == self.model.labels

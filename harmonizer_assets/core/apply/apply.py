@@ -13,7 +13,12 @@ from typing import Any, Final
 import pyarrow as pa
 
 from harmonizer_assets.core.apply.operations import begin_operation, end_operation
-from harmonizer_assets.core.apply.rows import row_of, stale_partitions, write_rows
+from harmonizer_assets.core.apply.rows import (
+    row_of,
+    same_label,
+    stale_partitions,
+    write_rows,
+)
 from harmonizer_assets.core.records.correction import (
     WANTED,
     Action,
@@ -54,7 +59,7 @@ compared AS (
     SELECT w.*, {_BY_PERSON} AS by_person, {_STATUS_AFTER} AS status_after,
         l.merchant_key, {row_of("l")} AS row_now, {row_of("t")} AS target_now,
         coalesce(a.last.action = w.action AND a.last.to_label IS NOT DISTINCT FROM w.to_label
-            AND a.last.row_after IS NOT DISTINCT FROM {row_of("l")}, false) AS is_applied,
+            AND {same_label("a.last.row_after", row_of("l"))}, false) AS is_applied,
         row_number() OVER (PARTITION BY {qualified("w", LABEL_KEY)}
             ORDER BY w.source = '{Source.PERSON}' DESC, w.source = '{Source.KIND}' DESC,
                 w.answer_id DESC) AS place

@@ -22,6 +22,18 @@ def row_of(alias: str) -> str:
     return f"CASE WHEN {alias}.image_id IS NOT NULL THEN struct_pack({values}) END"
 
 
+def same_label(one: str, other: str) -> str:
+    """Write the condition under which two rows say the same of a label, whatever said it.
+
+    A batch that brings a label as it is already changes only where it comes from.
+    """
+    said = ", ".join(f"{{row}}.{name}" for name in VALUES[:3])
+    return (
+        f"(({one}) IS NULL) = (({other}) IS NULL) AND "
+        f"({said.format(row=f'({one})')}) IS NOT DISTINCT FROM ({said.format(row=f'({other})')})"
+    )
+
+
 _SAME: Final = " AND ".join(f"l.{name} = c.{name}" for name in LABEL_KEY)
 _REMOVED: Final = f"DELETE FROM labels l USING changed_rows c WHERE {_SAME}"
 # A name may have come to another merchant since; its labels have gone with it.

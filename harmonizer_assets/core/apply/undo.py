@@ -13,7 +13,12 @@ from typing import Any, Final
 import pyarrow as pa
 
 from harmonizer_assets.core.apply.operations import begin_operation, end_operation
-from harmonizer_assets.core.apply.rows import row_of, stale_partitions, write_rows
+from harmonizer_assets.core.apply.rows import (
+    row_of,
+    same_label,
+    stale_partitions,
+    write_rows,
+)
 from harmonizer_assets.core.base.errors import InputError
 from harmonizer_assets.core.records.correction import CorrectionReport, Refusal
 from harmonizer_assets.core.records.label import LABEL_COLUMNS, WORD_COLUMNS, label_key
@@ -53,7 +58,7 @@ SELECT DISTINCT c.correction_id, format('{{}} is {{}} now, since a batch or anot
 FROM label_row_changes c
 JOIN changed_rows r USING ({LABEL_COLUMNS})
 LEFT JOIN labels l USING ({LABEL_COLUMNS})
-WHERE c.correction_id IN (FROM selected) AND {row_of("l")} IS DISTINCT FROM r.row_expected
+WHERE c.correction_id IN (FROM selected) AND NOT ({same_label(row_of("l"), "r.row_expected")})
 """
 _SHOWN: Final = f"""
 SELECT c.*, w.text AS word_text FROM label_corrections c LEFT JOIN words w USING ({WORD_COLUMNS})
