@@ -15,7 +15,7 @@ from harmonizer_assets.cli.options import FILE, home_option
 from harmonizer_assets.core.base.home import Home
 
 if TYPE_CHECKING:
-    from harmonizer_assets.core.records.correction import CorrectionReport
+    from harmonizer_assets.core.records.correction import CorrectionReport, Refusal
 
 F = TypeVar("F", bound=Callable[..., None])
 _LISTED: Final = 40
@@ -160,6 +160,45 @@ def history(*, home: Home, label: str | None, json_file: Path | None, **ids: Any
         _show_history(rows)
 
 
+@click.command()
+@click.option("--commit", is_flag=True, help="Do it; without it, only say what would be.")
+@home_option
+def push(*, home: Home, commit: bool) -> None:
+    """Write corrections to the DynamoDB table that labels came from, and take back what was undone.
+
+    The table is the one that `[arrivals.dynamodb]` names. Labels that have changed there since they
+    were read are left alone and listed.
+    """
+    from harmonizer_assets.core.apply.push import push_corrections
+    from harmonizer_assets.core.base.errors import ConfigurationError
+
+    require_tables(home)
+    pipeline = open_home(home, "offline")
+    settings = pipeline.settings.arrivals.dynamodb
+    if settings is None:
+        raise ConfigurationError(
+            "there is no table to push to: name one under [arrivals.dynamodb] in harmonizer.toml"
+        )
+    report = push_corrections(pipeline.warehouse, settings, commit=commit)
+    verb = "" if commit else "would be "
+    click.echo(
+        f"{report.pushed:,} corrections {verb}pushed to {settings.table}, {report.undone:,} "
+        f"{verb}taken back there."
+    )
+    _show_refused(report.refused)
+
+
+def _show_refused(refused: Sequence[Refusal]) -> None:
+    from harmonizer_assets.cli.show import Column, listing, show
+
+    if not refused:
+        return
+    click.echo(f"{len(refused):,} refused:")
+    cells = [(_word(vars(one)), one.label, one.reason) for one in refused[:_LISTED]]
+    show(listing((Column("word", wraps=False), Column("label"), Column("because")), cells))
+    _tell_more(len(refused))
+
+
 def _show(report: CorrectionReport, verbs: tuple[str, str], json_file: Path | None) -> None:
     from harmonizer_assets.cli.show import Column, listing, show
 
@@ -174,11 +213,7 @@ def _show(report: CorrectionReport, verbs: tuple[str, str], json_file: Path | No
     if cells:
         show(listing(columns, cells))
     _tell_more(len(report.corrections))
-    if report.refused:
-        click.echo(f"{len(report.refused):,} refused:")
-        refused = [(_word(vars(one)), one.label, one.reason) for one in report.refused[:_LISTED]]
-        show(listing((Column("word", wraps=False), Column("label"), Column("because")), refused))
-        _tell_more(len(report.refused))
+    _show_refused(report.refused)
     number = len(report.corrections)
     click.echo(f"{number:,} label{'s' * (number != 1)} {verbs[0] if done else verbs[1]}.")
     if report.unchanged:

@@ -11,7 +11,7 @@ import click
 
 from harmonizer_assets import __version__
 from harmonizer_assets.cli.batch import batch
-from harmonizer_assets.cli.corrections import apply, history, redo, undo
+from harmonizer_assets.cli.corrections import apply, history, push, redo, undo
 from harmonizer_assets.cli.delete import delete
 from harmonizer_assets.cli.demo import demo
 from harmonizer_assets.cli.evaluate import corrupt, evaluate
@@ -90,6 +90,7 @@ for command in (
     patterns,
     plan,
     prune,
+    push,
     redo,
     report,
     retry_dead_letters,

@@ -254,6 +254,19 @@ class TableSettings(_Section):
         return self
 
 
+class DynamoSettings(_Section):
+    """A DynamoDB table of words and labels; the guide on buckets and tables has its layout."""
+
+    table: str = Field(min_length=1)
+    """Its name."""
+    region: str | None = None
+    """The region; by default that of the environment."""
+    endpoint_url: str | None = None
+    """Of a server that speaks DynamoDB, where it is not Amazon's."""
+    every_seconds: int = Field(default=3600, ge=0)
+    """It is read as a whole, at most this often."""
+
+
 class ArrivalSettings(_Section):
     """Where labels arrive from besides the inbox."""
 
@@ -263,6 +276,8 @@ class ArrivalSettings(_Section):
     """Of a server that speaks S3, where it is not Amazon's."""
     tables: TableSettings | None = None
     """Tables of a SQL database that are read for new and changed rows."""
+    dynamodb: DynamoSettings | None = None
+    """A DynamoDB table of words and labels; corrections can be written to it as well."""
 
 
 class MerchantSettings(_Section):

@@ -14,7 +14,13 @@ from harmonizer_assets.core.base.secrets import translated
 from harmonizer_assets.core.base.settings import ArrivalSettings, LimitSettings
 from harmonizer_assets.core.ingest.batches import Ingest
 from harmonizer_assets.core.ingest.inbox import Inbox
-from harmonizer_assets.core.ingest.sources import TABLE_URL_VARIABLE, S3Source, Source, TableSource
+from harmonizer_assets.core.ingest.sources import (
+    TABLE_URL_VARIABLE,
+    DynamoSource,
+    S3Source,
+    Source,
+    TableSource,
+)
 from harmonizer_assets.core.records.reports import IngestReport
 from harmonizer_assets.core.records.taxonomy import Taxonomy
 from harmonizer_assets.core.store.warehouse import Warehouse
@@ -70,6 +76,8 @@ class Arrivals:
         if self._settings.tables is not None:
             url = self._table_url or os.environ.get(TABLE_URL_VARIABLE)
             found.append(TableSource(self._settings.tables, url, self._home, self._warehouse))
+        if self._settings.dynamodb is not None:
+            found.append(DynamoSource(self._settings.dynamodb, self._home, self._warehouse))
         return found
 
     def pull(self) -> tuple[int, list[SourceError]]:

@@ -45,6 +45,7 @@ EXPORTABLE: Final = (
     "label_corrections",
     "label_row_changes",
     "label_undos",
+    "pushed_corrections",
     "label_rules",
     "label_contradictions",
     "suspicion_models",

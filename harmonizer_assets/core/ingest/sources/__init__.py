@@ -6,7 +6,8 @@ content, and equal rows stay as they are.
 """
 
 from harmonizer_assets.core.ingest.sources.base import TABLE_URL_VARIABLE, Source
+from harmonizer_assets.core.ingest.sources.dynamodb import DynamoSource
 from harmonizer_assets.core.ingest.sources.s3 import S3Source
 from harmonizer_assets.core.ingest.sources.tables import TableSource
 
-__all__ = ["TABLE_URL_VARIABLE", "S3Source", "Source", "TableSource"]
+__all__ = ["TABLE_URL_VARIABLE", "DynamoSource", "S3Source", "Source", "TableSource"]
