@@ -125,6 +125,19 @@ def test_a_label_that_has_changed_since_is_refused_and_listed(pipeline, wrong, t
     assert labels(pipeline) == before
 
 
+def test_a_label_whose_word_has_changed_since_is_refused_and_one_that_was_only_sent_again_is_not(
+    pipeline, wrong, right, tmp_path
+):
+    wanted = correction(wrong, "move", "GRAND_TOTAL")
+    send(pipeline, tmp_path / "second", wrong)
+    assert label(pipeline, label_key(wrong))["batch_id"] != wrong["batch_id"]
+    assert len(applied(pipeline, wanted).corrections) == 1
+    report = applied(pipeline, correction(right[0], "mark_invalid", seen_text="other"))
+    assert [one.reason for one in report.refused] == [
+        "the word has changed since it was decided on: it reads ALPHA now"
+    ]
+
+
 def test_what_no_person_has_said_overrules_no_person(pipeline, wrong, right):
     by_policy = {"source": "policy", "actor": "certain"}
     total = label_key(wrong)._replace(label="GRAND_TOTAL")

@@ -193,7 +193,7 @@ class Corrections(RuleBasedStateMachine):
             if row is None:
                 continue
             target = to_label if action == "move" else None
-            changed = {} if seen_now else {"seen_batch_id": "another"}
+            changed = {} if seen_now else {"seen_status": "another"}
             rows.append(correction(row, action, target, source=source, actor=actor, **changed))
         report = applied(self.pipeline, *rows)
         assert seen_now or not report.corrections

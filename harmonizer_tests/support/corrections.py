@@ -10,7 +10,7 @@ import pyarrow as pa
 from harmonizer_assets.core.apply.apply import Brake, apply_corrections
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.records.correction import WANTED, CorrectionReport
-from harmonizer_assets.core.records.label import LABEL_KEY
+from harmonizer_assets.core.records.label import LABEL_KEY, word_key
 from harmonizer_tests.support.receipts import table
 
 NO_BRAKE = Brake(1.0, 0)
@@ -40,8 +40,6 @@ def correction(
         "actor": "ann",
         "reasoning": "it's wrong",
         "seen_status": row["validation_status"],
-        "seen_batch_id": row["batch_id"],
-        "seen_batch_time": row["batch_time"],
         **changed,
     }
 
@@ -49,6 +47,8 @@ def correction(
 def applied(
     pipeline: Pipeline, *wanted: Mapping[str, Any], brake: Brake = NO_BRAKE, commit: bool = True
 ) -> CorrectionReport:
-    """Apply corrections, by ann."""
-    rows = pa.Table.from_pylist([dict(row) for row in wanted], WANTED)
+    """Apply corrections, by ann; unless the rows say otherwise, the words were seen as they are."""
+    texts = {word_key(row): row["text"] for row in table(pipeline, "words")}
+    seen = [{**row, "seen_text": row["seen_text"] or texts.get(word_key(row))} for row in wanted]
+    rows = pa.Table.from_pylist(seen, WANTED)
     return apply_corrections(pipeline.warehouse, rows, brake, actor="ann", commit=commit)

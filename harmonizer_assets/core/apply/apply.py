@@ -57,7 +57,8 @@ WITH applied AS (
 ),
 compared AS (
     SELECT w.*, {_BY_PERSON} AS by_person, {_STATUS_AFTER} AS status_after,
-        l.merchant_key, {row_of("l")} AS row_now, {row_of("t")} AS target_now,
+        l.merchant_key, words.text AS text_now, {row_of("l")} AS row_now,
+        {row_of("t")} AS target_now,
         coalesce(a.last.action = w.action AND a.last.to_label IS NOT DISTINCT FROM w.to_label
             AND {same_label("a.last.row_after", row_of("l"))}, false) AS is_applied,
         row_number() OVER (PARTITION BY {qualified("w", LABEL_KEY)}
@@ -65,6 +66,7 @@ compared AS (
                 w.answer_id DESC) AS place
     FROM wanted w
     LEFT JOIN labels l USING ({LABEL_COLUMNS})
+    LEFT JOIN words USING ({WORD_COLUMNS})
     LEFT JOIN applied a USING ({LABEL_COLUMNS})
     LEFT JOIN labels t ON w.action = '{Action.MOVE}' AND t.label = w.to_label
         AND ({qualified("t", WORD_KEY)}) = ({qualified("w", WORD_KEY)})
@@ -75,10 +77,12 @@ SELECT * EXCLUDE (place),
     CASE
         WHEN is_applied THEN NULL
         WHEN row_now IS NULL THEN 'the label is no longer there'
-        WHEN (row_now.validation_status, row_now.batch_id, row_now.batch_time)
-            IS DISTINCT FROM (seen_status, seen_batch_id, seen_batch_time)
+        WHEN row_now.validation_status IS DISTINCT FROM seen_status
             THEN format('the label has changed since it was decided on: it is {{}} now',
                 row_now.validation_status)
+        WHEN text_now IS DISTINCT FROM seen_text
+            THEN format('the word has changed since it was decided on: it reads {{}} now',
+                coalesce(text_now, 'nothing'))
         WHEN action = '{Action.MOVE}' AND to_label = label THEN 'it has this label already'
         WHEN NOT by_person AND row_now.validation_status IN ('VALID', 'INVALID')
             THEN 'a person has decided on the label'
@@ -141,8 +145,8 @@ WHERE action = '{Action.MOVE}' AND (target_now IS NULL
 """
 _CHANGED: Final = f"CREATE OR REPLACE TEMP TABLE changed_rows AS {_OLD_ROWS} UNION ALL {_NEW_ROWS}"
 _INTERNAL: Final = (
-    "row_now, target_now, refused, is_done, is_applied, by_person, status_after, seen_status, "
-    "seen_batch_id, seen_batch_time"
+    "row_now, text_now, target_now, refused, is_done, is_applied, by_person, status_after, "
+    "seen_status, seen_text"
 )
 _SHOWN: Final = f"""
 SELECT m.* EXCLUDE ({_INTERNAL}),

@@ -58,12 +58,11 @@ WANTED: Final = pa.schema(
         ("model", pa.string()),
         ("prompt_version", pa.string()),
         ("seen_status", pa.string()),
-        ("seen_batch_id", pa.string()),
-        ("seen_batch_time", pa.timestamp("us", "UTC")),
+        ("seen_text", pa.string()),
     ]
 )
-"""Columns of the corrections that are wanted. The `seen_` columns say in which state the label was
-when it was decided on: a label that has changed since is refused."""
+"""Columns of the corrections that are wanted. The `seen_` columns say which status the label had,
+and how its word read, when it was decided on: what has changed since is refused."""
 
 
 @dataclass(frozen=True)

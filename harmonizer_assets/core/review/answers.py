@@ -17,7 +17,13 @@ import pyarrow as pa
 from harmonizer_assets.core.base.errors import InputError
 from harmonizer_assets.core.base.settings import Settlement
 from harmonizer_assets.core.records.correction import Action, Source
-from harmonizer_assets.core.records.label import LABEL_COLUMNS, LABEL_KEY, LabelKey, qualified
+from harmonizer_assets.core.records.label import (
+    LABEL_COLUMNS,
+    LABEL_KEY,
+    WORD_COLUMNS,
+    LabelKey,
+    qualified,
+)
 from harmonizer_assets.core.store.database import Connection
 from harmonizer_assets.core.store.warehouse import Warehouse
 
@@ -40,10 +46,10 @@ SELECT $answer_id AS answer_id, {LABEL_COLUMNS}, $reviewer AS reviewer, $verdict
     $to_label AS to_label, $note AS note, $is_blind AS is_blind, $kind_id AS kind_id,
     q.policy, q.action AS proposed_action, q.to_label AS proposed_to, q.decided_by,
     q.outlier_score, coalesce(q.validation_status, l.validation_status) AS seen_status,
-    coalesce(q.batch_id, l.batch_id) AS seen_batch_id,
-    coalesce(q.batch_time, l.batch_time) AS seen_batch_time, $now::TIMESTAMPTZ AS answered_at
+    coalesce(q.word_text, w.text) AS seen_text, $now::TIMESTAMPTZ AS answered_at
 FROM labels l SEMI JOIN answered USING ({LABEL_COLUMNS})
 LEFT JOIN review_queue q USING ({LABEL_COLUMNS})
+LEFT JOIN words w USING ({WORD_COLUMNS})
 """
 # The answer on which most agree; where two have as many, nothing is settled.
 _MAJORITY: Final = f"""
@@ -103,7 +109,7 @@ def corrections_of_answers(settlement: Settlement) -> str:
         CASE WHEN b.kind_id IS NULL THEN '{Source.PERSON}' ELSE '{Source.KIND}' END AS source,
         b.reviewer AS actor, coalesce(b.note, p.reasoning) AS reasoning, b.decided_by,
         b.outlier_score, b.policy, b.kind_id, b.answer_id, p.rule_id, p.run_id, p.model,
-        p.prompt_version, b.seen_status, b.seen_batch_id, b.seen_batch_time
+        p.prompt_version, b.seen_status, b.seen_text
     FROM backed b LEFT JOIN proposals p USING ({LABEL_COLUMNS})
     WHERE b.place = 1 AND (b.answer_id, {qualified("b", LABEL_KEY)}) NOT IN
         (SELECT (answer_id, {LABEL_COLUMNS}) FROM label_corrections WHERE answer_id IS NOT NULL)

@@ -39,7 +39,7 @@ approved AS (
 SELECT {qualified("f", LABEL_KEY)}, f.action, f.to_label, '{Source.POLICY}' AS source,
     'policy: ' || f.policy AS actor, f.reasoning, f.decided_by, f.outlier_score, f.policy,
     f.kind_id, NULL AS answer_id, f.rule_id, f.run_id, f.model, f.prompt_version,
-    f.validation_status AS seen_status, f.batch_id AS seen_batch_id, f.batch_time AS seen_batch_time
+    f.validation_status AS seen_status, f.word_text AS seen_text
 FROM fitted f
 WHERE f.policy IN (SELECT name FROM open_rules)
     AND (f.tier = '{Tier.AUTOMATIC}' OR f.kind_id IN (FROM approved))

@@ -5,7 +5,7 @@ CREATE TABLE review_answers (
     reviewer VARCHAR NOT NULL, verdict VARCHAR NOT NULL, to_label VARCHAR, note VARCHAR,
     is_blind BOOLEAN NOT NULL, kind_id VARCHAR, policy VARCHAR, proposed_action VARCHAR,
     proposed_to VARCHAR, decided_by VARCHAR, outlier_score DOUBLE, seen_status VARCHAR,
-    seen_batch_id VARCHAR, seen_batch_time TIMESTAMPTZ, answered_at TIMESTAMPTZ NOT NULL
+    seen_text VARCHAR, answered_at TIMESTAMPTZ NOT NULL
 );
 CREATE TABLE review_withdrawals (
     answer_id VARCHAR NOT NULL, reviewer VARCHAR NOT NULL, withdrawn_at TIMESTAMPTZ NOT NULL
