@@ -129,10 +129,11 @@ def dead_letter_sensor(
     if not dead:
         yield SkipReason("there are no dead letters")
         return
-    last = _last_runs(context, retry_job.name)
-    if last and last[0].status in _UNFINISHED:
-        yield SkipReason(f"run {last[0].run_id} is asking them again")
+    run = _under_way(context, retry_job.name)
+    if run is not None:
+        yield SkipReason(f"run {run.run_id} is asking them again")
         return
+    last = _last_runs(context, retry_job.name)
     after = last[0].run_id if last else "first"
     yield RunRequest(run_key=f"{dead}-after-{after}", tags={"harmonizer/dead_letters": str(dead)})
 
@@ -166,6 +167,12 @@ def run_failure_alert(context: RunFailureSensorContext) -> None:
 def _last_runs(context: SensorEvaluationContext, job_name: str) -> list[DagsterRun]:
     """Return the last runs of a job, newest first."""
     return list(context.instance.get_runs(RunsFilter(job_name=job_name), limit=_ATTEMPTS + 1))
+
+
+def _under_way(context: SensorEvaluationContext, job_name: str) -> DagsterRun | None:
+    """Return the last run of a job if it has not ended."""
+    last = _last_runs(context, job_name)
+    return last[0] if last and last[0].status in _UNFINISHED else None
 
 
 def _last_success(context: SensorEvaluationContext, job_name: str) -> DagsterRun | None:
@@ -211,9 +218,9 @@ def reviews_sensor(
     An undo on the command line is followed by such a run as well.
     """
     for job in (corrections_job.name, arrivals_job.name):
-        last = _last_runs(context, job)
-        if last and last[0].status in _UNFINISHED:
-            yield SkipReason(f"run {last[0].run_id} is under way")
+        run = _under_way(context, job)
+        if run is not None:
+            yield SkipReason(f"run {run.run_id} is under way")
             return
     pipeline = home.open()
     wanted = pipeline.apply("reviews_sensor")

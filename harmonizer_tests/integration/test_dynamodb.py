@@ -7,7 +7,6 @@ import copy
 import boto3
 import pytest
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
-from moto.server import ThreadedMotoServer
 
 from harmonizer_assets.core.apply.push import push_corrections
 from harmonizer_assets.core.apply.undo import Selection, undo
@@ -15,6 +14,7 @@ from harmonizer_assets.core.base.errors import SourceError
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.records.dynamodb import label_item
 from harmonizer_assets.core.records.label import label_key
+from harmonizer_tests.support.aws import aws_server
 from harmonizer_tests.support.cli import cli, shown_error
 from harmonizer_tests.support.corrections import applied, correction, label, labels
 from harmonizer_tests.support.receipts import shop_receipts, table
@@ -25,11 +25,8 @@ ADDED = "2024-05-01T10:00:00+00:00"
 
 @pytest.fixture(scope="module")
 def server():
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with aws_server() as url:
+        yield url
 
 
 class Dynamo:

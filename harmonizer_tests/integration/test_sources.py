@@ -14,7 +14,6 @@ import sqlalchemy as sa
 from dagster import RunRequest, build_sensor_context
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from moto.server import ThreadedMotoServer
 
 from harmonizer_assets.core.base.errors import ConfigurationError, SourceError
 from harmonizer_assets.core.base.home import Home
@@ -25,6 +24,7 @@ from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.dagster_compat.instance import open_instance
 from harmonizer_assets.defs.resources import HomeResource
 from harmonizer_assets.defs.sensors import new_labels_sensor
+from harmonizer_tests.support.aws import aws_server
 from harmonizer_tests.support.cli import cli
 from harmonizer_tests.support.receipts import Receipts, shop_receipts, table
 
@@ -70,11 +70,8 @@ def expected(tmp_path, receipts: Receipts) -> list[object]:
 
 @pytest.fixture(scope="module")
 def s3_server():
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with aws_server() as url:
+        yield url
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import duckdb
 import pyarrow as pa
 
 from harmonizer_assets.core.records.label import LABEL_COLUMNS, WORD_COLUMNS
-from harmonizer_assets.core.store.warehouse import Warehouse
+from harmonizer_assets.core.store.warehouse import Warehouse, replace_ranking
 
 LISTED: Final = 1_000
 """Labels that the table holds."""
@@ -92,18 +92,4 @@ def update_validation_queue(warehouse: Warehouse) -> int:
     Returns:
         The number of rows. The table is left alone when they have not changed.
     """
-    found, stored = warehouse.read(
-        lambda con: (
-            rank_for_validation(con),
-            con.execute("SELECT * FROM validation_queue ORDER BY rank").to_arrow_table(),
-        )
-    )
-    if found.select(stored.column_names).to_pylist() != stored.to_pylist():
-        warehouse.write(lambda con: _replace(con, found))
-    return int(found.num_rows)
-
-
-def _replace(con: duckdb.DuckDBPyConnection, rows: pa.Table) -> None:
-    con.execute("DELETE FROM validation_queue")
-    con.register("ranked", rows)
-    con.execute("INSERT INTO validation_queue BY NAME SELECT * FROM ranked")
+    return replace_ranking(warehouse, "validation_queue", rank_for_validation, "rank")

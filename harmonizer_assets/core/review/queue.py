@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-import duckdb
 import pyarrow as pa
 
 from harmonizer_assets.core.base.settings import Settlement
@@ -19,7 +18,7 @@ from harmonizer_assets.core.review.answers import settled
 from harmonizer_assets.core.review.policy import ReviewPolicy
 from harmonizer_assets.core.review.proposals import FITTED, fitted_to
 from harmonizer_assets.core.store.database import Connection
-from harmonizer_assets.core.store.warehouse import Warehouse
+from harmonizer_assets.core.store.warehouse import Warehouse, replace_ranking
 
 # Labels that look right are asked about only where that would teach much.
 _QUEUE: Final = f"""
@@ -96,22 +95,11 @@ def update_review_queue(warehouse: Warehouse, policy: ReviewPolicy) -> int:
         The number of rows. The table is left alone when they have not changed.
     """
 
-    def read(con: Connection) -> tuple[pa.Table, pa.Table]:
+    def rank(con: Connection) -> pa.Table:
         with fitted_to(con, policy) as values:
-            found = con.execute(_QUEUE, values).to_arrow_table()
-        return found, con.execute("FROM review_queue").to_arrow_table()
+            return con.execute(_QUEUE, values).to_arrow_table()
 
-    found, stored = warehouse.read(read)
-    if found.select(stored.column_names).to_pylist() != stored.to_pylist():
-        warehouse.write(lambda con: _replace(con, found))
-    return int(found.num_rows)
-
-
-def _replace(con: duckdb.DuckDBPyConnection, rows: pa.Table) -> None:
-    con.execute("DELETE FROM review_queue")
-    con.register("ranked", rows)
-    con.execute("INSERT INTO review_queue BY NAME FROM ranked")
-    con.unregister("ranked")
+    return replace_ranking(warehouse, "review_queue", rank, f"value DESC, {LABEL_COLUMNS}")
 
 
 def _states(settlement: Settlement) -> str:

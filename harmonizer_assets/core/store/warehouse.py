@@ -263,3 +263,35 @@ def replace_partitions(con: Connection, table: str, partitions: pa.Table, rows: 
         con.execute(f"INSERT INTO {quoted(table)} BY NAME SELECT * FROM replacing_rows")
     con.unregister("replaced_partitions")
     con.unregister("replacing_rows")
+
+
+def replace_ranking(
+    warehouse: Warehouse, table: str, rank: Callable[[Connection], pa.Table], order: str
+) -> int:
+    """Compute a whole table anew, and replace it unless it is the same.
+
+    Args:
+        warehouse: holds the table.
+        table: the table.
+        rank: returns its rows, in order.
+        order: the columns that stored rows are read by, so that they can be compared.
+
+    Returns:
+        The number of rows.
+    """
+    found, stored = warehouse.read(
+        lambda con: (
+            rank(con),
+            con.execute(f"FROM {quoted(table)} ORDER BY {order}").to_arrow_table(),
+        )
+    )
+    if found.select(stored.column_names).to_pylist() != stored.to_pylist():
+        warehouse.write(lambda con: _replace_all(con, table, found))
+    return int(found.num_rows)
+
+
+def _replace_all(con: Connection, table: str, rows: pa.Table) -> None:
+    con.execute(f"DELETE FROM {quoted(table)}")
+    con.register("replacing_rows", rows)
+    con.execute(f"INSERT INTO {quoted(table)} BY NAME FROM replacing_rows")
+    con.unregister("replacing_rows")
