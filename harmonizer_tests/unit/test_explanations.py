@@ -54,7 +54,7 @@ def facts(**known):
             "neighbours",
             "the other labels on its row are TIME and TAX",
         ),
-        ({"around": ["TIME"]}, "neighbours", "the rows around it are labelled TIME"),
+        ({"around": ["TIME"]}, "around", "the rows around it are labelled TIME"),
         (
             {"relations": ["largest", "sum_of_two"]},
             "arithmetic",
@@ -102,6 +102,12 @@ def test_the_most_decisive_pieces_come_first_and_are_few():
     )
     assert [piece.group for piece in pieces] == ["row", "neighbours", "similar_words"]
     assert len(pieces) == MOST_PIECES
+
+
+def test_labels_of_other_rows_are_said_also_where_the_own_row_agrees():
+    weights = {"neighbours": -2.0, "around": 1.0}
+    pieces = explain(facts(contributions=weights, beside=["DATE"], around=["TIME", "TAX"]))
+    assert [piece.sentence for piece in pieces] == ["the rows around it are labelled TIME and TAX"]
 
 
 def test_a_caption_is_said_to_carry_no_label():

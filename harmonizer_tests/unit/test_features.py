@@ -107,6 +107,22 @@ def test_a_label_is_no_feature_of_its_own_word():
     assert (per_word[[0, 2, 3]] > 0).all()
 
 
+def test_labels_of_its_own_row_are_no_feature_of_a_word_in_the_group_of_labels_around():
+    rows = [["a", "b", "c"], ["d"]]
+
+    def groups(labels):
+        features = extract_features(page_of(rows, labels)[2], np.array([1])).toarray()[0]
+        ranges = group_ranges(len(TYPES))
+        return {name: features[slice(*ranges[name])] for name in ("neighbours", "around")}
+
+    nothing, on_row = groups([]), groups([("a", "TAX", "VALID"), ("c", "TAX", "VALID")])
+    off_row = groups([("d", "TAX", "VALID")])
+    assert (on_row["around"] == nothing["around"]).all()
+    assert (on_row["neighbours"] != nothing["neighbours"]).any()
+    assert (off_row["neighbours"] == nothing["neighbours"]).all()
+    assert (off_row["around"] != nothing["around"]).any()
+
+
 def test_neighbours_count_by_side_row_and_trust():
     page = page_of(
         [["a", "b", "c"], ["d", "e", "f"]],

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from harmonizer_assets.core.score.classifier import KINDS, SuspicionModel
+from harmonizer_assets.core.score.classifier import KINDS, ROW, SuspicionModel
 from harmonizer_assets.core.score.features import group_ranges
 from harmonizer_assets.core.score.folds import FOLDS, Folds
 from harmonizer_assets.core.score.view import View
@@ -26,15 +26,27 @@ def margin(page, row, text, share=(0.5, 0.5)):
     views = tuple(view(*each) for each in zip(KINDS, (page, row, text), strict=True))
     model = SuspicionModel(views, np.array(share), 0.0)
     features = sparse.csr_matrix((1, COLUMNS), dtype=np.float32)
-    return model.margin(features, np.zeros(1, np.int64), ONE_WORD, np.full((1, 2), 0.5))[0]
+    opinions = model.opinions(features, ONE_WORD, np.full((1, 2), 0.5))
+    return model.margin(opinions, np.zeros(1, np.int64))[0]
 
 
 def test_labels_around_a_word_do_not_drown_what_the_word_itself_says():
     assert margin(page=0.9, row=0.001, text=0.001) > 1
 
 
+def test_the_view_of_the_row_sees_no_label_of_the_row():
+    assert "around" in ROW.groups
+    assert "neighbours" not in ROW.groups
+
+
 def test_a_text_that_is_labelled_so_elsewhere_speaks_for_a_label():
     assert margin(page=0.001, row=0.001, text=0.9) < margin(page=0.001, row=0.001, text=0.001) - 2
+
+
+def test_a_view_that_contradicts_counts_for_more_than_one_that_agrees():
+    contradicts, agrees = margin(0.001, 0.001, 0.001), margin(0.999, 0.999, 0.999)
+    for opinions in ((0.999, 0.001, 0.001), (0.001, 0.999, 0.999)):
+        assert (contradicts + agrees) / 2 + 1 < margin(*opinions) < contradicts
 
 
 def test_each_view_moves_the_margin():

@@ -136,6 +136,7 @@ def explain(facts: Facts) -> list[Piece]:
         "row": _row(facts),
         "place": _place(facts),
         "neighbours": _neighbours(facts),
+        "around": _around(facts),
         "arithmetic": _arithmetic(facts),
         "similar_words": _similar_words(facts),
     }
@@ -234,6 +235,10 @@ def _place(facts: Facts) -> str | None:
 def _neighbours(facts: Facts) -> str | None:
     if facts.beside and facts.label_type not in facts.beside:
         return f"the other labels on its row are {_listed(facts.beside)}"
+    return None
+
+
+def _around(facts: Facts) -> str | None:
     if facts.around and facts.label_type not in facts.around:
         return f"the rows around it are labelled {_listed(facts.around)}"
     return None

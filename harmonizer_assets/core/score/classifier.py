@@ -4,15 +4,18 @@ People label a row or a phrase at once, so that wrong labels come together and s
 Three views of a word that depend on each other as little as may be are asked therefore:
 
 - the whole page, the labels of the words around it included, learned from other receipts;
-- the word, its row and its place without any label, learned from all other rows;
+- the word, its row and its place, with the labels of other rows only, learned from all other rows;
 - the text alone, learned from other receipts.
 
 What the last two say is averaged as probabilities (a linear opinion pool: one of them that knows
-the word is enough to speak for its label), and the result with the first one as logarithms (a
-logarithmic pool: each can contradict strongly); for both see Genest and Zidek 1986, "Combining
-Probability Distributions". Three things keep them from learning the errors: they are fitted out of
-fold, labels count by status, and a second fit weighs each label by how plausible the first one
-found it (confident learning, Northcutt et al. 2021, with weights in the place of removal).
+the word is enough to speak for its label; Genest and Zidek 1986, "Combining Probability
+Distributions"). The odds of that against the label and those of the first view are averaged as a
+power mean with a small exponent: between the logarithmic pool, in which one view that agrees takes
+back what the other says, and the sum of the odds, in which it takes back nothing.
+
+Three things keep the views from learning the errors: they are fitted out of fold, labels count by
+status, and a second fit weighs each label by how plausible the first one found it (confident
+learning, Northcutt et al. 2021, with weights in the place of removal).
 """
 
 from __future__ import annotations
@@ -45,9 +48,12 @@ EVIDENCE_GROUPS: Final = (*GROUPS, "similar_words")
 
 PAGE: Final = ViewKind(GROUPS, "receipt")
 ROW: Final = ViewKind([group for group in GROUPS if group != "neighbours"], "row")
-TEXT: Final = ViewKind(["text"], "receipt")
+UNLABELLED_ROW: Final = ViewKind([group for group in ROW.groups if group != "around"], "row")
+TEXT: Final = ViewKind(["text"], "receipt", strength=0.3)
 KINDS: Final = (PAGE, ROW, TEXT)
 """The views that a model asks."""
+_FIRST_KINDS: Final = (PAGE, UNLABELLED_ROW, TEXT)
+"""The views of the first fit, which believes every label: one of them sees no other label."""
 
 UNLABELLED_WEIGHT: Final = 0.25
 UNLABELLED_ODDS: Final = 0.1
@@ -61,6 +67,10 @@ _RARITY: Final = 0.15
 A rare type gets a low probability everywhere, also where it is right, and a slip hits it as rarely.
 """
 _POOLS: Final = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)
+_EXPONENT: Final = 1 / 8
+"""Of the power mean of odds: 0 would be the logarithmic pool, 1 the mean of the odds."""
+_LEAST_PLAUSIBLE: Final = 0.05
+"""Weight that a label keeps in the second fit: rare types look implausible also where right."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +94,32 @@ class Suspicion:
 
 
 @dataclass(frozen=True)
-class _Pooled:
-    """What all views together say of n labels; `by_page` is the weight of the page's view."""
+class Opinions:
+    """What the views say of n words: shape (n, n_types + 1) each, the last column is "no label".
 
-    margin: Floats
+    Attributes:
+        page: log probabilities by the page and by similar words.
+        word: the same by the row and by the text.
+        seen: shape (n, n_types), which types the view of the page has seen.
+    """
+
+    page: Floats
+    word: Floats
+    seen: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class _Odds:
+    """Odds of each label type and of none against the types of n labels.
+
+    Attributes:
+        types: shape (n, n_types), logarithms; 0 for the label's own type.
+        none: shape (n,), the same of "no label".
+        by_page: shape (n, n_types), which share of each is due to the page.
+    """
+
     types: Floats
-    competing: Ints
-    unlabelled: npt.NDArray[np.bool_]
+    none: Floats
     by_page: Floats
 
 
@@ -148,10 +177,11 @@ class SuspicionModel:
         )
         count = np.bincount(label_type, minlength=n_types) + 1.0
         share = count / count.sum()
-        labels = features[word], label_type, folds.take(word), votes
-        first = cls(fit_views(KINDS, data), share, 0.0).margin(*labels)
-        validated = weight >= WEIGHTS[Status.VALID].trust
-        plausible = np.where(validated, 1.0, 1.0 / (1.0 + np.exp(first)))
+        seen = features[word], folds.take(word), votes
+        unsure = cls(fit_views(_FIRST_KINDS, data), share, 0.0)
+        first = unsure.margin(unsure.opinions(*seen), label_type)
+        plausible = np.maximum(1.0 / (1.0 + np.exp(first)), _LEAST_PLAUSIBLE)
+        plausible[weight >= WEIGHTS[Status.VALID].trust] = 1.0
         trusted = data.weight.copy()
         trusted[: len(word)] *= plausible
         second = cls(fit_views(KINDS, replace(data, weight=trusted)), share, 0.0)
@@ -159,50 +189,78 @@ class SuspicionModel:
         pool = _best_pool(log_probability, votes, label_type, trusted[: len(word)])
         return replace(second, pool=pool)
 
-    def assess(
-        self, features: sparse.csr_matrix, label_type: Ints, folds: Folds, votes: Floats
-    ) -> Suspicion:
-        """Assess n labels, each by the folds that have not seen it.
+    def opinions(self, features: sparse.csr_matrix, folds: Folds, votes: Floats) -> Opinions:
+        """Ask the views about n words, each by the folds that have not seen it.
 
         The votes of similar words are pooled with the page's probabilities of the label types, as
         a product with an exponent. They do not tell whether the word should carry a label at all.
 
         Args:
+            features: shape (n, d).
+            folds: of the words.
+            votes: shape (n, n_types), probability of each type by similar words.
+        """
+        row, text = (view.log_probability(features, folds) for view in self.views[1:])
+        word = np.log((np.exp(row) + np.exp(text)) / 2.0 + _LEAST_PROBABILITY)
+        page = self.views[0].log_probability(features, folds)
+        page[:, :-1] = logsumexp(page[:, :-1]) + _pooled(page[:, :-1], votes, self.pool)
+        page = np.log(np.exp(page) + _LEAST_PROBABILITY)
+        return Opinions(page, word, self.views[0].seen_types(folds))
+
+    def assess(
+        self,
+        opinions: Opinions,
+        features: sparse.csr_matrix,
+        label_type: Ints,
+        folds: Folds,
+        votes: Floats,
+    ) -> Suspicion:
+        """Assess n labels.
+
+        Args:
+            opinions: on their words, as `opinions` gives them for the same words.
             features: shape (n, d), of each label's word.
             label_type: shape (n,).
             folds: of the labels' words.
             votes: shape (n, n_types), probability of each type by similar words.
         """
-        pooled = self._pool(features, label_type, folds, votes)
+        every = np.arange(len(label_type))
+        odds = self._odds(opinions, label_type)
+        competing = _rivals(odds, label_type).argmax(axis=1)
+        rival = odds.types[every, competing]
         return Suspicion(
-            pooled.margin,
-            pooled.types - logsumexp(pooled.types),
-            pooled.competing,
-            self._contributions(features, folds, label_type, pooled, votes),
-            pooled.unlabelled,
+            np.maximum(rival, odds.none),
+            odds.types - logsumexp(odds.types),
+            competing,
+            self._contributions(
+                features, folds, label_type, competing, odds.by_page[every, competing], votes
+            ),
+            odds.none > rival,
         )
 
-    def margin(
-        self, features: sparse.csr_matrix, label_type: Ints, folds: Folds, votes: Floats
-    ) -> Floats:
+    def margin(self, opinions: Opinions, label_type: Ints) -> Floats:
         """Compute the margins alone of n labels, see `assess`: shape (n,)."""
-        return self._pool(features, label_type, folds, votes).margin
+        odds = self._odds(opinions, label_type)
+        return np.maximum(_rivals(odds, label_type).max(axis=1), odds.none)
 
-    def _pool(
-        self, features: sparse.csr_matrix, label_type: Ints, folds: Folds, votes: Floats
-    ) -> _Pooled:
+    def competing(self, opinions: Opinions, label_type: Ints) -> Ints:
+        """Find the best other type of n labels alone, see `assess`: shape (n,)."""
+        return _rivals(self._odds(opinions, label_type), label_type).argmax(axis=1)
+
+    def _odds(self, opinions: Opinions, label_type: Ints) -> _Odds:
         every = np.arange(len(label_type))
         # A view that has never seen the label's type knows nothing of it.
-        by_page = np.where(self.views[0].seen_types(folds)[every, label_type], 0.5, 0.0)
-        log_probability = self._log_probability(features, folds, votes, by_page)
-        types = log_probability[:, :-1] - _RARITY * np.log(self.share)
-        none = log_probability[:, -1] + np.log(UNLABELLED_ODDS)
-        rivals = types.copy()
-        rivals[every, label_type] = -np.inf
-        competing = rivals.argmax(axis=1)
-        best_rival = rivals[every, competing]
-        margin = np.maximum(best_rival, none) - types[every, label_type]
-        return _Pooled(margin, types, competing, none > best_rival, by_page)
+        weight = np.where(opinions.seen[every, label_type], 0.5, 0.0)[:, None]
+        page, word = (
+            np.exp(_EXPONENT * (logs - logs[every, label_type][:, None]))
+            for logs in (opinions.page, opinions.word)
+        )
+        page, word = weight * page, (1.0 - weight) * word
+        both = page + word
+        rarity = _RARITY * np.log(self.share)
+        logs = np.log(both) / _EXPONENT + rarity[label_type][:, None]
+        types, none = logs[:, :-1] - rarity, logs[:, -1] + np.log(UNLABELLED_ODDS)
+        return _Odds(types, none, (page / both)[:, :-1])
 
     def seen_types(self, folds: Folds) -> npt.NDArray[np.bool_]:
         """Say which label types any view has seen for each of n words: shape (n, n_types)."""
@@ -220,29 +278,15 @@ class SuspicionModel:
         """
         return self.views[0].log_probability(features, folds)
 
-    def _log_probability(
-        self, features: sparse.csr_matrix, folds: Folds, votes: Floats, by_page: Floats
-    ) -> Floats:
-        """Pool the views: log probability of each type and none, shape (n, n_types + 1)."""
-        page, row, text = (view.log_probability(features, folds) for view in self.views)
-        typed = logsumexp(page[:, :-1])
-        page[:, :-1] = typed + _pooled(page[:, :-1], votes, self.pool)
-        without_labels = (np.exp(row) + np.exp(text)) / 2.0
-        weight = by_page[:, None]
-        return np.asarray(
-            weight * np.log(np.exp(page) + _LEAST_PROBABILITY)
-            + (1.0 - weight) * np.log(without_labels + _LEAST_PROBABILITY)
-        )
-
     def _contributions(
         self,
         features: sparse.csr_matrix,
         folds: Folds,
         label_type: Ints,
-        pooled: _Pooled,
+        competing: Ints,
+        by_page: Floats,
         votes: Floats,
     ) -> Floats:
-        competing, by_page = pooled.competing, pooled.by_page
         page, row, text = (
             view.contributions(features, folds, label_type, competing) for view in self.views
         )
@@ -279,6 +323,13 @@ class SuspicionModel:
             for number, kind in enumerate(KINDS)
         )
         return cls(views, arrays["share"], float(arrays["pool"]))
+
+
+def _rivals(odds: _Odds, label_type: Ints) -> Floats:
+    """Return the odds of all types but the own ones of n labels: shape (n, n_types)."""
+    rivals = odds.types.copy()
+    rivals[np.arange(len(label_type)), label_type] = -np.inf
+    return rivals
 
 
 def _log_votes(votes: Floats) -> Floats:

@@ -23,7 +23,7 @@ from harmonizer_assets.core.score.pages import Page
 if TYPE_CHECKING:
     from scipy import sparse
 
-FEATURES_VERSION: Final = "3"
+FEATURES_VERSION: Final = "4"
 
 SHAPES: Final = (
     (
@@ -50,7 +50,8 @@ _TEXT_COLUMNS: Final = 2**16
 _ROW_COLUMNS: Final = 2**16
 _PLACE_COLUMNS: Final = 2**13
 _BINS: Final = 10
-_RELATIVES: Final = ("left", "right", "row", "above", "below", "receipt")
+_ON_ROW: Final = ("left", "right", "row")
+_OFF_ROW: Final = ("above", "below", "receipt")
 _WINDOW: Final = 2
 """Rows above and below whose labels and captions count as near."""
 
@@ -60,7 +61,8 @@ def _columns_of(n_types: int) -> dict[str, int]:
         "text": _TEXT_COLUMNS,
         "row": _ROW_COLUMNS,
         "place": _PLACE_COLUMNS,
-        "neighbours": len(_RELATIVES) * n_types,
+        "neighbours": len(_ON_ROW) * n_types,
+        "around": len(_OFF_ROW) * n_types,
         "arithmetic": 2 * len(RELATIONS),
     }
 
@@ -111,14 +113,16 @@ def extract_features(
     from scipy import sparse
 
     shapes = shapes_of(page.texts)
+    widths = _columns_of(page.n_types)
+    labels = neighbour_labels(page, words)
     blocks = {
         "text": lambda: _text(page, words, shapes),
         "row": lambda: _row(page, words, shapes),
         "place": lambda: _place(page, words, shapes),
-        "neighbours": lambda: neighbour_labels(page, words),
+        "neighbours": lambda: labels[:, : widths["neighbours"]],
+        "around": lambda: labels[:, widths["neighbours"] :],
         "arithmetic": lambda: _arithmetic(page, words, shapes),
     }
-    widths = _columns_of(page.n_types)
     return sparse.hstack(
         [
             sparse.csr_matrix((len(words), widths[group]), dtype=np.float32)
@@ -143,9 +147,9 @@ def with_neighbours(
     """
     from scipy import sparse
 
-    start, end = group_ranges(page.n_types)["neighbours"]
-    around = neighbour_labels(page, words)
-    parts = [features[:, :start], around, features[:, end:]]
+    ranges = group_ranges(page.n_types)
+    start, end = ranges["neighbours"][0], ranges["around"][1]
+    parts = [features[:, :start], neighbour_labels(page, words), features[:, end:]]
     return sparse.hstack(parts, format="csr", dtype=np.float32)
 
 

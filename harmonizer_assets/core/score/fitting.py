@@ -19,7 +19,7 @@ from harmonizer_assets.core.base.settings import TriageSettings
 from harmonizer_assets.core.records.label import WORD_KEY
 from harmonizer_assets.core.records.status import Status
 from harmonizer_assets.core.score.calibration import Calibration, probability
-from harmonizer_assets.core.score.classifier import Suspicion, SuspicionModel
+from harmonizer_assets.core.score.classifier import Opinions, SuspicionModel
 from harmonizer_assets.core.score.features import extract_features, with_neighbours
 from harmonizer_assets.core.score.folds import Folds, folds_of
 from harmonizer_assets.core.score.pages import Page, read_page, trust_of
@@ -260,18 +260,19 @@ def fit_model(
     model = SuspicionModel.fit(
         features, row, located.label_type, weights, folds_of(page, words), votes, len(label_types)
     )
-    suspicion = model.assess(features[row], located.label_type, located.folds, votes)
+    opinions = model.opinions(features[row], located.folds, votes)
+    margin = model.margin(opinions, located.label_type)
     valid, invalid = statuses == Status.VALID, statuses == Status.INVALID
     unknown = ~valid & ~invalid
-    slips = _margins_of_slips(model, features, row, located, suspicion)
-    rejected = suspicion.margin[invalid]
+    slips = _margins_of_slips(model, opinions, located.label_type)
+    rejected = margin[invalid]
     calibration = Calibration.fit(
-        suspicion.margin[unknown],
-        suspicion.margin[valid],
+        margin[unknown],
+        margin[valid],
         np.concatenate([slips[valid], rejected]),
         slips[unknown & (len(label_types) > 1)],
     )
-    rows = _margins_of_wrong_rows(model, features, row, located)
+    rows = _margins_of_wrong_rows(model, features[row], located)
     # People make mistakes word by word and row by row.
     wrong = np.concatenate([slips[valid][::2], rows[valid][1::2], rejected])
 
@@ -279,9 +280,9 @@ def fit_model(
         return probability(calibration.log_odds(margin), [Status.PENDING] * len(margin))
 
     thresholds = choose_thresholds(
-        wrong_probability(suspicion.margin[valid]),
+        wrong_probability(margin[valid]),
         wrong_probability(wrong),
-        wrong_probability(suspicion.margin[unknown]),
+        wrong_probability(margin[unknown]),
         calibration.wrong_share,
         settings,
     )
@@ -317,27 +318,21 @@ def _training_words(
     return words, extract_features(page, words, without), np.searchsorted(labelled, located.word)
 
 
-def _margins_of_slips(
-    model: SuspicionModel,
-    features: sparse.csr_matrix,
-    row: Ints,
-    located: LabelFeatures,
-    suspicion: Suspicion,
-) -> Floats:
+def _margins_of_slips(model: SuspicionModel, opinions: Opinions, label_type: Ints) -> Floats:
     """Compute the margins of n labels, were each the only wrong one: shape (n,).
 
     Every other one gets the type that is hardest to tell from its own, the others a type drawn as
     often as it occurs.
     """
-    n = len(located.label_type)
-    drawn = _drawn_types(located.label_type, model.n_types, n)
-    hardest = suspicion.competing_type
-    swapped = np.where((np.arange(n) % 2 == 0) | (drawn == located.label_type), hardest, drawn)
-    return model.margin(features[row], swapped.astype(np.int64), located.folds, located.votes)
+    n = len(label_type)
+    drawn = _drawn_types(label_type, model.n_types, n)
+    hardest = model.competing(opinions, label_type)
+    swapped = np.where((np.arange(n) % 2 == 0) | (drawn == label_type), hardest, drawn)
+    return model.margin(opinions, swapped.astype(np.int64))
 
 
 def _margins_of_wrong_rows(
-    model: SuspicionModel, features: sparse.csr_matrix, row: Ints, located: LabelFeatures
+    model: SuspicionModel, features: sparse.csr_matrix, located: LabelFeatures
 ) -> Floats:
     """Compute the margins of n labels, were all labels of a row wrong together: shape (n,).
 
@@ -352,11 +347,10 @@ def _margins_of_wrong_rows(
     other = np.where(np.arange(n_types) == commonest, second, commonest)
     drawn = np.where(drawn == np.arange(n_types), other, drawn)
     wrong_page = replace(page, label_type=drawn[page.row[page.label_word], page.label_type])
+    around = with_neighbours(features, wrong_page, located.word)
     return model.margin(
-        with_neighbours(features[row], wrong_page, located.word),
+        model.opinions(around, located.folds, located.votes),
         drawn[page.row[located.word], located.label_type].astype(np.int64),
-        located.folds,
-        located.votes,
     )
 
 

@@ -28,7 +28,7 @@ from harmonizer_assets.core.store.warehouse import Warehouse
 
 _log = logging.getLogger(__name__)
 
-MODEL_VERSION: Final = "3"
+MODEL_VERSION: Final = "4"
 DUE: Final = "due"
 """Version of a model that is not fitted yet."""
 NO_MODEL: Final = "none"

@@ -23,7 +23,7 @@ from harmonizer_assets.core.score.unknown import (
 )
 from harmonizer_assets.core.score.votes import Floats, Ints, Votes
 
-SCORER_VERSION: Final = "6"
+SCORER_VERSION: Final = "7"
 
 LOOKS_RIGHT_UP_TO: Final = 0.05
 """Score, its status apart, up to which a label that a person has rejected looks right."""
@@ -93,7 +93,10 @@ def score_with_model(
     """
     words, row = np.unique(located.word, return_inverse=True)
     features = extract_features(located.page, words)[row]
-    suspicion = model.suspicion.assess(features, located.label_type, located.folds, located.votes)
+    opinions = model.suspicion.opinions(features, located.folds, located.votes)
+    suspicion = model.suspicion.assess(
+        opinions, features, located.label_type, located.folds, located.votes
+    )
     unknown = unknown_to_model(model, located, votes)
     nothing = is_unknown(unknown)
     log_odds = np.where(nothing, 0.0, model.calibration.log_odds(suspicion.margin))

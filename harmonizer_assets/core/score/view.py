@@ -25,7 +25,6 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 _ITERATIONS: Final = 30
-_STRENGTH: Final = 1.0
 _RARE_SHARE: Final = 0.001
 _RARE_COUNT: Final = 3
 _FLOOR: Final = -30.0
@@ -39,10 +38,12 @@ class ViewKind:
         groups: the groups of features that it uses, see `features.GROUPS`.
         apart: what is left out of the data that a word is judged by: its whole `receipt`, or its
             `row` alone.
+        strength: inverse strength of the regularisation; small where features are many and short.
     """
 
     groups: Sequence[str]
     apart: Literal["receipt", "row"]
+    strength: float = 1.0
 
     def fold(self, folds: Folds) -> Ints:
         """Return the folds that keep a word apart in this view: shape (n,)."""
@@ -155,7 +156,7 @@ def fit_views(kinds: Sequence[ViewKind], data: TrainingData) -> tuple[View, ...]
     def fit(job: tuple[int, int]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         number, held_out = job
         rows = np.flatnonzero((kinds[number].fold(data.folds) != held_out) & (data.weight > 0))
-        return _fit_fold(used[number], data, rows)
+        return _fit_fold(used[number], data, rows, kinds[number].strength)
 
     with warnings.catch_warnings():
         # Stopping early is part of the method: it is a regulariser and bounds the time.
@@ -171,7 +172,7 @@ def fit_views(kinds: Sequence[ViewKind], data: TrainingData) -> tuple[View, ...]
 
 
 def _fit_fold(
-    features: sparse.csr_matrix, data: TrainingData, rows: Ints
+    features: sparse.csr_matrix, data: TrainingData, rows: Ints, strength: float
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Fit on some rows; return coefficients (n_types + 1, c) and intercepts (n_types + 1,)."""
     # Importing scikit-learn takes longer than a run that finds nothing to do.
@@ -184,7 +185,7 @@ def _fit_fold(
     if len(classes) < 2:
         intercepts[classes] = 0.0
         return coefficients, intercepts
-    learner = LogisticRegression(C=_STRENGTH, max_iter=_ITERATIONS, tol=1e-3)
+    learner = LogisticRegression(C=strength, max_iter=_ITERATIONS, tol=1e-3)
     learner.fit(features[rows], data.target[rows], sample_weight=data.weight[rows])
     if len(classes) == 2:
         coefficients[classes[1]] = learner.coef_[0]
