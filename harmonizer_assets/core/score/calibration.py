@@ -1,15 +1,17 @@
 """Calibration: from a margin of suspicion to the probability that a label is wrong.
 
-Which unvalidated labels are wrong is not known, so their share is estimated twice.
+Which unvalidated labels are wrong is not known. With enough validated labels their share is
+bounded without assuming any shape (mixture proportion estimation, Blanchard et al. 2010): no more
+labels can be right than lie below a margin, divided by the share of validated ones that do. The
+least bound over several margins is the estimate, and Bayes' rule gives the probability at a margin.
+
+Otherwise the share is estimated twice.
 
 1. The margins are taken as a mixture of those of right labels (two normal distributions, of clear
    and of hard ones) and those of wrong labels (one), fitted by expectation-maximisation (Dempster
    et al. 1977) with the known ones fixed (semi-supervised, Nigam et al. 2000).
-2. A bound that assumes no shape (mixture proportion estimation, Blanchard et al. 2010). With enough
-   validated labels: no more labels can be right than lie below a margin, divided by the share of
-   validated ones that do. Without: no more labels can be wrong than lie above a margin, divided by
-   the share of the same words under wrong types that do. The least bound over several margins is
-   the estimate.
+2. No more labels can be wrong than lie above a margin, divided by the share of the same words under
+   wrong types that do; the least such bound.
 
 Where the two agree, the mixture has found the wrong labels. Where they do not, the shape that it
 assumes is not that of these labels (mistakes that speak for each other, a type that most words
@@ -82,17 +84,17 @@ class Calibration:
         if len(unknown) < _FEWEST:
             # Too few to see a mixture: the model's own odds, at a usual share of wrong labels.
             return cls(1.0, float(logit(_START_WRONG)), _START_WRONG, _START_WRONG)
-        posterior, share = _mixture(unknown, right, wrong)
-        informed = len(right) >= _ENOUGH
-        if not informed and not len(swapped):
-            return cls(*_curve(unknown, posterior, share), share, share)
-        bound = _share_by_right(unknown, right) if informed else _share_by_swaps(unknown, swapped)
-        if 1 / _AGREEMENT <= share / bound <= _AGREEMENT:
-            return cls(*_curve(unknown, posterior, share), share, share)
-        if informed:
+        if len(right) >= _ENOUGH:
+            bound = _share_by_right(unknown, right)
             chance = _chance_of_second(right, unknown)
             posterior = 1.0 - (1.0 - bound) * (1.0 - chance) / chance
             return cls(*_curve(unknown, posterior, bound), bound, bound)
+        posterior, share = _mixture(unknown, right, wrong)
+        if not len(swapped):
+            return cls(*_curve(unknown, posterior, share), share, share)
+        bound = _share_by_swaps(unknown, swapped)
+        if 1 / _AGREEMENT <= share / bound <= _AGREEMENT:
+            return cls(*_curve(unknown, posterior, share), share, share)
         return cls(*_curve_of_swaps(unknown, swapped, bound), bound, share)
 
     def doubt(self) -> str:
