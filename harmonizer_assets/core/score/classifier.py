@@ -226,8 +226,10 @@ class SuspicionModel:
         """
         every = np.arange(len(label_type))
         odds = self._odds(opinions, label_type)
-        competing = _rivals(odds, label_type).argmax(axis=1)
-        rival = odds.types[every, competing]
+        rivals = _rivals(odds, label_type)
+        competing = rivals.argmax(axis=1)
+        # Of one label type there is no rival, and the best of none is not the type itself.
+        rival = rivals[every, competing]
         return Suspicion(
             np.maximum(rival, odds.none),
             odds.types - logsumexp(odds.types),
