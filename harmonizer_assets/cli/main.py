@@ -21,6 +21,7 @@ from harmonizer_assets.cli.next import next_labels
 from harmonizer_assets.cli.options import FILE, HOME_HELP
 from harmonizer_assets.cli.plan import plan
 from harmonizer_assets.cli.prune import prune
+from harmonizer_assets.cli.review import review
 from harmonizer_assets.cli.rules import patterns, rules
 from harmonizer_assets.cli.run import retry_dead_letters, run
 from harmonizer_assets.cli.signals import Interrupts, interrupts
@@ -94,6 +95,7 @@ for command in (
     redo,
     report,
     retry_dead_letters,
+    review,
     rules,
     run,
     ui,

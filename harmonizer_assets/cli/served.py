@@ -35,10 +35,12 @@ def main(process: str, arguments: Sequence[str]) -> None:
 def _guarded(app: Any) -> Any:
     from harmonizer_assets.web.guard import Guard
     from harmonizer_assets.web.reports import with_reports
+    from harmonizer_assets.web.review.app import with_review
 
     home = Home.resolve()
     settings = Settings.load(home.settings_file)
-    return Guard(with_reports(app, home), settings.web.allowed_origins)
+    served = with_review(with_reports(app, home), home, settings)
+    return Guard(served, settings.web.allowed_origins)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -17,7 +18,7 @@ from harmonizer_assets.web.processes import DEFAULT_PORT, serve
     type=click.IntRange(1, 65535),
     default=DEFAULT_PORT,
     show_default=True,
-    help="Port of the web UI; it shows the reports under /reports/.",
+    help="Port of the web UI; it has reports under /reports/, the review under /review/.",
 )
 @home_option
 def ui(*, home: Home, port: int) -> None:
@@ -29,9 +30,10 @@ def ui(*, home: Home, port: int) -> None:
         prepare_instance,
         sole_daemon,
     )
+    from harmonizer_assets.web.review.access import token_of
 
     prepare_instance(home)
-    Settings.load(home.settings_file)
+    token_of(Settings.load(home.settings_file).review, os.environ)
     with sole_daemon(home):
         click.echo(f"http://127.0.0.1:{port} (stop with Ctrl-C)")
         sys.stdout.flush()

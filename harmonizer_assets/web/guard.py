@@ -56,7 +56,7 @@ class Guard:
         """
         self._app = app
         self._origins = frozenset(allowed_origins)
-        self._hosts = LOOPBACK_HOSTS | {_host_name(_netloc(origin)) for origin in self._origins}
+        self._hosts = LOOPBACK_HOSTS | {host_name(_netloc(origin)) for origin in self._origins}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a connection on, or refuse it."""
@@ -75,7 +75,7 @@ class Guard:
     def _why_refused(self, scope: Scope) -> str | None:
         headers = _Headers(scope)
         host = headers.only("host")
-        if host is None or _host_name(host) not in self._hosts:
+        if host is None or host_name(host) not in self._hosts:
             return f"The web UI is not served under this host name: {_SETTING}."
         origin = headers.only("origin")
         if headers.has("origin") and not self._is_own(origin, host):
@@ -89,7 +89,7 @@ class Guard:
     def _is_own(self, origin: str | None, host: str) -> bool:
         if origin is None:
             return False
-        own = origin == f"http://{host}" and _host_name(host) in LOOPBACK_HOSTS
+        own = origin == f"http://{host}" and host_name(host) in LOOPBACK_HOSTS
         return own or origin in self._origins
 
 
@@ -115,7 +115,7 @@ def _netloc(origin: str) -> str:
     return origin.partition("://")[2]
 
 
-def _host_name(netloc: str) -> str | None:
+def host_name(netloc: str) -> str | None:
     """Return the name in `NAME` or `NAME:PORT`, None where it is neither."""
     found = _HOST.fullmatch(netloc)
     return found["name"] if found else None

@@ -9,6 +9,9 @@ from urllib.parse import quote
 REPORTS: Final = "/reports"
 """Path of the web UI under which the reports are served."""
 
+REVIEW: Final = "/review"
+"""Path of the web UI under which the review page is served."""
+
 
 def report_link(page: Path) -> str:
     """Return the address of a report without host and port, so that it holds on every port."""

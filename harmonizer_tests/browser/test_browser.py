@@ -195,6 +195,15 @@ def test_the_numbers_of_runs_are_plotted(site, page):
     screenshot(page, "plots")
 
 
+def test_the_review_page_is_served_under_the_same_address(site, page):
+    page.goto(f"{site[0]}/review/")
+    page.keyboard.type("ann")
+    page.keyboard.press("Enter")
+    page.get_by_text("labels are open").wait_for()
+    page.keyboard.press("Enter")
+    page.get_by_text("Is this label right?").wait_for()
+
+
 def test_text_of_receipts_is_shown_as_it_is_and_loads_nothing(site, page):
     page.goto(f"{site[0]}/assets/harmonization_report")
     row = page.locator("tr", has=page.get_by_text("summary", exact=True))

@@ -27,6 +27,7 @@ from harmonizer_assets.core.store import (
     replace_partitions,
 )
 from harmonizer_assets.core.store.errors import store_error
+from harmonizer_tests.support.holders import held_by_another_process
 
 
 @pytest.fixture
@@ -244,22 +245,6 @@ def test_a_session_that_reads_without_end_lets_another_process_write(warehouse, 
 
 
 # Files that are held, damaged, or on a full disk
-
-
-HOLD = (
-    "import duckdb, sys, time; c = duckdb.connect(sys.argv[1], read_only={read_only}); "
-    "print('held', flush=True); time.sleep(60)"
-)
-
-
-def held_by_another_process(path: Path, *, read_only: bool) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD.format(read_only=read_only), str(path)],
-        stdout=subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"held\n"
-    return process
 
 
 @pytest.mark.parametrize("opened", [lambda home: Pipeline(home).warehouse, open_warehouse])

@@ -29,9 +29,18 @@ class Answer:
 
 
 def ask(
-    port: int, path: str = "/", method: str = "GET", body: str | None = None, **headers: str
+    port: int,
+    path: str = "/",
+    method: str = "GET",
+    body: str | None = None,
+    *,
+    encoding: str = "utf-8",
+    **headers: str,
 ) -> Answer:
-    """Send a request with exactly these headers, `_` for `-`; `Host` is ours unless it is given."""
+    """Send a request with exactly these headers, `_` for `-`; `Host` is ours unless it is given.
+
+    `encoding` is that of the answer's text; latin-1 reads any bytes.
+    """
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
@@ -43,7 +52,7 @@ def ask(
             connection.putheader("Content-Length", str(len(content)))
         connection.endheaders(content)
         answer = connection.getresponse()
-        text = "" if answer.status == 101 else answer.read().decode()
+        text = "" if answer.status == 101 else answer.read().decode(encoding)
         found = {name.lower(): value for name, value in answer.getheaders()}
         return Answer(answer.status, found, text)
     finally:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import zoneinfo
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     BaseModel,
@@ -29,6 +30,8 @@ CacheScope = Literal["context", "word"]
 Explanations = Literal["codes", "text"]
 Settlement = Literal["majority", "third"]
 Origin = Annotated[str, Field(pattern=r"^https?://[a-z0-9][a-z0-9.-]*(:[0-9]{1,5})?$")]
+
+_ADDRESS: Final = re.compile(r"https?://[^/?#@\s]+/[^?#\s]*")
 
 
 class _Section(BaseModel):
@@ -357,6 +360,24 @@ class ReviewSettings(_Section):
     alone."""
     brake_from: int = Field(default=20, ge=0)
     """Up to this many labels of a merchant may be retired at once in any case."""
+    image_roots: tuple[str, ...] = ()
+    """Folders, relative to the home, and addresses such as `https://images.example.com/receipts/`:
+    only images that are named by the words' `image_uri` and lie there are shown. Links in a folder
+    and redirects are not followed."""
+    token_env: str | None = Field(default=None, pattern="^[A-Za-z_][A-Za-z0-9_]*$")
+    """The environment variable that holds the token which the review page asks for. Without one the
+    page is served under the names of the loopback interface only, not under `allowed_origins`."""
+
+    @field_validator("image_roots")
+    @classmethod
+    def _are_folders_or_addresses(cls, roots: tuple[str, ...]) -> tuple[str, ...]:
+        for root in roots:
+            if not root or ("://" in root and not _ADDRESS.fullmatch(root)):
+                raise ValueError(
+                    f"{root!r} is neither a folder nor an address such as "
+                    "https://images.example.com/receipts/"
+                )
+        return roots
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,8 @@ class Answer(StrEnum):
 _ANSWERED: Final = f"""
 INSERT INTO review_answers BY NAME
 SELECT $answer_id AS answer_id, {LABEL_COLUMNS}, $reviewer AS reviewer, $verdict AS verdict,
-    $to_label AS to_label, $note AS note, $is_blind AS is_blind, $kind_id AS kind_id,
+    $to_label AS to_label, $note AS note,
+    coalesce(q.is_blind, false) AND NOT $proposal_shown AS is_blind, $kind_id AS kind_id,
     q.policy, q.action AS proposed_action, q.to_label AS proposed_to, q.decided_by,
     q.outlier_score, coalesce(q.validation_status, l.validation_status) AS seen_status,
     coalesce(q.word_text, w.text) AS seen_text, $now::TIMESTAMPTZ AS answered_at
@@ -124,7 +125,7 @@ def give_answer(
     *,
     to_label: str | None = None,
     note: str | None = None,
-    is_blind: bool = False,
+    proposal_shown: bool = False,
     kind_id: str | None = None,
 ) -> str:
     """Store one answer about one label, or about all labels of a kind.
@@ -138,7 +139,8 @@ def give_answer(
         verdict: what is said.
         to_label: the right type, where the label is wrong and another one is right.
         note: why.
-        is_blind: whether the reviewer was not shown what is proposed.
+        proposal_shown: whether the reviewer was shown what is proposed. What was is no evidence for
+            a rule, also where the label has come into the blind sample since.
         kind_id: of the kind, where one answer is given about all labels of it.
 
     Returns:
@@ -161,7 +163,7 @@ def give_answer(
         "verdict": str(verdict),
         "to_label": to_label,
         "note": note,
-        "is_blind": is_blind,
+        "proposal_shown": proposal_shown,
         "kind_id": kind_id,
         "now": dt.datetime.now(dt.UTC),
     }

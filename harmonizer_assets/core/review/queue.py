@@ -40,7 +40,8 @@ class ReviewFilter:
     """What part of the queue is reviewed.
 
     Attributes:
-        label_type, merchant_key, kind_id, action: only those; None means all.
+        label_type, merchant_key, kind_id, action: only those; None means all. A kind or an action
+            leaves out the blind sample, which would be told by it what is proposed.
         disagreements: only labels about which people have said different things.
     """
 
@@ -67,7 +68,14 @@ _FILTERED: Final = """
     AND ($merchant_key IS NULL OR q.merchant_key = $merchant_key)
     AND ($kind_id IS NULL OR q.kind_id = $kind_id)
     AND ($action IS NULL OR q.action = $action)
+    AND (($kind_id IS NULL AND $action IS NULL) OR NOT q.is_blind)
     AND (NOT $disagreements OR is_disputed)
+"""
+_COUNTED: Final = """
+count(*) FILTER (NOT is_mine AND NOT is_settled) AS open,
+count(*) FILTER (is_settled) AS settled,
+(SELECT count(*) FROM standing_answers WHERE reviewer = $reviewer) AS answered,
+count(*) FILTER (is_disputed) AS disputed
 """
 
 
@@ -155,6 +163,88 @@ def open_items(
     ).to_pylist()
 
 
+def next_item(
+    warehouse: Warehouse,
+    reviewer: str,
+    settlement: Settlement,
+    chosen: ReviewFilter | None = None,
+) -> tuple[dict[str, Any] | None, Progress]:
+    """Return the first of `open_items`, None where there is none, and how far the review is.
+
+    Both by one query that ranks nothing: people wait for it after each answer.
+    """
+    chosen = chosen or ReviewFilter()
+    row = warehouse.query(
+        f"""
+        WITH states AS MATERIALIZED (
+            SELECT {LABEL_COLUMNS}, kind_id, value, is_blind, is_disputed, is_settled, is_mine
+            FROM ({_states(settlement)}) q WHERE {_FILTERED}
+        ),
+        first AS (
+            FROM states WHERE NOT is_mine AND NOT is_settled
+            ORDER BY is_disputed DESC, value DESC, kind_id, {LABEL_COLUMNS} LIMIT 1
+        )
+        SELECT struct_pack(open, settled, answered, disputed) AS progress,
+            q.*, f.is_disputed,
+            (SELECT count(*) FILTER (NOT is_blind AND NOT is_mine AND NOT is_settled)
+                FROM states s WHERE s.kind_id = f.kind_id) AS n_open
+        FROM (SELECT {_COUNTED} FROM states)
+        LEFT JOIN first f ON true
+        LEFT JOIN review_queue q ON ({qualified("q", LABEL_KEY)}) = ({qualified("f", LABEL_KEY)})
+        """,
+        {"reviewer": reviewer, **chosen.values},
+    ).to_pylist()[0]
+    progress = Progress(**row.pop("progress"))
+    return (None if row["label"] is None else row), progress
+
+
+def queued_item(
+    warehouse: Warehouse, reviewer: str, settlement: Settlement, key: LabelKey
+) -> dict[str, Any] | None:
+    """Return what `open_items` says of one label, also where it is answered or settled.
+
+    None where the label is not in the queue.
+    """
+    condition = " AND ".join(f"{name} = ${name}" for name in LABEL_KEY)
+    rows = warehouse.query(
+        f"""
+        SELECT * EXCLUDE (is_settled, is_mine) FROM (
+            SELECT *, count(*) FILTER (NOT is_blind AND NOT is_mine AND NOT is_settled)
+                OVER (PARTITION BY kind_id) AS n_open
+            FROM ({_states(settlement)})
+        ) WHERE {condition}
+        """,
+        {"reviewer": reviewer, **key._asdict()},
+    ).to_pylist()
+    return rows[0] if rows else None
+
+
+def open_counts(
+    warehouse: Warehouse, reviewer: str, settlement: Settlement
+) -> list[dict[str, Any]]:
+    """Count the open labels by label type, by merchant and by action, the most frequent first.
+
+    Returns:
+        Rows with `n` and one of `label_type`, `merchant_key` (with `merchant_name`) and `action`;
+        the others are null. Labels of a blind sample are not counted by action.
+    """
+    return warehouse.query(
+        f"""
+        SELECT label_type, merchant_key,
+            CASE WHEN merchant_key IS NOT NULL THEN any_value(merchant_name) END AS merchant_name,
+            action, count(*) AS n
+        FROM (
+            SELECT * REPLACE (CASE WHEN NOT is_blind THEN action END AS action)
+            FROM ({_states(settlement)}) WHERE NOT is_mine AND NOT is_settled
+        )
+        GROUP BY GROUPING SETS ((label_type), (merchant_key), (action))
+        HAVING coalesce(label_type, merchant_key, action) IS NOT NULL
+        ORDER BY n DESC, label_type, merchant_key, action
+        """,
+        {"reviewer": reviewer},
+    ).to_pylist()
+
+
 def open_of_kind(
     warehouse: Warehouse, reviewer: str, settlement: Settlement, kind_id: str
 ) -> list[dict[str, Any]]:
@@ -172,13 +262,6 @@ def open_of_kind(
     ).to_pylist()
 
 
-def queued(warehouse: Warehouse, key: LabelKey) -> dict[str, Any] | None:
-    """Return the row of the queue about a label; None where there is none."""
-    condition = " AND ".join(f"{name} = ${name}" for name in LABEL_KEY)
-    rows = warehouse.query(f"FROM review_queue WHERE {condition}", key._asdict()).to_pylist()
-    return rows[0] if rows else None
-
-
 def progress(
     warehouse: Warehouse,
     reviewer: str,
@@ -188,13 +271,7 @@ def progress(
     """Count how far a review is."""
     chosen = chosen or ReviewFilter()
     row = warehouse.query(
-        f"""
-        SELECT count(*) FILTER (NOT is_mine AND NOT is_settled) AS open,
-            count(*) FILTER (is_settled) AS settled,
-            (SELECT count(*) FROM standing_answers WHERE reviewer = $reviewer) AS answered,
-            count(*) FILTER (is_disputed) AS disputed
-        FROM ({_states(settlement)}) q WHERE {_FILTERED}
-        """,
+        f"SELECT {_COUNTED} FROM ({_states(settlement)}) q WHERE {_FILTERED}",
         {"reviewer": reviewer, **chosen.values},
     ).to_pylist()[0]
     return Progress(**row)

@@ -10,22 +10,30 @@ import pyarrow as pa
 
 from harmonizer_assets.core.base.errors import InputError
 from harmonizer_assets.core.base.settings import ReviewSettings
-from harmonizer_assets.core.records.label import LabelKey, label_key
+from harmonizer_assets.core.records.label import LABEL_KEY, LabelKey, label_key
 from harmonizer_assets.core.review.answers import (
     DISAGREEMENTS,
     Answer,
     give_answer,
     withdraw_answer,
 )
+from harmonizer_assets.core.review.context import (
+    Context,
+    Grounds,
+    read_context,
+    read_grounds,
+)
 from harmonizer_assets.core.review.corrections import tier_states, wanted_corrections
 from harmonizer_assets.core.review.policy import ReviewPolicy
 from harmonizer_assets.core.review.queue import (
     Progress,
     ReviewFilter,
+    next_item,
+    open_counts,
     open_items,
     open_of_kind,
     progress,
-    queued,
+    queued_item,
     update_review_queue,
 )
 from harmonizer_assets.core.review.tiers import TierState
@@ -68,6 +76,28 @@ class Review:
         """List the labels that a reviewer can answer about; see `queue.open_items`."""
         return open_items(self._warehouse, reviewer, self._settlement, chosen, limit)
 
+    def next(
+        self, reviewer: str, chosen: ReviewFilter | None = None
+    ) -> tuple[dict[str, Any] | None, Progress]:
+        """Return the first of `items` and `progress`, faster than both; see `queue.next_item`."""
+        return next_item(self._warehouse, reviewer, self._settlement, chosen)
+
+    def item(self, reviewer: str, key: LabelKey) -> dict[str, Any] | None:
+        """Return one label of the queue as `items` does, also where it is answered or settled."""
+        return queued_item(self._warehouse, reviewer, self._settlement, key)
+
+    def counts(self, reviewer: str) -> list[dict[str, Any]]:
+        """Count the open labels by what they can be filtered by; see `queue.open_counts`."""
+        return open_counts(self._warehouse, reviewer, self._settlement)
+
+    def context(self, key: LabelKey) -> Context | None:
+        """Return what stands around a label's word; None where the word is not there."""
+        return read_context(self._warehouse, key.word)
+
+    def grounds(self, key: LabelKey) -> Grounds:
+        """Return what speaks against a label, with examples for and against it."""
+        return read_grounds(self._warehouse, key)
+
     def kind(self, reviewer: str, kind_id: str) -> list[dict[str, Any]]:
         """List the open labels that one answer about a kind would settle."""
         return open_of_kind(self._warehouse, reviewer, self._settlement, kind_id)
@@ -80,6 +110,15 @@ class Review:
         """List the labels about which people have said different things, with what each said."""
         return self._warehouse.query(DISAGREEMENTS).to_pylist()
 
+    def opinions(self, key: LabelKey) -> list[dict[str, Any]]:
+        """List the answers about a label that stand, the earliest first, without skips."""
+        condition = " AND ".join(f"{name} = ${name}" for name in LABEL_KEY)
+        return self._warehouse.query(
+            f"FROM standing_answers WHERE {condition} AND verdict <> '{Answer.SKIP}' "
+            "ORDER BY answered_at, answer_id",
+            key._asdict(),
+        ).to_pylist()
+
     def answer(
         self,
         key: LabelKey,
@@ -88,15 +127,23 @@ class Review:
         *,
         to_label: str | None = None,
         note: str | None = None,
+        proposal_shown: bool = False,
     ) -> str:
         """Store what a person says about one label; return the id of the answer.
+
+        Args:
+            key: the label.
+            reviewer: who says it.
+            verdict: what is said.
+            to_label: the right type, where the label is wrong and another one is right.
+            note: why.
+            proposal_shown: whether the reviewer was shown what is proposed; see `give_answer`.
 
         Raises:
             InputError: the label is not there, or the right type is none of the taxonomy.
             StoreError: the answer cannot be stored.
         """
         self._check(to_label)
-        row = queued(self._warehouse, key)
         return give_answer(
             self._warehouse,
             [key],
@@ -104,7 +151,7 @@ class Review:
             verdict,
             to_label=to_label,
             note=note,
-            is_blind=bool(row and row["is_blind"]),
+            proposal_shown=proposal_shown,
         )
 
     def answer_kind(
@@ -143,6 +190,7 @@ class Review:
             verdict,
             to_label=to_label,
             note=note,
+            proposal_shown=True,
             kind_id=kind_id,
         )
 

@@ -1,0 +1,1 @@
+"""The review page: people look at doubted labels and answer, under `/review/` of the web UI."""
