@@ -136,7 +136,8 @@ def redo(
 def history(*, home: Home, label: str | None, json_file: Path | None, **ids: Any) -> None:
     """Tell what was done to the labels of a word, or to one LABEL of it.
 
-    Without a word, list the operations: each apply, undo and redo.
+    A word is named by IMAGE_ID RECEIPT_ID LINE_ID WORD_ID. Without one, list the operations: each
+    apply, undo and redo.
     """
     from harmonizer_assets.core.apply.history import label_history, operations
     from harmonizer_assets.core.base.errors import InputError
