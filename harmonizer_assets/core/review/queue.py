@@ -62,13 +62,15 @@ class ReviewFilter:
         }
 
 
-_FILTERED: Final = """
+QUEUE_FILTER: Final = """
 ($label_type IS NULL OR q.label_type = $label_type)
     AND ($merchant_key IS NULL OR q.merchant_key = $merchant_key)
     AND ($kind_id IS NULL OR q.kind_id = $kind_id)
     AND ($action IS NULL OR q.action = $action)
-    AND (NOT $disagreements OR is_disputed)
 """
+"""SQL: whether a row `q` of the queue is of the part that `ReviewFilter` has chosen, apart from
+disagreements."""
+_FILTERED: Final = f"{QUEUE_FILTER} AND (NOT $disagreements OR is_disputed)"
 
 
 @dataclass(frozen=True)
