@@ -96,7 +96,7 @@ def export_review(
         exchange_format: of the tool.
         path: appears as a whole once it is complete; what the tool must be set up with stands
             beside it.
-        label_types: that people can choose from.
+        label_types: that people can choose from, beside those that the labels have already.
         chosen: the part of the queue.
         limit: how many; None for all.
         overwrite: whether files that are there are replaced.
@@ -108,13 +108,15 @@ def export_review(
         raise InputError(
             f"{path}: files for {exchange_format.name} end with {exchange_format.suffix}"
         )
-    config = exchange_format.config(label_types)
+    records = exported_records(warehouse, chosen, limit)
+    held = (record.key.label for record in records)
+    choices = [*dict.fromkeys((*label_types, *held))]
+    config = exchange_format.config(choices)
     beside = None if config is None else path.with_name(path.stem + config[0])
     for target in filter(None, (path, beside)):
         check_target(target, overwrite=overwrite)
-    records = exported_records(warehouse, chosen, limit)
     try:
-        exchange_format.write(path, records, label_types)
+        exchange_format.write(path, records, choices)
         if config is not None and beside is not None:
             write_atomically(beside, config[1])
     except OSError as error:

@@ -113,15 +113,26 @@ def _region_id(key: LabelKey) -> str:
 
 
 def _region(record: ExchangeRecord, box: Box | None) -> Iterator[dict[str, Any]]:
-    """Write the results that make up a region; sizes are in percent of the image."""
+    """Write the results that make up a region."""
     if box is None:
         return
-    place = {name: 100 * size for name, size in vars(box).items()} | {"rotation": 0}
+    place = _place(box)
     labels = record.proposed_labels
     yield _result(record, "rectangle", "bbox", place)
     if labels:
         yield _result(record, "labels", "label", {**place, "labels": labels})
     yield _result(record, "textarea", "transcription", {**place, "text": [record.text]})
+
+
+def _place(box: Box) -> dict[str, float]:
+    """Return the part of a box that is on the image, in percent of it."""
+    left, right = _percent(box.x), _percent(box.x + box.width)
+    top, bottom = _percent(box.y), _percent(box.y + box.height)
+    return {"x": left, "y": top, "width": right - left, "height": bottom - top, "rotation": 0}
+
+
+def _percent(share: float) -> float:
+    return 100 * min(max(share, 0.0), 1.0)
 
 
 def _result(
