@@ -11,8 +11,9 @@ import pytest
 
 from harmonizer_assets.core.apply.undo import Selection, undo
 from harmonizer_assets.core.base.errors import InputError
+from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.pipeline import Pipeline
-from harmonizer_assets.core.records.label import LabelKey, label_key
+from harmonizer_assets.core.records.label import LABEL_COLUMNS, LabelKey, label_key
 from harmonizer_assets.core.review.answers import Answer
 from harmonizer_assets.core.review.exchange.exporting import exported_records
 from harmonizer_assets.core.review.exchange.formats import FORMATS
@@ -21,6 +22,7 @@ from harmonizer_assets.core.review.queue import ReviewFilter
 from harmonizer_tests.support.cli import cli, shown_error
 from harmonizer_tests.support.corrections import label, labels
 from harmonizer_tests.support.exchange import carried_key, edited_json
+from harmonizer_tests.support.homes import copy_home
 from harmonizer_tests.support.receipts import harmonize, shop_receipts, table
 
 MOVED = ReviewFilter(label_type="DATE", action="move")
@@ -31,11 +33,18 @@ Rows = list[dict[str, Any]]
 @pytest.fixture
 def pipeline(home, tmp_path) -> Pipeline:
     """Four shops with six receipts each; the total of the last one is labelled DATE."""
-    home.review_policy.write_text("rules: []\n")
-    pipeline = Pipeline(home)
-    shop_receipts(SHOPS, each=6).submit(pipeline, tmp_path / "files")
-    harmonize(pipeline)
-    return pipeline
+    return reviewed(home, tmp_path, "rules: []\n")
+
+
+def reviewed(home: Home, tmp_path: Path, policy: str) -> Pipeline:
+    def make(fresh: Home) -> None:
+        fresh.review_policy.write_text(policy)
+        pipeline = Pipeline(fresh)
+        shop_receipts(SHOPS, each=6).submit(pipeline, tmp_path / "files")
+        harmonize(pipeline)
+
+    copy_home(home, ("exchange", policy), make)
+    return Pipeline(home)
 
 
 def exported(pipeline: Pipeline, path: Path, name: str = "ndjson") -> Path:
@@ -172,6 +181,21 @@ def test_labels_that_are_newer_than_the_export_are_listed_and_never_overwritten(
     assert label(pipeline, other)["validation_status"] == "INVALID"
 
 
+def test_a_batch_that_only_sends_the_labels_again_is_no_conflict_and_a_new_text_is_one(
+    pipeline, tmp_path
+):
+    path = answer(exported(pipeline, tmp_path / "a.ndjson"), "wrong", "wrong")
+    pipeline.warehouse.write(lambda con: con.execute("UPDATE labels SET batch_id = 'again'"))
+    pipeline.warehouse.write(
+        lambda con: con.execute(
+            "UPDATE words SET text = '9.99' WHERE image_id = $1", [keys(path)[0].image_id]
+        )
+    )
+    report = taken(pipeline, path)
+    assert report.answers == {"wrong": 1}
+    assert reasons(report) == ["the word has changed since the export: it reads 9.99 now"]
+
+
 def test_an_answer_that_was_given_here_since_the_export_is_not_replaced(pipeline, tmp_path):
     path = answer(exported(pipeline, tmp_path / "a.ndjson"), "wrong", "wrong")
     pipeline.review.answer(keys(path)[0], "ann", Answer.RIGHT)
@@ -206,6 +230,30 @@ def test_a_label_that_people_add_is_added_to_the_word_and_goes_again_with_undo(p
     harmonize(pipeline)
     undo(pipeline.warehouse, Selection(operation=done.operation_id), actor="bob", commit=True)
     assert labels(pipeline) == before
+
+
+def test_a_label_that_has_come_by_another_way_since_it_was_added_is_refused_by_apply(pipeline):
+    [first, *_] = exported_records(pipeline.warehouse, MOVED)
+    key = first.key._replace(label="SUBTOTAL")
+    pipeline.review.answer(key, "ann", Answer.ADD)
+    with pytest.raises(InputError, match="no label type"):
+        pipeline.review.answer(key._replace(label="NONSENSE'"), "ann", Answer.ADD)
+    with pytest.raises(InputError, match="nothing was stored"):
+        pipeline.review.answer(first.key, "ann", Answer.ADD)
+    with pytest.raises(InputError, match="nothing was stored"):
+        pipeline.review.answer(key._replace(word_id=99), "ann", Answer.ADD)
+    pipeline.warehouse.write(
+        lambda con: con.execute(
+            "INSERT INTO labels SELECT * REPLACE ('SUBTOTAL' AS label) FROM labels "
+            f"WHERE ({LABEL_COLUMNS}) = ($1, $2, $3, $4, $5)",
+            list(first.key),
+        )
+    )
+    report = pipeline.apply("bob")
+    assert [one.reason for one in report.refused] == [
+        "the word has this label by now: it is PENDING"
+    ]
+    assert report.corrections == []
 
 
 def draw(value: dict[str, Any]) -> Callable[[Rows], None]:
@@ -283,12 +331,8 @@ def test_labels_that_are_gone_are_listed(pipeline, tmp_path):
 def test_a_blind_sample_is_exported_without_what_is_proposed_and_counts_when_it_is_answered(
     home, tmp_path
 ):
-    home.review_policy.write_text(
-        "blind_share: 1.0\nrules: [{name: all, tier: automatic, agreement: 0.3}]\n"
-    )
-    pipeline = Pipeline(home)
-    shop_receipts(SHOPS, each=6).submit(pipeline, tmp_path / "files")
-    harmonize(pipeline)
+    policy = "blind_share: 1.0\nrules: [{name: all, tier: automatic, agreement: 0.3}]\n"
+    pipeline = reviewed(home, tmp_path, policy)
     [first, *_] = pipeline.review.items("ann")
     pipeline.review.answer(label_key(first), "bob", Answer.RIGHT)
     path = exported(pipeline, tmp_path / "a.ndjson")

@@ -24,7 +24,7 @@ from harmonizer_assets.core.review.exchange.base import Drawn, Opinion, Returned
 from harmonizer_assets.core.review.exchange.formats import FORMATS
 from harmonizer_assets.core.review.exchange.json_files import NO_LABEL
 from harmonizer_assets.core.review.exchange.label_studio import corners_of
-from harmonizer_assets.core.review.exchange.records import ExchangeRecord
+from harmonizer_assets.core.review.exchange.records import ExchangeRecord, packed_text
 from harmonizer_tests.support.exchange import HOSTILE, TYPES, edited_json, record, records
 
 each_format = pytest.mark.parametrize("name", FORMATS)
@@ -155,22 +155,44 @@ def test_an_answer_that_cannot_be_understood_is_listed_with_its_row(
 
 
 @each_table
-def test_a_row_whose_ids_were_changed_is_listed_and_the_others_are_read(name, tmp_path):
-    rows = (replace(record(1), key=record(1).key._replace(image_id="007")), record(2))
-    path = answered(name, written(name, tmp_path, *rows), image_id={0: "7"})
-    [reason] = reasons(name, path)
-    assert "spreadsheets change ids" in reason
+def test_what_a_spreadsheet_makes_of_ids_and_amounts_does_no_harm(name, tmp_path):
+    given_record = record(1, key=record(1).key._replace(image_id="007"), text="-12.50")
+    path = written(name, tmp_path, given_record)
+    answered(name, path, image_id={0: "7"}, text={0: "-12.5"}, answer={0: "right"})
+    [found] = returned(name, path)
+    assert found.record == given_record
+    assert found.opinions == (Opinion(("DATE",)),)
+
+
+@each_table
+@pytest.mark.parametrize(
+    ("column", "text", "reason"),
+    [
+        ("harmonizer", "", "harmonizer is missing"),
+        ("harmonizer", '{"text": ', "harmonizer is damaged"),
+        ("harmonizer", "{}", "image_id is missing"),
+        ("check", "", "sort whole rows"),
+    ],
+)
+def test_a_row_that_has_lost_what_it_needs_is_listed(name, column, text, reason, tmp_path):
+    path = answered(name, written(name, tmp_path, record(1), record(2)), **{column: {0: text}})
+    assert reason in reasons(name, path)[0]
     assert len(said(name, path)) == 1
 
 
 @each_table
-@pytest.mark.parametrize("column", ["check", "batch_time", "is_blind"])
-def test_a_row_that_has_lost_what_it_needs_is_listed(name, column, tmp_path):
-    path = written(name, tmp_path, record(1))
-    if name != "parquet" or column != "is_blind":
-        answered(name, path, **{column: {0: ""}})
-        [reason] = reasons(name, path)
-        assert f"{column} is missing" in reason or "not what was exported" in reason
+def test_rows_whose_columns_were_sorted_apart_are_listed(name, tmp_path):
+    path = written(name, tmp_path, record(1), record(2))
+    first, second = (part.record for part in returned(name, path))
+    carried = {0: packed_text(second), 1: packed_text(first)}
+    answered(name, path, harmonizer=carried, answer={0: "right", 1: "wrong"})
+    assert ["sort whole rows" in reason for reason in reasons(name, path)] == [True, True]
+
+
+def test_a_record_whose_ids_were_edited_is_told_from_one_that_was_exported(tmp_path):
+    path = written("prodigy", tmp_path, record(1), record(2))
+    edited_json(path, lambda tasks: tasks[0]["harmonizer"].update(word_id=99))
+    assert "not what was exported" in reasons("prodigy", path)[0]
 
 
 def test_no_cell_of_a_csv_is_a_formula_and_amounts_stay_numbers(tmp_path):

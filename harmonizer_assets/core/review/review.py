@@ -99,7 +99,7 @@ class Review:
             InputError: the label is not there, or the right type is none of the taxonomy.
             StoreError: the answer cannot be stored.
         """
-        self._check(to_label)
+        self._check(key.label if verdict == Answer.ADD else to_label)
         row = queued(self._warehouse, key)
         return give_answer(
             self._warehouse,

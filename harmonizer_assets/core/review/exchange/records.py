@@ -233,11 +233,16 @@ def unpacked_text(text: Any) -> ExchangeRecord:
     Raises:
         ValueError: it is missing or damaged.
     """
-    if text is None:
+    if text is None or text == "":
         raise ValueError("the field harmonizer is missing: it says which label this is about")
-    row = json.loads(text) if isinstance(text, str) else text
-    if not isinstance(row, Mapping):
-        raise ValueError("the field harmonizer is no object: leave it as it was exported")
+    try:
+        row = json.loads(text) if isinstance(text, str) else text
+        if not isinstance(row, Mapping):
+            raise TypeError
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            "the field harmonizer is damaged: take it from the export again"
+        ) from error
     return unpacked(row)
 
 
