@@ -23,7 +23,8 @@ _LISTED: Final = 40
 _IDS: Final = ("image_id", "receipt_id", "line_id", "word_id")
 
 
-def _who() -> str:
+def who() -> str:
+    """Return the name of the user, for the record."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):
@@ -35,7 +36,7 @@ def _change_options(command: F) -> F:
     for option in (
         click.option("--json", "json_file", type=FILE, help="Also write all of it as JSON."),
         click.option("--note", help="Why, for the record."),
-        click.option("--as", "actor", default=_who, help="Who does it, for the record [user]."),
+        click.option("--as", "actor", default=who, help="Who does it, for the record [user]."),
         click.option("--commit", is_flag=True, help="Do it; without it, only say what would be."),
     ):
         command = option(command)

@@ -15,6 +15,7 @@ from harmonizer_assets.cli.corrections import apply, history, push, redo, undo
 from harmonizer_assets.cli.delete import delete
 from harmonizer_assets.cli.demo import demo
 from harmonizer_assets.cli.evaluate import corrupt, evaluate
+from harmonizer_assets.cli.exchange import exchange
 from harmonizer_assets.cli.export import export, report
 from harmonizer_assets.cli.merchants import merchants
 from harmonizer_assets.cli.next import next_labels
@@ -84,6 +85,7 @@ for command in (
     demo,
     delete,
     evaluate,
+    exchange,
     export,
     history,
     merchants,

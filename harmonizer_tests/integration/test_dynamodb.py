@@ -202,6 +202,19 @@ def test_an_undo_brings_the_table_back_to_what_it_was(pipeline, dynamo, wrong):
     assert (push(pipeline).pushed, push(pipeline).undone) == (0, 0)
 
 
+def test_a_label_that_was_added_is_put_with_its_time_and_goes_with_undo(pipeline, dynamo, wrong):
+    before = dynamo.items()
+    added = {**correction(wrong, "add"), "label": "COUPON", "seen_status": None}
+    report = applied(pipeline, added)
+    assert push(pipeline).pushed == 1
+    item = dynamo.item(label_key(added))
+    assert (item["validation_status"], item["label_proposed_by"]) == ("VALID", "ann")
+    assert item["timestamp_added"]
+    undo(pipeline.warehouse, Selection(operation=report.operation_id), actor="ann", commit=True)
+    assert push(pipeline).undone == 1
+    assert dynamo.items() == before
+
+
 def test_what_was_undone_before_it_was_pushed_never_leaves(pipeline, dynamo, wrong):
     before = dynamo.items()
     applied(pipeline, correction(wrong, "mark_invalid"))

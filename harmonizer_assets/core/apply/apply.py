@@ -1,7 +1,8 @@
 """Apply corrections: check each against the label as it is now, then change the labels at once.
 
-A label that is wrong is retired as INVALID and never deleted. A label that has changed since it was
-decided on is refused, and so is everything that would overrule a person.
+A label that is wrong is retired as INVALID and never deleted; one that a word lacks is added. A
+label that has changed since it was decided on is refused, and so is everything that would overrule
+a person.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from harmonizer_assets.core.records.label import (
     WORD_KEY,
     qualified,
 )
+from harmonizer_assets.core.records.merchant import UNKNOWN_MERCHANT
 from harmonizer_assets.core.records.partition import PartitionKey
 from harmonizer_assets.core.stages.stage import partition_table
 from harmonizer_assets.core.store.database import Connection
@@ -55,10 +57,17 @@ WITH applied AS (
     FROM corrections_in_force JOIN label_row_changes USING (correction_id, {LABEL_COLUMNS})
     GROUP BY ALL
 ),
+receipts AS (
+    SELECT image_id, receipt_id, mode(struct_pack(merchant_key, merchant_name)) AS merchant
+    FROM labels SEMI JOIN (FROM wanted WHERE action = '{Action.ADD}') USING (image_id, receipt_id)
+    GROUP BY ALL
+),
 compared AS (
     SELECT w.*, {_BY_PERSON} AS by_person, {_STATUS_AFTER} AS status_after,
-        l.merchant_key, words.text AS text_now, {row_of("l")} AS row_now,
-        {row_of("t")} AS target_now,
+        coalesce(l.merchant_key, r.merchant.merchant_key,
+            CASE WHEN w.action = '{Action.ADD}' THEN '{UNKNOWN_MERCHANT}' END) AS merchant_key,
+        coalesce(l.merchant_name, r.merchant.merchant_name) AS merchant_name,
+        words.text AS text_now, {row_of("l")} AS row_now, {row_of("t")} AS target_now,
         coalesce(a.last.action = w.action AND a.last.to_label IS NOT DISTINCT FROM w.to_label
             AND {same_label("a.last.row_after", row_of("l"))}, false) AS is_applied,
         row_number() OVER (PARTITION BY {qualified("w", LABEL_KEY)}
@@ -68,6 +77,8 @@ compared AS (
     LEFT JOIN labels l USING ({LABEL_COLUMNS})
     LEFT JOIN words USING ({WORD_COLUMNS})
     LEFT JOIN applied a USING ({LABEL_COLUMNS})
+    LEFT JOIN receipts r ON w.action = '{Action.ADD}'
+        AND (r.image_id, r.receipt_id) = (w.image_id, w.receipt_id)
     LEFT JOIN labels t ON w.action = '{Action.MOVE}' AND t.label = w.to_label
         AND ({qualified("t", WORD_KEY)}) = ({qualified("w", WORD_KEY)})
 )
@@ -76,7 +87,9 @@ SELECT * EXCLUDE (place),
         AND coalesce(row_now.validation_status = status_after, false)) AS is_done,
     CASE
         WHEN is_applied THEN NULL
-        WHEN row_now IS NULL THEN 'the label is no longer there'
+        WHEN action = '{Action.ADD}' AND row_now IS NOT NULL
+            THEN format('the word has this label by now: it is {{}}', row_now.validation_status)
+        WHEN action <> '{Action.ADD}' AND row_now IS NULL THEN 'the label is no longer there'
         WHEN row_now.validation_status IS DISTINCT FROM seen_status
             THEN format('the label has changed since it was decided on: it is {{}} now',
                 row_now.validation_status)
@@ -129,19 +142,21 @@ _OLD_ROWS: Final = f"""
 SELECT correction_id, {LABEL_COLUMNS}, merchant_key, row_now AS row_before,
     struct_update(row_now, validation_status := status_after, batch_id := $operation_id,
         batch_time := $now::TIMESTAMPTZ) AS row_after
-FROM made
+FROM made WHERE action <> '{Action.ADD}'
 """
 _NEW_ROWS: Final = f"""
-SELECT correction_id, {WORD_COLUMNS}, to_label AS label, merchant_key, target_now AS row_before,
+SELECT correction_id, {WORD_COLUMNS}, coalesce(to_label, label) AS label, merchant_key,
+    target_now AS row_before,
     struct_pack(
         validation_status := CASE WHEN by_person THEN 'VALID' ELSE 'PENDING' END,
-        merchant_name := row_now.merchant_name,
+        merchant_name := merchant_name,
         extra := json_merge_patch(coalesce(target_now.extra, '{{}}'), json_object(
-            'label_proposed_by', actor, 'label_consolidated_from', label, 'reasoning', reasoning)),
+            'label_proposed_by', actor, 'label_consolidated_from',
+            CASE WHEN action = '{Action.MOVE}' THEN label END, 'reasoning', reasoning)),
         batch_id := $operation_id, batch_time := $now::TIMESTAMPTZ) AS row_after
 FROM made
-WHERE action = '{Action.MOVE}' AND (target_now IS NULL
-    OR (by_person AND target_now.validation_status <> 'VALID'))
+WHERE action = '{Action.ADD}' OR (action = '{Action.MOVE}' AND (target_now IS NULL
+    OR (by_person AND target_now.validation_status <> 'VALID')))
 """
 _CHANGED: Final = f"CREATE OR REPLACE TEMP TABLE changed_rows AS {_OLD_ROWS} UNION ALL {_NEW_ROWS}"
 _INTERNAL: Final = (
@@ -150,8 +165,7 @@ _INTERNAL: Final = (
 )
 _SHOWN: Final = f"""
 SELECT m.* EXCLUDE ({_INTERNAL}),
-    m.row_now.validation_status AS status_before, status_after, w.text AS word_text,
-    m.row_now.merchant_name AS merchant_name
+    m.row_now.validation_status AS status_before, status_after, w.text AS word_text
 FROM made m LEFT JOIN words w USING ({WORD_COLUMNS}) ORDER BY correction_id
 """
 _REFUSED: Final = f"""
@@ -160,7 +174,7 @@ WHERE refused IS NOT NULL ORDER BY {LABEL_COLUMNS}
 """
 _RECORDED: Final = f"""
 INSERT INTO label_corrections BY NAME
-SELECT * EXCLUDE ({_INTERNAL}, merchant_key),
+SELECT * EXCLUDE ({_INTERNAL}, merchant_key, merchant_name),
     $operation_id AS operation_id, $now::TIMESTAMPTZ AS corrected_at
 FROM made
 """

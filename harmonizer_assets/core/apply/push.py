@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from harmonizer_assets.core.base.errors import SourceError
 from harmonizer_assets.core.base.settings import DynamoSettings
-from harmonizer_assets.core.records.correction import Refusal
+from harmonizer_assets.core.records.correction import Action, Refusal
 from harmonizer_assets.core.records.dynamodb import (
     PROVENANCE,
     item_key,
@@ -207,7 +207,8 @@ class _Table:
     def _provenance(self, row: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:
         extra = json.loads(state["extra"] or "{}")
         found = {name: extra.get(name) for name in PROVENANCE}
-        if found["timestamp_added"] is None and found["label_consolidated_from"] is not None:
+        is_new = found["label_consolidated_from"] is not None or row["action"] == Action.ADD
+        if found["timestamp_added"] is None and is_new:
             found["timestamp_added"] = row["corrected_at"].astimezone(dt.UTC).isoformat()
         return found
 

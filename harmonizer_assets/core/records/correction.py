@@ -21,6 +21,8 @@ class Action(StrEnum):
     """The label is wrong, and none takes its place."""
     MOVE = "move"
     """The label is wrong, and another type is right: the word gets that label."""
+    ADD = "add"
+    """The word gets a label that nobody has given it yet."""
     ASK = "ask"
     """A person has to decide: the label becomes NEEDS_REVIEW."""
 

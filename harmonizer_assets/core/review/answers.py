@@ -37,21 +37,46 @@ class Answer(StrEnum):
     """The label is wrong: another type is right, or none."""
     SKIP = "skip"
     """Not now."""
+    ADD = "add"
+    """The word has this label, which nobody has given it yet."""
 
 
-# What the reviewer saw is the state of the label when the queue was made.
+# What the reviewer saw is the state of the label when it was exported, or the queue was made.
 _ANSWERED: Final = f"""
 INSERT INTO review_answers BY NAME
-SELECT $answer_id AS answer_id, {LABEL_COLUMNS}, $reviewer AS reviewer, $verdict AS verdict,
-    $to_label AS to_label, $note AS note,
-    coalesce(q.is_blind, false) AND NOT $proposal_shown AS is_blind, $kind_id AS kind_id,
-    q.policy, q.action AS proposed_action, q.to_label AS proposed_to, q.decided_by,
-    q.outlier_score, coalesce(q.validation_status, l.validation_status) AS seen_status,
-    coalesce(q.word_text, w.text) AS seen_text, $now::TIMESTAMPTZ AS answered_at
-FROM labels l SEMI JOIN answered USING ({LABEL_COLUMNS})
+SELECT a.answer_id, {LABEL_COLUMNS}, a.reviewer, a.verdict, a.to_label, a.note,
+    coalesce(q.is_blind, false) AND NOT a.proposal_shown AS is_blind, a.kind_id, q.policy,
+    q.action AS proposed_action, q.to_label AS proposed_to, q.decided_by, q.outlier_score,
+    coalesce(a.seen_status, q.validation_status, l.validation_status) AS seen_status,
+    coalesce(a.seen_text, q.word_text, w.text) AS seen_text, $now::TIMESTAMPTZ AS answered_at,
+    a.import_id
+FROM answered a LEFT JOIN labels l USING ({LABEL_COLUMNS})
 LEFT JOIN review_queue q USING ({LABEL_COLUMNS})
 LEFT JOIN words w USING ({WORD_COLUMNS})
+WHERE CASE WHEN a.verdict = '{Answer.ADD}' THEN l.label IS NULL AND w.text IS NOT NULL
+    ELSE l.label IS NOT NULL END
 """
+GIVEN: Final = pa.schema(
+    [
+        ("answer_id", pa.string()),
+        ("image_id", pa.string()),
+        ("receipt_id", pa.int64()),
+        ("line_id", pa.int64()),
+        ("word_id", pa.int64()),
+        ("label", pa.string()),
+        ("reviewer", pa.string()),
+        ("verdict", pa.string()),
+        ("to_label", pa.string()),
+        ("note", pa.string()),
+        ("proposal_shown", pa.bool_()),
+        ("kind_id", pa.string()),
+        ("seen_status", pa.string()),
+        ("seen_text", pa.string()),
+        ("import_id", pa.string()),
+    ]
+)
+"""Columns of answers that are to be stored. The `seen_` columns are null where the reviewer saw
+what the review queue says; `import_id` is null where nothing was imported."""
 # The answer on which most agree; where two have as many, nothing is settled.
 _MAJORITY: Final = f"""
 SELECT {LABEL_COLUMNS}, verdict, to_label FROM (
@@ -105,6 +130,7 @@ def corrections_of_answers(settlement: Settlement) -> str:
     )
     SELECT {qualified("b", LABEL_KEY)},
         CASE WHEN b.verdict = '{Answer.RIGHT}' THEN '{Action.CONFIRM}'
+            WHEN b.verdict = '{Answer.ADD}' THEN '{Action.ADD}'
             WHEN b.to_label IS NULL THEN '{Action.MARK_INVALID}' ELSE '{Action.MOVE}' END AS action,
         b.to_label,
         CASE WHEN b.kind_id IS NULL THEN '{Source.PERSON}' ELSE '{Source.KIND}' END AS source,
@@ -150,36 +176,57 @@ def give_answer(
         InputError: there is no reviewer or no such label, or a label is right and another one too.
         StoreError: the answer cannot be stored.
     """
-    if not reviewer.strip():
-        raise InputError("an answer needs a reviewer: give a name")
-    if to_label is not None and verdict != Answer.WRONG:
-        raise InputError(
-            f"{to_label} takes the place of a label that is wrong, not of one that is {verdict}"
-        )
-    answer_id = uuid.uuid4().hex
-    values: dict[str, Any] = {
-        "answer_id": answer_id,
-        "reviewer": reviewer.strip(),
+    answer: dict[str, Any] = {
+        "answer_id": new_answer_id(),
+        "reviewer": checked_reviewer(reviewer),
         "verdict": str(verdict),
         "to_label": to_label,
         "note": note,
         "proposal_shown": proposal_shown,
         "kind_id": kind_id,
-        "now": dt.datetime.now(dt.UTC),
     }
-    columns = dict(zip(LABEL_KEY, map(list, zip(*labels, strict=True)), strict=True))
+    if to_label is not None and verdict != Answer.WRONG:
+        raise InputError(
+            f"{to_label} takes the place of a label that is wrong, not of one that is {verdict}"
+        )
+    rows = pa.Table.from_pylist([{**key._asdict(), **answer} for key in labels], GIVEN)
+    warehouse.write(lambda con: store_answers(con, rows))
+    return str(answer["answer_id"])
 
-    def write(con: Connection) -> int:
-        con.register("answered", pa.table(columns))
-        stored = con.execute(_ANSWERED, values).fetchone()
-        con.unregister("answered")
-        if not stored or stored[0] < len(labels):
-            # Nothing is stored of an answer about labels that have gone meanwhile.
-            raise InputError("the label is not there any more: nothing was stored")
-        return int(stored[0])
 
-    warehouse.write(write)
-    return answer_id
+def new_answer_id() -> str:
+    """Make an id that no answer has."""
+    return uuid.uuid4().hex
+
+
+def checked_reviewer(name: str) -> str:
+    """Return a reviewer's name without blanks around it.
+
+    Raises:
+        InputError: there is nothing else in it.
+    """
+    if not name.strip():
+        raise InputError("an answer needs a reviewer: give a name")
+    return name.strip()
+
+
+def store_answers(con: Connection, rows: pa.Table) -> None:
+    """Store answers; used inside `Warehouse.write`.
+
+    Args:
+        con: the connection that `write` gave.
+        rows: columns of `GIVEN`, one row for each answer and label.
+
+    Raises:
+        InputError: a label is not there, or is there that is to be added; the transaction must
+            end.
+    """
+    con.register("answered", rows)
+    stored = con.execute(_ANSWERED, {"now": dt.datetime.now(dt.UTC)}).fetchone()
+    con.unregister("answered")
+    if not stored or stored[0] < rows.num_rows:
+        # Nothing is stored of an answer about labels that have come or gone meanwhile.
+        raise InputError("the label is not there any more, or by now: nothing was stored")
 
 
 def withdraw_answer(warehouse: Warehouse, answer_id: str, reviewer: str) -> None:

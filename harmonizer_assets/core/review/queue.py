@@ -63,14 +63,16 @@ class ReviewFilter:
         }
 
 
-_FILTERED: Final = """
+QUEUE_FILTER: Final = """
 ($label_type IS NULL OR q.label_type = $label_type)
     AND ($merchant_key IS NULL OR q.merchant_key = $merchant_key)
     AND ($kind_id IS NULL OR q.kind_id = $kind_id)
     AND ($action IS NULL OR q.action = $action)
     AND (($kind_id IS NULL AND $action IS NULL) OR NOT q.is_blind)
-    AND (NOT $disagreements OR is_disputed)
 """
+"""SQL: whether a row `q` of the queue is of the part that `ReviewFilter` has chosen, apart from
+disagreements."""
+_FILTERED: Final = f"{QUEUE_FILTER} AND (NOT $disagreements OR is_disputed)"
 _COUNTED: Final = """
 count(*) FILTER (NOT is_mine AND NOT is_settled) AS open,
 count(*) FILTER (is_settled) AS settled,

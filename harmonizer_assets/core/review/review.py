@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -24,6 +25,9 @@ from harmonizer_assets.core.review.context import (
     read_grounds,
 )
 from harmonizer_assets.core.review.corrections import tier_states, wanted_corrections
+from harmonizer_assets.core.review.exchange.exporting import ExportReport, export_review
+from harmonizer_assets.core.review.exchange.formats import FORMATS
+from harmonizer_assets.core.review.exchange.importing import ImportReport, import_answers
 from harmonizer_assets.core.review.policy import ReviewPolicy
 from harmonizer_assets.core.review.queue import (
     Progress,
@@ -143,7 +147,7 @@ class Review:
             InputError: the label is not there, or the right type is none of the taxonomy.
             StoreError: the answer cannot be stored.
         """
-        self._check(to_label)
+        self._check(key.label if verdict == Answer.ADD else to_label)
         return give_answer(
             self._warehouse,
             [key],
@@ -225,6 +229,53 @@ class Review:
                 "INSERT INTO review_reopenings VALUES ($1, $2, $3, $4)",
                 [rule, actor, note, dt.datetime.now(dt.UTC)],
             )
+        )
+
+    def export(
+        self,
+        path: Path,
+        exchange_format: str,
+        chosen: ReviewFilter | None = None,
+        *,
+        limit: int | None = None,
+        overwrite: bool = False,
+    ) -> ExportReport:
+        """Write labels of the queue for another tool, the most valuable first.
+
+        Args:
+            path: of the file.
+            exchange_format: one of `FORMATS`.
+            chosen: the part of the queue.
+            limit: how many; None for all.
+            overwrite: whether files that are there are replaced.
+
+        Raises:
+            InputError: the file has another suffix, is there already or cannot be written.
+        """
+        return export_review(
+            self._warehouse,
+            FORMATS[exchange_format],
+            path,
+            self._label_types,
+            chosen=chosen or ReviewFilter(),
+            limit=limit,
+            overwrite=overwrite,
+        )
+
+    def import_answers(self, path: Path, exchange_format: str, reviewer: str) -> ImportReport:
+        """Store what people have said in another tool as answers; see `importing.import_answers`.
+
+        Args:
+            path: of the file.
+            exchange_format: one of `FORMATS`.
+            reviewer: who has answered where the file names nobody.
+
+        Raises:
+            InputError: the file cannot be read; nothing was stored.
+            StoreError: the answers cannot be stored; nothing was.
+        """
+        return import_answers(
+            self._warehouse, FORMATS[exchange_format], path, self._label_types, reviewer
         )
 
     def wanted(self) -> pa.Table:

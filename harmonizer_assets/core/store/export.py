@@ -82,10 +82,7 @@ def export_table(
         InputError: no such table, another suffix, the file is there already or cannot be written.
     """
     extra_as, options = _options(table, path)
-    if path.exists() and not overwrite:
-        raise InputError(
-            f"{path} is there already: give another file, or --overwrite to replace it"
-        )
+    check_target(path, overwrite=overwrite)
     is_safe = exact or path.suffix.lower() != ".csv"
     try:
         # Made here, so that a file that cannot be written is told from a table that cannot be read.
@@ -141,6 +138,18 @@ def _options(table: str, path: Path) -> tuple[ExtraAs, str]:
         raise InputError(
             f"{path}: the suffix names the format: one of {', '.join(_EXPORT_FORMATS)}"
         )
+    return options
+
+
+def check_target(path: Path, *, overwrite: bool) -> None:
+    """Check that a file can be made.
+
+    Raises:
+        InputError: its folder is not there, or it is there already and must not be replaced.
+    """
     if not path.parent.is_dir():
         raise InputError(f"{path}: there is no folder {path.parent}")
-    return options
+    if path.exists() and not overwrite:
+        raise InputError(
+            f"{path} is there already: give another file, or --overwrite to replace it"
+        )

@@ -5,10 +5,10 @@ A format is a module with a `Reader` and an entry in `_READERS`; the file's suff
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import duckdb
 import pyarrow as pa
@@ -31,6 +31,7 @@ __all__ = [
     "TableLayout",
     "check_file",
     "make_raw_table",
+    "read_objects",
     "read_table",
     "readable",
     "stage_rows",
@@ -136,6 +137,23 @@ def read_table(path: Path, required: Sequence[str]) -> pa.Table:
         return _reader(path).read_table(path, layout, _LIMITS)
 
 
+def read_objects(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Read a file with one JSON object per line, whatever its suffix.
+
+    Yields:
+        The 1-based number of the line, and the object.
+
+    Raises:
+        InputError: it cannot be read, or a line is no JSON object.
+    """
+    _require_content(path)
+    with readable(path):
+        for record in NdjsonReader().records(path, TableLayout("objects", ()), _LIMITS):
+            if record.problem is not None:
+                raise InputError(f"{path}: line {record.row_number}: {record.problem}")
+            yield record.row_number, record.values
+
+
 def _reader(path: Path) -> Reader:
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
@@ -144,9 +162,13 @@ def _reader(path: Path) -> Reader:
 
 
 def _column_names(reader: Reader, path: Path, limits: LimitSettings) -> list[str]:
+    _require_content(path)
+    return reader.column_names(path, limits)
+
+
+def _require_content(path: Path) -> None:
     if not path.is_file():
         kind = "a folder, not a file" if path.is_dir() else "no such file"
         raise InputError(f"{path}: {kind}")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty: write at least a header")
-    return reader.column_names(path, limits)
