@@ -92,6 +92,7 @@ def start(page, label: str) -> None:
     while page.locator("select:focus").count() == 0:
         press(page, "Tab")
     page.keyboard.type(label)
+    press(page, "Enter")
     page.get_by_text("3 labels are open").wait_for()
     page.locator("main:focus").wait_for()
     press(page, "Enter")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,12 @@ def test_a_moved_label_is_retired_and_the_right_one_takes_its_place(pipeline, wr
         wrong["merchant_name"],
         wrong["merchant_key"],
     )
-    assert new["extra"] == (
-        '{"label_proposed_by":"ann","label_consolidated_from":"DATE","reasoning":"it\'s wrong"}'
-    )
+    assert json.loads(new["extra"]) == {
+        "label_proposed_by": "ann",
+        "label_consolidated_from": "DATE",
+        "reasoning": "it's wrong",
+        "timestamp_added": new["batch_time"].isoformat(),
+    }
 
 
 def test_a_label_without_a_person_stays_pending_so_that_no_model_learns_from_itself(

@@ -215,6 +215,22 @@ def test_a_label_that_was_added_is_put_with_its_time_and_goes_with_undo(pipeline
     assert dynamo.items() == before
 
 
+def test_a_later_correction_of_a_label_that_was_pushed_is_pushed_too_and_undone_with_it(
+    pipeline, dynamo, wrong
+):
+    before = copy.deepcopy(dynamo.items())
+    applied(pipeline, correction(wrong, "move", "GRAND_TOTAL"))
+    push(pipeline)
+    total = label(pipeline, label_key(wrong)._replace(label="GRAND_TOTAL"))
+    applied(pipeline, correction(total, "move", "SUBTOTAL"))
+    report = push(pipeline)
+    assert (report.pushed, report.refused) == (1, [])
+    assert dynamo.item(label_key(total))["validation_status"] == "INVALID"
+    undo(pipeline.warehouse, Selection(actor="ann"), actor="ann", commit=True)
+    assert (push(pipeline).undone, push(pipeline).undone) == (2, 0)
+    assert dynamo.items() == before
+
+
 def test_what_was_undone_before_it_was_pushed_never_leaves(pipeline, dynamo, wrong):
     before = dynamo.items()
     applied(pipeline, correction(wrong, "mark_invalid"))

@@ -152,7 +152,8 @@ SELECT correction_id, {WORD_COLUMNS}, coalesce(to_label, label) AS label, mercha
         merchant_name := merchant_name,
         extra := json_merge_patch(coalesce(target_now.extra, '{{}}'), json_object(
             'label_proposed_by', actor, 'label_consolidated_from',
-            CASE WHEN action = '{Action.MOVE}' THEN label END, 'reasoning', reasoning)),
+            CASE WHEN action = '{Action.MOVE}' THEN label END, 'reasoning', reasoning,
+            'timestamp_added', $added)),
         batch_id := $operation_id, batch_time := $now::TIMESTAMPTZ) AS row_after
 FROM made
 WHERE action = '{Action.ADD}' OR (action = '{Action.MOVE}' AND (target_now IS NULL
@@ -259,7 +260,7 @@ def _prepare(
     con.execute(_COLLIDING)
     con.execute(_CAPPED, {"share": brake.share, "at_least": brake.at_least})
     con.execute(_NUMBERED, {"before": before})
-    con.execute(_CHANGED, {"operation_id": operation_id, "now": now})
+    con.execute(_CHANGED, {"operation_id": operation_id, "now": now, "added": now.isoformat()})
 
 
 def _report(con: Connection, operation_id: str) -> CorrectionReport:

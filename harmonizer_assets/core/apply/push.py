@@ -7,7 +7,6 @@ that has changed there meanwhile is left alone and listed.
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import random
 import time
@@ -18,7 +17,7 @@ from typing import Any, Final
 
 from harmonizer_assets.core.base.errors import SourceError
 from harmonizer_assets.core.base.settings import DynamoSettings
-from harmonizer_assets.core.records.correction import Action, Refusal
+from harmonizer_assets.core.records.correction import Refusal
 from harmonizer_assets.core.records.dynamodb import (
     PROVENANCE,
     item_key,
@@ -32,18 +31,18 @@ from harmonizer_assets.core.store.warehouse import Warehouse
 # In the order in which they were made; what was undone, in the opposite one.
 _DUE: Final = f"""
 WITH last AS (
-    SELECT correction_id, arg_max(undone, pushed_at) AS undone FROM pushed_corrections
+    SELECT correction_id, arg_max(undone, pushed_at) AS was_undone FROM pushed_corrections
     WHERE target = $target GROUP BY ALL
 )
 SELECT r.correction_id, {qualified("r", LABEL_KEY)}, row_before, row_after, c.action, c.to_label,
-    c.corrected_at, u.correction_id IS NOT NULL AS undone
+    u.correction_id IS NOT NULL AS is_undone
 FROM label_row_changes r
 JOIN label_corrections c USING (correction_id)
 LEFT JOIN label_undos u USING (correction_id)
 LEFT JOIN last p USING (correction_id)
 WHERE CASE WHEN u.correction_id IS NULL THEN p.correction_id IS NULL
-    ELSE p.correction_id IS NOT NULL AND NOT p.undone END
-ORDER BY undone DESC, CASE WHEN undone THEN -r.correction_id ELSE r.correction_id END, r.label
+    ELSE p.correction_id IS NOT NULL AND NOT p.was_undone END
+ORDER BY is_undone DESC, CASE WHEN is_undone THEN -r.correction_id ELSE r.correction_id END, r.label
 """
 _ATTEMPTS: Final = 6
 _PASSING: Final = frozenset(
@@ -91,7 +90,7 @@ def push_corrections(warehouse: Warehouse, settings: DynamoSettings, *, commit: 
                 refused.append(_refusal(first, changed))
                 continue
             _record(warehouse, target, first)
-        counts[first["undone"]] += 1
+        counts[first["is_undone"]] += 1
     return PushReport(counts[False], counts[True], refused)
 
 
@@ -148,11 +147,11 @@ class _Table:
         """Return whether an item is already what it is to become."""
         key = self._values(item_key(label_key(row)))
         found = self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True)
-        wanted = row["row_before"] if row["undone"] else row["row_after"]
+        wanted = row["row_before"] if row["is_undone"] else row["row_after"]
         if wanted is None or "Item" not in found:
             return (wanted is None) and "Item" not in found
         expected = {"validation_status": wanted["validation_status"]}
-        added = self._provenance(row, wanted).get("timestamp_added")
+        added = _provenance(wanted).get("timestamp_added")
         if added is not None:
             expected["timestamp_added"] = added
         return self._values(expected).items() <= found["Item"].items()
@@ -161,10 +160,10 @@ class _Table:
         """Make the change of one item: a status, a new item, or one that was put and goes."""
         key = label_key(row)
         then, now = row["row_before"], row["row_after"]
-        if row["undone"]:
+        if row["is_undone"]:
             then, now = now, then
         if then is None:
-            item = label_item(key, now["validation_status"], self._provenance(row, now))
+            item = label_item(key, now["validation_status"], _provenance(now))
             return {
                 "Put": {
                     "TableName": self._table,
@@ -172,7 +171,7 @@ class _Table:
                     "ConditionExpression": "attribute_not_exists(PK)",
                 }
             }
-        condition, values = self._as_it_was(then, row)
+        condition, values = self._as_it_was(then)
         change = {
             "TableName": self._table,
             "Key": self._values(item_key(key)),
@@ -192,25 +191,15 @@ class _Table:
             }
         }
 
-    def _as_it_was(
-        self, then: Mapping[str, Any], row: Mapping[str, Any]
-    ) -> tuple[str, dict[str, Any]]:
+    def _as_it_was(self, then: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         """Write the condition that an item is as it was read, and its values."""
         values: dict[str, Any] = {":then": then["validation_status"]}
         condition = "validation_status = :then"
-        added = self._provenance(row, then).get("timestamp_added")
+        added = _provenance(then).get("timestamp_added")
         if added is not None:
             values[":added"] = added
             condition += " AND timestamp_added = :added"
         return condition, values
-
-    def _provenance(self, row: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:
-        extra = json.loads(state["extra"] or "{}")
-        found = {name: extra.get(name) for name in PROVENANCE}
-        is_new = found["label_consolidated_from"] is not None or row["action"] == Action.ADD
-        if found["timestamp_added"] is None and is_new:
-            found["timestamp_added"] = row["corrected_at"].astimezone(dt.UTC).isoformat()
-        return found
 
     def _values(self, values: Mapping[str, Any]) -> dict[str, Any]:
         return {name: self._serializer.serialize(value) for name, value in values.items()}
@@ -222,11 +211,17 @@ class _Table:
         )
 
 
+def _provenance(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Read what a row of `labels` says about where the label comes from."""
+    extra = json.loads(state["extra"] or "{}")
+    return {name: extra.get(name) for name in PROVENANCE}
+
+
 def _record(warehouse: Warehouse, target: str, row: Mapping[str, Any]) -> None:
     def write(con: Connection) -> None:
         con.execute(
             "INSERT INTO pushed_corrections VALUES ($1, $2, $3, now())",
-            [target, row["correction_id"], row["undone"]],
+            [target, row["correction_id"], row["is_undone"]],
         )
 
     warehouse.write(write)

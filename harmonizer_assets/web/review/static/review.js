@@ -155,6 +155,8 @@ function use(control) {
   else control.click();
 }
 
+let isTyped = false;
+
 // Keyboards of other scripts have the letters of the page on the same keys.
 function nameOf(event) {
   const letter = /^Key([A-Z])$/.exec(event.code);
@@ -169,6 +171,12 @@ document.addEventListener("keydown", (event) => {
   }
   const field = event.target.closest("input, select");
   if (field) {
+    // Letters and arrows go through the choices of a filter; the one to keep is taken by Enter.
+    if (field.matches("[data-filter]") && event.key === "Enter") {
+      event.preventDefault();
+      filtered();
+    }
+    isTyped = true;
     if (field.id === "note" && (event.key === "Enter" || event.key === "Escape")) {
       event.preventDefault();
       rest();
@@ -192,7 +200,10 @@ document.addEventListener("input", (event) => {
   if (event.target.id === "search") search(event.target.value);
 });
 
+document.addEventListener("pointerdown", () => { isTyped = false; });
+
 document.addEventListener("change", (event) => {
+  if (event.target.matches("select[data-filter]") && isTyped) return;
   if (event.target.closest("[data-filter]")) filtered();
 });
 
