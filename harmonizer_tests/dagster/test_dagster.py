@@ -62,6 +62,7 @@ def test_the_graph_has_the_contracts_assets_with_their_dependencies(graph):
         "missing_labels": {"similarity_matches"},
         "validation_queue": {"outliers"},
         "detection_quality": {"outliers"},
+        "corrections": {"outliers"},
         "harmonization_report": {
             *("outliers", "label_patterns", "receipt_alarms", "missing_labels")
         },
@@ -79,7 +80,8 @@ def test_every_asset_says_what_it_is_who_owns_it_and_which_columns_it_has(graph)
         assert node.owners
         assert node.kinds
         assert node.code_version
-        assert node.group_name in {"ingest", "index", "harmonize", "report", "maintenance"}
+        groups = {"ingest", "index", "harmonize", "review", "report", "maintenance"}
+        assert node.group_name in groups
         no_tables = {
             "word_embeddings",
             "llm_plan",
@@ -146,6 +148,7 @@ def test_jobs_are_selections_of_assets_and_checks_and_there_are_no_other_ops(hom
         "submit_batches",
         "check_labels",
         "evaluate_labels",
+        "apply_corrections",
         "prune_home",
     }
     for name in names:
