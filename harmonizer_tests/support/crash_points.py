@@ -327,7 +327,9 @@ def _comparable(row: dict[str, Any]) -> dict[str, Any]:
     if row.get("decided_by") == "cache":
         return {**row, "decided_by": "llm"}
     if str(row.get("batch_id")).startswith("apply-"):
-        return {**row, "batch_id": "apply", "batch_time": None}
+        extra = json.loads(row["extra"] or "{}")
+        extra.pop("timestamp_added", None)
+        return {**row, "batch_id": "apply", "batch_time": None, "extra": extra}
     return row
 
 
