@@ -324,13 +324,14 @@ def _comparable(row: dict[str, Any]) -> dict[str, Any]:
 
     An answer that the killed run has bought comes out of the cache.
     """
-    if row.get("decided_by") == "cache":
-        return {**row, "decided_by": "llm"}
-    if str(row.get("batch_id")).startswith("apply-"):
-        extra = json.loads(row["extra"] or "{}")
-        extra.pop("timestamp_added", None)
-        return {**row, "batch_id": "apply", "batch_time": None, "extra": extra}
-    return row
+    found = dict(row)
+    if found.get("decided_by") == "cache":
+        found["decided_by"] = "llm"
+    if str(found.get("batch_id")).startswith("apply-"):
+        found |= {"batch_id": "apply", "batch_time": None}
+    if found.get("extra"):
+        found["extra"] = {**json.loads(found["extra"]), "timestamp_added": None}
+    return found
 
 
 class Died(Exception):  # noqa: N818  it is what is wanted
