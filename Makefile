@@ -11,6 +11,7 @@ help:
 	@echo "make demo       install, make sample receipts, find their wrong labels"
 	@echo "make test       install, run the demo, lint, type check, run all tests with coverage"
 	@echo "make test-fast  run the unit tests alone, in less than a minute"
+	@echo "make formats-check  install the packages of the exchange formats, and have them check files"
 	@echo "make dist-check build sdist and wheel, and run the demo with the installed wheel"
 	@echo "make ui         serve the web UI of the demo's home on 127.0.0.1:3000"
 	@echo "make bench      measure the pipeline without a language model"
@@ -59,6 +60,13 @@ test: demo lint typecheck
 	@if [ -n "$(COVERAGE)" ]; then \
 		$(BIN)/coverage json -q -o - | $(BIN)/python .ci/coverage_totals.py; \
 	fi
+
+# The packages of the formats bring pandas, which every other process of the tests would import too:
+# they are installed after the tests, and asked alone.
+.PHONY: formats-check
+formats-check: $(STAMP)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[formats]'
+	$(BIN)/pytest -q harmonizer_tests/unit/test_exchange_validators.py
 
 dist-check: $(STAMP)
 	$(BIN)/python .ci/dist_check.py

@@ -12,8 +12,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from scipy.stats import beta
-
 CONFIDENCE: Final = 0.95
 
 
@@ -55,6 +53,9 @@ def lower_bound(agreeing: int, answers: int, confidence: float = CONFIDENCE) -> 
     Clopper and Pearson 1934, "The use of confidence or fiducial limits illustrated in the case of
     the binomial".
     """
+    # Imported where it is used: a run that finds nothing to do needs none of SciPy.
+    from scipy.stats import beta
+
     if not agreeing:
         return 0.0
     return float(beta.ppf(1 - confidence, agreeing, answers - agreeing + 1))
