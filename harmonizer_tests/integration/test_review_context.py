@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from harmonizer_assets.core.records.box import Box
 from harmonizer_assets.core.review.answers import Answer
-from harmonizer_assets.core.review.context import Box
 from harmonizer_assets.core.review.queue import ReviewFilter
 from harmonizer_tests.support.review_homes import MIXED, SCRIPT, keys, queue, review_home
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from harmonizer_assets.core.records.box import Box
 from harmonizer_assets.core.records.correction import Action
 from harmonizer_assets.core.records.label import LabelKey
 from harmonizer_assets.core.review.exchange.records import (
-    Box,
     ExchangeRecord,
     Proposal,
     StandingAnswer,

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from harmonizer_assets.core.records.box import Box
 from harmonizer_assets.core.review.exchange.formats import FORMATS
-from harmonizer_assets.core.review.exchange.records import Box
 from harmonizer_tests.support.exchange import HOSTILE, TYPES, record
 
 # Rounding and crooked images put corners a little beyond the edges.

@@ -43,6 +43,8 @@ LABEL_KEY: Final = LabelKey._fields
 WORD_COLUMNS: Final = ", ".join(WORD_KEY)
 """The same as a list for SQL, as in `USING ({WORD_COLUMNS})`."""
 LABEL_COLUMNS: Final = ", ".join(LABEL_KEY)
+LABEL_GIVEN: Final = " AND ".join(f"{name} = ${name}" for name in LABEL_KEY)
+"""SQL: whether a row is that of the label in the parameters, which `_asdict` of its key gives."""
 
 
 def qualified(alias: str, key: tuple[str, ...]) -> str:

@@ -13,7 +13,14 @@ from typing import Any, Final
 import pyarrow as pa
 
 from harmonizer_assets.core.index.layout import read_layout
-from harmonizer_assets.core.records.label import LABEL_KEY, WORD_KEY, LabelKey, WordKey, word_key
+from harmonizer_assets.core.records.box import Box
+from harmonizer_assets.core.records.label import (
+    LABEL_GIVEN,
+    WORD_KEY,
+    LabelKey,
+    WordKey,
+    word_key,
+)
 from harmonizer_assets.core.store.database import Connection
 from harmonizer_assets.core.store.warehouse import Warehouse
 
@@ -30,18 +37,8 @@ FROM labels WHERE image_id = $image_id AND receipt_id = $receipt_id ORDER BY ALL
 """
 _GROUNDS: Final = f"""
 SELECT evidence, examples FROM outliers
-WHERE {" AND ".join(f"{name} = ${name}" for name in LABEL_KEY)}
+WHERE {LABEL_GIVEN}
 """
-
-
-@dataclass(frozen=True)
-class Box:
-    """Where a word stands, in 0..1 of its image, y = 0 at the top."""
-
-    x: float
-    y: float
-    width: float
-    height: float
 
 
 @dataclass(frozen=True)
@@ -111,7 +108,7 @@ def _read_context(con: Connection, word: WordKey) -> Context | None:
     return Context(
         _rows(layout, labels, word),
         [label for label in labels if word_key(label) == word],
-        _box(found[0]),
+        Box.of(found[0]),
         found[0][IMAGE_URI],
     )
 
@@ -129,8 +126,3 @@ def _rows(
         shown = ReceiptWord(word["text"], standing.get(key, ()), key == marked)
         rows.setdefault(word["row"], []).append(shown)
     return list(rows.values())
-
-
-def _box(word: Mapping[str, Any]) -> Box | None:
-    sides = [word[name] for name in ("x", "y", "width", "height")]
-    return None if None in sides else Box(*sides)

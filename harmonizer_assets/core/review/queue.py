@@ -13,7 +13,13 @@ import pyarrow as pa
 
 from harmonizer_assets.core.base.settings import Settlement
 from harmonizer_assets.core.records.correction import Action
-from harmonizer_assets.core.records.label import LABEL_COLUMNS, LABEL_KEY, LabelKey, qualified
+from harmonizer_assets.core.records.label import (
+    LABEL_COLUMNS,
+    LABEL_GIVEN,
+    LABEL_KEY,
+    LabelKey,
+    qualified,
+)
 from harmonizer_assets.core.review.answers import settled
 from harmonizer_assets.core.review.policy import ReviewPolicy
 from harmonizer_assets.core.review.proposals import FITTED, fitted_to
@@ -207,14 +213,13 @@ def queued_item(
 
     None where the label is not in the queue.
     """
-    condition = " AND ".join(f"{name} = ${name}" for name in LABEL_KEY)
     rows = warehouse.query(
         f"""
         SELECT * EXCLUDE (is_settled, is_mine) FROM (
             SELECT *, count(*) FILTER (NOT is_blind AND NOT is_mine AND NOT is_settled)
                 OVER (PARTITION BY kind_id) AS n_open
             FROM ({_states(settlement)})
-        ) WHERE {condition}
+        ) WHERE {LABEL_GIVEN}
         """,
         {"reviewer": reviewer, **key._asdict()},
     ).to_pylist()

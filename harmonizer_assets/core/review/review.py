@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from harmonizer_assets.core.base.errors import InputError
 from harmonizer_assets.core.base.settings import ReviewSettings
-from harmonizer_assets.core.records.label import LABEL_KEY, LabelKey, label_key
+from harmonizer_assets.core.records.label import LABEL_GIVEN, LabelKey, label_key
 from harmonizer_assets.core.review.answers import (
     DISAGREEMENTS,
     Answer,
@@ -116,9 +116,8 @@ class Review:
 
     def opinions(self, key: LabelKey) -> list[dict[str, Any]]:
         """List the answers about a label that stand, the earliest first, without skips."""
-        condition = " AND ".join(f"{name} = ${name}" for name in LABEL_KEY)
         return self._warehouse.query(
-            f"FROM standing_answers WHERE {condition} AND verdict <> '{Answer.SKIP}' "
+            f"FROM standing_answers WHERE {LABEL_GIVEN} AND verdict <> '{Answer.SKIP}' "
             "ORDER BY answered_at, answer_id",
             key._asdict(),
         ).to_pylist()

@@ -1,7 +1,8 @@
 """The asset `corrections`: what people, or open rules of the review policy, have decided."""
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from dagster import (
     AssetExecutionContext,
@@ -66,16 +67,13 @@ def _report(
     report: CorrectionReport,
     partitions: Sequence[PartitionKey] | None,
 ) -> None:
-    made = Counter(PartitionKey(row["label"], row["merchant_key"]) for row in report.corrections)
-    shown = sorted(made) if partitions is None else [key for key in partitions if made[key]]
+    made: dict[PartitionKey, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in report.corrections:
+        made[PartitionKey(row["label"], row["merchant_key"])].append(row)
     if partitions is not None and len(partitions) == 1:
-        shown = list(partitions)
-    for key in shown:
-        rows = [
-            row
-            for row in report.corrections
-            if (row["label"], row["merchant_key"]) == (key.label_type, key.merchant_key)
-        ]
+        # Who asks for one partition is told about it, also where it needs no correction.
+        made.setdefault(partitions[0], [])
+    for key, rows in sorted(made.items()):
         context.log_event(
             AssetMaterialization(
                 "corrections",

@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from harmonizer_assets.core.base.errors import InputError
 from harmonizer_assets.core.base.files import write_atomically
+from harmonizer_assets.core.records.box import Box
 from harmonizer_assets.core.records.label import LABEL_COLUMNS, WORD_COLUMNS, label_key
 from harmonizer_assets.core.review.exchange.base import Format
 from harmonizer_assets.core.review.exchange.records import (
-    Box,
     ExchangeRecord,
     Proposal,
     StandingAnswer,
@@ -133,7 +133,7 @@ def _record(row: Mapping[str, Any], now: dt.datetime) -> ExchangeRecord:
         text=row["word_text"],
         line=row["line"],
         merchant_name=row["merchant_name"],
-        box=None if box is None or None in box.values() else Box(**box),
+        box=None if box is None else Box.of(box),
         image_uri=row["image_uri"],
         validation_status=row["validation_status"],
         batch_id=row["batch_id"],

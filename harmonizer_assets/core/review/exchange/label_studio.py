@@ -20,6 +20,7 @@ from statistics import fmean
 from typing import Any, Final
 from xml.sax.saxutils import quoteattr
 
+from harmonizer_assets.core.records.box import Box
 from harmonizer_assets.core.records.label import LabelKey
 from harmonizer_assets.core.review.exchange.base import (
     Corner,
@@ -36,7 +37,6 @@ from harmonizer_assets.core.review.exchange.json_files import (
     write_array,
 )
 from harmonizer_assets.core.review.exchange.records import (
-    Box,
     ExchangeRecord,
     packed,
     unpacked_text,

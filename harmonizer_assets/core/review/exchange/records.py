@@ -16,18 +16,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from harmonizer_assets.core.records.box import Box
 from harmonizer_assets.core.records.correction import Action
 from harmonizer_assets.core.records.label import LABEL_KEY, LabelKey
-
-
-@dataclass(frozen=True)
-class Box:
-    """Where a word is: its top left corner and size, in 0..1 of the image; y is 0 at the top."""
-
-    x: float
-    y: float
-    width: float
-    height: float
 
 
 @dataclass(frozen=True)
@@ -161,7 +152,6 @@ IDENTIFYING: Final = (
     "is_blind",
 )
 """What `check` is made of."""
-_BOX: Final = ("x", "y", "width", "height")
 _PROPOSAL: Final = ("to_label", "score", "reasoning", "decided_by", "kind_id")
 
 
@@ -210,7 +200,7 @@ def unpacked(row: Mapping[str, Any]) -> ExchangeRecord:
         text=values["text"],
         line=values["line"],
         merchant_name=values["merchant_name"],
-        box=_box(values),
+        box=Box.of(values),
         image_uri=values["image_uri"],
         validation_status=values["validation_status"],
         batch_id=values["batch_id"],
@@ -244,11 +234,6 @@ def unpacked_text(text: Any) -> ExchangeRecord:
             "the field harmonizer is damaged: take it from the export again"
         ) from error
     return unpacked(row)
-
-
-def _box(values: Mapping[str, Any]) -> Box | None:
-    numbers = [values[name] for name in _BOX]
-    return None if None in numbers else Box(*numbers)
 
 
 def _proposal(values: Mapping[str, Any]) -> Proposal | None:
