@@ -74,6 +74,7 @@ from harmonizer_assets.core.stages.state import LabelState, PartitionState
 from harmonizer_assets.core.store.snapshot import is_published, publish_snapshot
 from harmonizer_assets.core.store.tables import Tables
 from harmonizer_assets.core.store.warehouse import Warehouse
+from harmonizer_assets.core.units.spread import score_by
 
 _log: Final = logging.getLogger(__name__)
 
@@ -178,7 +179,8 @@ class Pipeline:
     @cached_property
     def score(self) -> ScoreStage:
         """The stage that computes `similarity_matches`."""
-        return ScoreStage(self.warehouse, self.registry, self.indexing, self.settings)
+        compute = score_by(self.settings.units, self.home)
+        return ScoreStage(self.warehouse, self.registry, self.indexing, self.settings, compute)
 
     @cached_property
     def judge(self) -> JudgeStage:
