@@ -27,6 +27,8 @@ from harmonizer_assets.cli.rules import patterns, rules
 from harmonizer_assets.cli.run import retry_dead_letters, run
 from harmonizer_assets.cli.signals import Interrupts, interrupts
 from harmonizer_assets.cli.ui import ui
+from harmonizer_assets.cli.units import units
+from harmonizer_assets.cli.worker import worker
 from harmonizer_assets.core.base.collector import collect_garbage_seldom
 from harmonizer_assets.core.base.errors import HarmonizerError
 from harmonizer_assets.core.base.interrupts import interrupts_raised
@@ -102,6 +104,8 @@ for command in (
     run,
     ui,
     undo,
+    units,
+    worker,
 ):
     main.add_command(command)
 

@@ -17,6 +17,8 @@ from harmonizer_assets.core.units.store import Failure, UnitStore
 
 _log = logging.getLogger(__name__)
 
+_STDERR: Final = 2
+"""Its descriptor: workers of a queue put something else in the place of `sys.stderr`."""
 _MAX_ERROR: Final = 500
 _MAX_TRACEBACK: Final = 8_000
 
@@ -93,7 +95,7 @@ def _limited(seconds: float | None) -> Iterator[None]:
     if seconds is None:
         yield
         return
-    faulthandler.dump_traceback_later(seconds, exit=True)
+    faulthandler.dump_traceback_later(seconds, exit=True, file=_STDERR)
     try:
         yield
     finally:

@@ -92,7 +92,12 @@ class Broker(ABC):
     @property
     @abstractmethod
     def requeues(self) -> bool:
-        """Whether a rejected message that is to be requeued keeps its count of deliveries."""
+        """Whether a message may be rejected with the wish that it comes again."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether the broker itself counts deliveries, and keeps dead letters."""
+        return True
 
     def dead_units(self, app: Celery) -> set[str]:
         """Look which units the broker has given up.
@@ -204,6 +209,11 @@ class Redis(Broker):
     def requeues(self) -> bool:
         """The message goes back into the list; see `Broker.requeues`."""
         return True
+
+    @property
+    def counts(self) -> bool:
+        """It does not; see `Broker.counts`."""
+        return False
 
 
 class SQS(Broker):

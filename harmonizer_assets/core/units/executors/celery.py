@@ -60,7 +60,7 @@ def make_app(broker: Broker) -> Celery:
         worker_enable_remote_control=False,
         worker_send_task_events=False,
         worker_lost_wait=1.0,
-        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         enable_utc=True,
