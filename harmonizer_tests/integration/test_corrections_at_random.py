@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +25,7 @@ from harmonizer_assets.core.records.label import LabelKey, label_key
 from harmonizer_assets.core.review.answers import Answer
 from harmonizer_tests.support.correction_model import AFTER, Made, Model, Verdict
 from harmonizer_tests.support.corrections import applied, correction, labels
-from harmonizer_tests.support.crash_points import Died, Points, in_a_fork, watch
+from harmonizer_tests.support.crash_points import apply_all, dies_at, import_answers, undo_all
 from harmonizer_tests.support.receipts import LABEL_COLUMNS, WORD_COLUMNS, table, write_csv
 
 STEPS: Final = 25
@@ -36,7 +35,7 @@ WORDS: Final = 3
 TYPES: Final = ("DATE", "TIME", "TAX")
 STATUSES: Final = ("PENDING", "VALID", "INVALID", "NEEDS_REVIEW")
 PEOPLE: Final = ("ann", "bob", "cleo")
-FATAL_POINTS: Final = 5
+FATAL_POINTS: Final = 3
 """At one of so many changes of the home's files a process dies."""
 
 keys = st.builds(
@@ -295,7 +294,7 @@ class Corrections(RuleBasedStateMachine):
         """All of an apply is done, or nothing."""
         due = self.model.due()
         before = self.operations()
-        self.killed_at(fatal, lambda pipeline: pipeline.apply("dora", commit=True))
+        dies_at(fatal, self.home, apply_all, "dora")
         made = [
             row
             for row in table(self.pipeline, "label_corrections")
@@ -314,12 +313,7 @@ class Corrections(RuleBasedStateMachine):
         mine = [made for made in in_force if made.actor == actor]
         chosen = self.model.undoable(mine, with_later=True)
         before = self.operations()
-
-        def undo_all(pipeline: Pipeline) -> None:
-            selection = Selection(actor=actor)
-            undo(pipeline.warehouse, selection, actor="dora", with_later=True, commit=True)
-
-        self.killed_at(fatal, undo_all)
+        dies_at(fatal, self.home, undo_all, actor, "dora")
         for operation in self.operations() - before:
             self.model.note_undo(operation, chosen)
 
@@ -331,27 +325,12 @@ class Corrections(RuleBasedStateMachine):
             return
         file = filled[place % len(filled)]
         expected = self.expected_answers(file)
-        self.killed_at(
-            fatal,
-            lambda pipeline: pipeline.review.import_answers(file.path, "ndjson", "nobody"),
-        )
+        dies_at(fatal, self.home, import_answers, file.path)
         self.pipeline.review.import_answers(file.path, "ndjson", "nobody")
         self.note_import(file, expected)
 
     def operations(self) -> set[str]:
         return {row["operation_id"] for row in table(self.pipeline, "label_operations")}
-
-    def killed_at(self, fatal: int, work: Callable[[Pipeline], object]) -> None:
-        """Do something in a process that kills itself at one of its changes of files."""
-
-        def watched() -> None:
-            watch(Points(fatal), self.home)
-            work(Pipeline(self.home))
-
-        try:
-            in_a_fork(watched)
-        except Died:
-            return
 
     @invariant()
     def labels_are_what_the_model_says(self) -> None:
