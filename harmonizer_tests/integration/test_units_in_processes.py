@@ -21,6 +21,7 @@ from harmonizer_tests.support.units import (
     Poison,
     copy_shops,
     opened,
+    poisoned_by,
     scored,
     scores,
 )
@@ -48,7 +49,7 @@ def undisturbed(tmp_path_factory):
 
 
 def poisoned(monkeypatch, *arguments, **more) -> None:
-    for name, value in Poison(*arguments, **more).environment().items():
+    for name, value in poisoned_by(Poison(*arguments, **more)).items():
         monkeypatch.setenv(name, value)
 
 
@@ -102,7 +103,7 @@ def test_a_dead_unit_is_not_tried_again_until_it_is_forgotten(shops, undisturbed
     poisoned(monkeypatch, "raise", SPOILED)
     pipeline = opened(shops, executor="processes", attempts=1)
     scored(pipeline)
-    monkeypatch.setenv("HARMONIZER_TEST_POISON", "null")
+    monkeypatch.setenv("HARMONIZER_TEST_POISON", "[]")
     assert Errors.of(scored(pipeline)) == Errors({SPOILED}, {"ValueError: a spoiled word"})
     store = unit_store(pipeline.settings.units, shops)
     for letter in store.dead_letters(split=True):
@@ -145,7 +146,7 @@ scored(opened(Home(Path(sys.argv[1])), executor="processes"))
 
 
 def test_a_run_that_is_killed_goes_on_and_computes_nothing_twice(shops, undisturbed, monkeypatch):
-    slow = {**os.environ, **Poison("sleep", seconds=0.3).environment()}
+    slow = {**os.environ, **poisoned_by(Poison("sleep", seconds=0.3))}
     run = subprocess.Popen([sys.executable, "-c", RUN, str(shops.root)], env=slow)
     results = shops.units / "results"
     deadline = time.monotonic() + 60

@@ -61,11 +61,12 @@ class Poison:
     merchant: str | None = None
     seconds: float = 0.0
 
-    def environment(self) -> dict[str, str]:
-        """Return what a worker's environment needs for it."""
-        folder = str(Path(__file__).parent / "poison")
-        path = os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")])
-        return {"PYTHONPATH": path, "HARMONIZER_TEST_POISON": json.dumps(vars(self))}
+
+def poisoned_by(*poisons: Poison) -> dict[str, str]:
+    """Return what a worker's environment needs to be poisoned."""
+    folder = str(Path(__file__).parent / "poison")
+    path = os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")])
+    return {"PYTHONPATH": path, "HARMONIZER_TEST_POISON": json.dumps([*map(vars, poisons)])}
 
 
 @dataclass
@@ -76,6 +77,10 @@ class Errors:
     said: set[str] = field(default_factory=set)
 
     @classmethod
-    def of(cls, results: Sequence[PartitionResult]) -> Errors:
-        failed = [result for result in results if result.error]
+    def of(cls, results: Sequence[PartitionResult], merchant: str | None = None) -> Errors:
+        failed = [
+            result
+            for result in results
+            if result.error and merchant in (None, result.partition.merchant_key)
+        ]
         return cls({r.partition.merchant_key for r in failed}, {str(r.error) for r in failed})

@@ -101,6 +101,7 @@ class StageRun:
         self._partitions = len(wanted)
         self._labels_total = sum(self._labels.get(partition, 0) for partition in wanted)
         self._done = self._labels_done = 0
+        self._note = ""
         self._last_commit = time.monotonic()
 
     @property
@@ -233,6 +234,11 @@ class StageRun:
             self._done += 1
             self._labels_done += result.labels
             yield result
+        self.announce(self._note)
+
+    def announce(self, note: str) -> None:
+        """Report the progress so far, with a note that stays until another one replaces it."""
+        self._note = note
         if self._options.on_progress:
             self._options.on_progress(
                 Progress(
@@ -241,6 +247,7 @@ class StageRun:
                     self._partitions,
                     self._labels_done,
                     self._labels_total,
+                    note,
                 )
             )
 

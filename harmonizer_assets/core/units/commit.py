@@ -86,9 +86,14 @@ class Committer:
         while self._waiting.units:
             yield from self._commit_ended(cutter, here, until_room=True)
         self._store.remove_shared(cutter.shared)
-        _log.info(
-            "%d units: %d were computed already, %d handed out, %d dead",
-            *(self.counts.cut, self.counts.found, self.counts.submitted, self.counts.dead),
+        _log.info("%s", self._note())
+
+    def _note(self) -> str:
+        """Say how the units are doing, for the log of the run."""
+        counts, waiting = self.counts, len(self._waiting.units)
+        return (
+            f"{counts.cut:,} units cut, {counts.found:,} of them computed before, "
+            f"{counts.submitted:,} handed out, {waiting:,} waiting, {counts.dead:,} failed"
         )
 
     def _hand_out(
@@ -120,6 +125,7 @@ class Committer:
         """Commit the units that have ended; wait for one of them if there must be room."""
         waiting = self._waiting.units
         while waiting:
+            self._run.announce(self._note())
             ended = self._executor.finished(waiting, _LOOKED_AFTER if until_room else 0.0)
             for name in ended:
                 yield from self._end(cutter, here, waiting.pop(name))

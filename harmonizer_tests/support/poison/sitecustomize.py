@@ -1,7 +1,7 @@
 """Has workers fail, hang, crash or dawdle at units; Python loads it where it is on the path.
 
-`HARMONIZER_TEST_POISON` is JSON: `{"how": "raise" | "crash" | "hang" | "sleep", "merchant": KEY or
-null for all, "seconds": of the sleep}`.
+`HARMONIZER_TEST_POISON` is a JSON list of `{"how": "raise" | "crash" | "hang" | "sleep",
+"merchant": KEY or null for all, "seconds": of the sleep}`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import signal
 import time
 from typing import Any
 
-poison: dict[str, Any] = json.loads(os.environ.get("HARMONIZER_TEST_POISON", "null") or "null")
+poisons: list[dict[str, Any]] = json.loads(os.environ.get("HARMONIZER_TEST_POISON") or "[]")
 
 
-def act() -> None:
+def act(poison: dict[str, Any]) -> None:
     if poison["how"] == "raise":
         raise ValueError("a spoiled word")
     if poison["how"] == "crash":
@@ -23,7 +23,7 @@ def act() -> None:
     time.sleep(3_600 if poison["how"] == "hang" else poison["seconds"])
 
 
-if poison:
+if poisons:
     from harmonizer_assets.core.units import compute
 
     stages = compute._STAGES
@@ -33,8 +33,9 @@ if poison:
 
         def compute_or_fail(bundle: Any, shared: Any) -> Any:
             merchants = set(bundle.tables["labels"]["merchant_key"].to_pylist())
-            if poison["merchant"] is None or poison["merchant"] in merchants:
-                act()
+            for poison in poisons:
+                if poison["merchant"] is None or poison["merchant"] in merchants:
+                    act(poison)
             return score(bundle, shared)
 
         return compute_or_fail

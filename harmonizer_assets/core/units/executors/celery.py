@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _OVERDUE: Final = 3.0
 """Times the longest attempt, after which the message of a unit counts as lost."""
-_SECONDS_BETWEEN_LOOKS: Final = 5.0
+_SECONDS_BETWEEN_LOOKS: Final = 2.0
 """Between two looks into the broker's queue of dead letters."""
 
 
