@@ -3,12 +3,12 @@
     python -m benchmarks.units                          # 100,000 labels, everything
     python -m benchmarks.units --labels 20000 --parts padded
 
-`where` says where the time of scoring goes, in seconds of the processor. `stage` scores all labels, by the run itself and in 1 and 2 processes, with the similar words found
-by Chroma's index, as such a home does by default, and exactly. `units` cuts all units first and
-measures their computation alone, from the first that is handed out to the last result, with
-processes that have loaded their libraries. `padded` has each unit sleep as well, so that it does
-not depend on the cores: the efficiency of 1, 2, 4 and 8 processes. `overhead` is what a unit costs
-besides its computation.
+`where` says where the time of scoring goes, in seconds of the processor. `stage` scores all labels,
+by the run itself and in 1 and 2 processes, with the similar words found by Chroma's index, as such
+a home does by default, and exactly. `units` cuts all units first and measures their computation
+alone, from the first that is handed out to the last result, with processes that have loaded their
+libraries. `padded` has each unit sleep as well, so that it does not depend on the cores: the
+efficiency of 1, 2, 4 and 8 processes. `overhead` is what a unit costs besides its computation.
 """
 
 from __future__ import annotations
