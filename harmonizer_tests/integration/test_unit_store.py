@@ -137,6 +137,23 @@ def test_nothing_is_left_of_a_unit_that_is_removed(objects):
     assert [objects.list(folder) for folder in folders] == [[]] * len(folders)
 
 
+def test_a_sweep_leaves_dead_units_alone(objects):
+    store = UnitStore(objects)
+    dead, left = store.add(b"dead"), store.add(b"left by a killed run")
+    for unit in (dead, left):
+        store.begin(unit, 1)
+        store.note(unit, 1, Failure("error"))
+    store.put_result(left, b"result")
+    store.share(b"a model")
+    store.bury(dead)
+    store.sweep()
+    assert [letter.unit for letter in store.dead_letters()] == [dead]
+    assert store.bundle(dead) == b"dead"
+    assert store.last_failure(dead).error == "error"
+    folders = ("units/", "shared/", "results/", "attempts/", "errors/")
+    assert [len(objects.list(folder)) for folder in folders] == [1, 0, 0, 1, 1]
+
+
 def test_a_bundle_that_is_not_what_its_name_says_is_refused(tmp_path: Path):
     store = UnitStore(open_store(tmp_path.as_uri()))
     unit = store.add(b"content")

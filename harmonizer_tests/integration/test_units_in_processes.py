@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 
+import boto3
 import pytest
 
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.records.merchant import merchant_key
 from harmonizer_assets.core.units.executors.processes import ProcessExecutor
 from harmonizer_assets.core.units.spread import unit_store
+from harmonizer_tests.support.aws import aws_server
 from harmonizer_tests.support.receipts import OFFLINE
 from harmonizer_tests.support.units import (
     Errors,
@@ -60,6 +62,20 @@ def test_processes_compute_what_the_run_itself_does(shops, undisturbed, exact):
     assert all(result.changed for result in results)
     assert scores(pipeline) == undisturbed[exact]
     assert list(shops.units.rglob("*.*")) == []
+
+
+def test_units_and_results_may_be_in_a_bucket(shops, undisturbed, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with aws_server() as url:
+        bucket = boto3.resource("s3", endpoint_url=url).create_bucket(Bucket="units")
+        place = {"store": "s3://units/home", "store_endpoint_url": url}
+        pipeline = opened(shops, executor="processes", **place)
+        scored(pipeline)
+        assert list(bucket.objects.all()) == []
+    assert scores(pipeline) == undisturbed[True]
+    assert not shops.units.exists()
 
 
 def test_similar_words_alone_score_in_processes_as_well(shops, tmp_path):
@@ -183,6 +199,21 @@ def test_a_damaged_result_is_computed_again(shops, undisturbed, monkeypatch):
         submit(executor, unit)
 
     monkeypatch.setattr(ProcessExecutor, "submit", submit_damaged)
+    assert Errors.of(scored(pipeline)) == Errors()
+    assert scores(pipeline) == undisturbed[True]
+
+
+def test_a_unit_that_is_gone_is_cut_again(shops, undisturbed, monkeypatch):
+    pipeline = opened(shops, executor="processes")
+    submit, removed = ProcessExecutor.submit, []
+
+    def submit_removed(executor, unit):
+        if not removed:
+            removed.append(unit)
+            unit_store(pipeline.settings.units, shops).remove(unit)
+        submit(executor, unit)
+
+    monkeypatch.setattr(ProcessExecutor, "submit", submit_removed)
     assert Errors.of(scored(pipeline)) == Errors()
     assert scores(pipeline) == undisturbed[True]
 

@@ -26,6 +26,9 @@ _log = logging.getLogger(__name__)
 _LOOKED_AFTER: Final = 1.0
 """Seconds after which the run looks whether it is to stop, and for units that are overdue."""
 
+_SILENCE: Final = 60.0
+"""Seconds without a result after which a run that waits for a queue says so."""
+
 
 @dataclass
 class UnitCounts:
@@ -69,6 +72,7 @@ class Committer:
         self._executor = executor
         self._labels_per_unit = labels_per_unit
         self._waiting = _Waiting()
+        self._ended_at = time.monotonic()
         self.counts = UnitCounts()
 
     def results(self, scorer: Callable[[], SimilarityScorer]) -> Iterator[PartitionResult]:
@@ -78,14 +82,16 @@ class Committer:
             return
         here = scorer()
         cutter = Cutter(self._store, here)
-        for chunk in unit_chunks(stale, self._run.labels, self._labels_per_unit):
+        chunks = unit_chunks(stale, self._run.labels, self._labels_per_unit)
+        # The largest first, so that none is left for the end, when others have nothing to do.
+        for chunk in sorted(chunks, key=lambda chunk: -sum(chunk.labels.values())):
             self._run.check_stop()
             yield from self._hand_out(cutter, here, chunk)
             full = len(self._waiting.units) >= self._executor.most_waiting
             yield from self._commit_ended(cutter, here, until_room=full)
         while self._waiting.units:
             yield from self._commit_ended(cutter, here, until_room=True)
-        self._store.remove_shared(cutter.shared)
+        self._store.sweep()
         _log.info("%s", self._note())
 
     def _note(self) -> str:
@@ -109,7 +115,7 @@ class Committer:
             yield from self._give_up(cutter, here, unit, letter)
         elif self._store.has_result(unit.name):
             self.counts.found += 1
-            yield from self._commit(unit)
+            yield from self._commit(here, unit)
         else:
             self._submit(unit)
 
@@ -128,6 +134,7 @@ class Committer:
             self._run.announce(self._note())
             ended = self._executor.finished(waiting, _LOOKED_AFTER if until_room else 0.0)
             for name in ended:
+                self._ended_at = time.monotonic()
                 yield from self._end(cutter, here, waiting.pop(name))
             if ended or not until_room:
                 return
@@ -135,9 +142,16 @@ class Committer:
             self._look_after_overdue()
 
     def _look_after_overdue(self) -> None:
+        """Hand units out again whose messages may be lost, and say when nobody seems to work."""
         now, limit = time.monotonic(), self._executor.overdue_after
+        if limit is None:
+            return
+        if now - self._ended_at > _SILENCE:
+            self._ended_at = now
+            said = "no unit has come back for %.0f s: does `harmonizer worker` run?"
+            _log.warning(said, _SILENCE)
         for name, since in [*self._waiting.since.items()]:
-            if limit is not None and name in self._waiting.units and now - since > limit:
+            if name in self._waiting.units and now - since > limit:
                 _log.warning("unit %s is overdue and handed out again", name[:12])
                 self._waiting.since[name] = now
                 self._executor.submit(name)
@@ -147,18 +161,22 @@ class Committer:
     ) -> Iterator[PartitionResult]:
         letter = self._store.dead_letter(unit.name)
         if letter is None:
-            yield from self._commit(unit)
+            yield from self._commit(here, unit)
         else:
             yield from self._give_up(cutter, here, unit, letter)
 
-    def _commit(self, unit: CutUnit) -> Iterator[PartitionResult]:
-        """Commit a result; its unit is not needed any more then."""
+    def _commit(self, here: SimilarityScorer, unit: CutUnit) -> Iterator[PartitionResult]:
+        """Commit a result; its unit is not needed any more then.
+
+        One that is damaged or gone is cut and handed out again.
+        """
         try:
             rows = _rows(self._store.result(unit.name), unit)
         except StoreError as error:
             _log.warning("the result of unit %s is computed again: %s", unit.name[:12], error)
             self._store.forget_result(unit.name)
-            self._submit(unit)
+            # What units share may be gone as well.
+            yield from self._hand_out(Cutter(self._store, here), here, unit.chunk)
             return
         yield from self._run.compute(
             unit.chunk, lambda chunk: chunk_rows(chunk, rows, unit.fingerprints)

@@ -123,8 +123,3 @@ class Cutter:
         if self._corpus[0] is not words:
             self._corpus = words, self._store.share(write_corpus(words))
         return self._corpus[1]
-
-    @property
-    def shared(self) -> list[str]:
-        """The names of what the units share."""
-        return [name for name in (*self._shared.values(), self._corpus[1]) if name]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from harmonizer_assets.core.base.errors import ConfigurationError
 from harmonizer_assets.core.base.home import Home
+from harmonizer_assets.core.base.locks import Lock
 from harmonizer_assets.core.base.settings import UnitSettings
 from harmonizer_assets.core.base.threads import cores
 from harmonizer_assets.core.records.reports import PartitionResult
@@ -41,6 +42,12 @@ def unit_store(settings: UnitSettings, home: Home) -> UnitStore:
     return UnitStore(open_store(store_url(settings, home), settings.store_endpoint_url))
 
 
+def clear_units(settings: UnitSettings, home: Home) -> None:
+    """Delete all units of a home and what was made of them, once no run waits for any."""
+    with _lock(home).held():
+        unit_store(settings, home).clear()
+
+
 def score_by(settings: UnitSettings, home: Home) -> ComputeScores:
     """Choose who scores the labels of a run; nothing is started yet."""
     if settings.executor == "inline":
@@ -52,7 +59,7 @@ def score_by(settings: UnitSettings, home: Home) -> ComputeScores:
         from harmonizer_assets.core.units.commit import Committer
 
         store = unit_store(settings, home)
-        with make_executor(store, settings) as executor:
+        with _lock(home).held(), make_executor(store, settings) as executor:
             committer = Committer(
                 run,
                 store,
@@ -62,6 +69,11 @@ def score_by(settings: UnitSettings, home: Home) -> ComputeScores:
             yield from committer.results(scorer)
 
     return spread
+
+
+def _lock(home: Home) -> Lock:
+    """Return the lock of a home's units: two runs would remove each other's."""
+    return Lock(home.locks / "units.lock", "having units computed")
 
 
 def make_executor(store: UnitStore, settings: UnitSettings) -> Executor:

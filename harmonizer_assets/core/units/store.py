@@ -19,7 +19,7 @@ import datetime as dt
 import json
 import os
 import socket
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -27,6 +27,7 @@ from harmonizer_assets.core.base.errors import StoreError
 from harmonizer_assets.core.units.objects import MissingObjectError, ObjectStore
 from harmonizer_assets.core.units.unit import name_of
 
+_FOLDERS: Final = ("units", "shared", "results", "attempts", "errors", "dead", "split")
 _SILENT: Final = (
     "its process ended without a word: it was killed, ran out of memory, or took longer than "
     "[units] seconds"
@@ -109,6 +110,10 @@ class UnitStore:
     def result(self, unit: str) -> bytes:
         """Read a unit's result."""
         return self.objects.get(_result(unit))
+
+    def has_bundle(self, unit: str) -> bool:
+        """Say whether a unit's bundle is there: not any more once its result is committed."""
+        return self.objects.exists(_unit(unit))
 
     def has_result(self, unit: str) -> bool:
         """Say whether a unit's result is there."""
@@ -209,9 +214,18 @@ class UnitStore:
         self.objects.delete([_unit(unit), _result(unit), _dead(unit), _split(unit)])
         self.objects.delete(self._listed(f"attempts/{unit}-", f"errors/{unit}-"))
 
-    def remove_shared(self, names: Iterable[str]) -> None:
-        """Delete what many units needed."""
-        self.objects.delete([_shared(name) for name in names])
+    def sweep(self) -> None:
+        """Delete all but what is stored of dead units: nobody waits for the rest any more."""
+        dead = {_stem(key).partition("-")[0] for key in self.objects.list("dead/")}
+        self._delete(lambda key: _stem(key).partition("-")[0] not in dead)
+
+    def clear(self) -> None:
+        """Delete everything."""
+        self._delete(lambda _: True)
+
+    def _delete(self, is_wanted: Callable[[str], bool]) -> None:
+        keys = self._listed(*(f"{folder}/" for folder in _FOLDERS))
+        self.objects.delete([key for key in keys if is_wanted(key)])
 
     def _listed(self, *prefixes: str) -> Iterator[str]:
         for prefix in prefixes:

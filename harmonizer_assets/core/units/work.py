@@ -12,7 +12,6 @@ from typing import Final
 
 from harmonizer_assets.core.base.secrets import redacted
 from harmonizer_assets.core.units.compute import Compute
-from harmonizer_assets.core.units.objects import MissingObjectError
 from harmonizer_assets.core.units.store import Failure, UnitStore
 
 _log = logging.getLogger(__name__)
@@ -61,21 +60,19 @@ class Work:
             return Outcome.DONE
         if self._store.dead_letter(unit) is not None:
             return Outcome.DEAD
-        try:
-            content = self._store.bundle(unit)
-        except MissingObjectError:
+        if not self._store.has_bundle(unit):
             # The message came again after the result was committed.
             return Outcome.DONE
         number = self._store.begin(unit, self._attempts)
         if number is None:
             self._store.bury(unit)
             return Outcome.DEAD
-        return self._try(unit, number, content)
+        return self._try(unit, number)
 
-    def _try(self, unit: str, number: int, content: bytes) -> Outcome:
+    def _try(self, unit: str, number: int) -> Outcome:
         try:
             with _limited(self._seconds):
-                result = self._compute.result(content)
+                result = self._compute.result(self._store.bundle(unit))
         except Exception as error:
             said = redacted(f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}")
             trace = redacted("".join(traceback.format_exception(error)))[-_MAX_TRACEBACK:]

@@ -5,7 +5,9 @@ It reads names of units on stdin and answers each with its outcome on stdout, un
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 import sys
 
 from harmonizer_assets.core.base.errors import HarmonizerError
@@ -18,6 +20,10 @@ from harmonizer_assets.core.units.work import Work
 
 def main(url: str, attempts: str, seconds: str, endpoint_url: str) -> None:
     """Work until stdin ends."""
+    # The process that started this one is interrupted as well, and ends it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Failures are in the store; the terminal belongs to the run.
+    logging.getLogger("harmonizer_assets").setLevel(logging.ERROR)
     # What libraries print must not be taken for an answer.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)

@@ -52,7 +52,7 @@ class ProcessExecutor(Executor):
         self.most_waiting = WAITING_PER_PROCESS * processes
         self._store = store
         self._command = [
-            *(sys.executable, "-m", "harmonizer_assets.core.units.worker_process"),
+            *(sys.executable, "-W", "ignore", "-m", "harmonizer_assets.core.units.worker_process"),
             *(store.objects.url, str(attempts), str(seconds), endpoint_url or ""),
         ]
         self._units: queue.SimpleQueue[str | None] = queue.SimpleQueue()
