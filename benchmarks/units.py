@@ -167,9 +167,9 @@ def measure_units(home: Home, *, exact: bool) -> dict[str, Any]:
     }
 
 
-def measure_padded(home: Home, pad: float) -> list[dict[str, float]]:
+def measure_padded(home: Home, pad: float, labels_per_unit: int) -> list[dict[str, float]]:
     """Measure the first units with a sleep; efficiency is against one process."""
-    store, units = cut_all(opened(home, exact=True), 100)
+    store, units = cut_all(opened(home, exact=True), labels_per_unit)
     # Those that take next to nothing but the sleep.
     units = units[-PADDED_UNITS:]
     seconds = {}
@@ -219,6 +219,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--pad", type=float, default=1.0, help="seconds that a padded unit sleeps")
+    parser.add_argument("--padded-labels", type=int, default=100, help="labels of a padded unit")
     parser.add_argument("--folder", type=Path, help="keep the home here, and use it again")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="harmonizer-bench-") as scratch:
@@ -232,7 +233,7 @@ def main() -> None:
 
 def measure(part: str, home: Home, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     if part == "padded":
-        yield from measure_padded(home, options.pad)
+        yield from measure_padded(home, options.pad, options.padded_labels)
     elif part == "overhead":
         for labels_per_unit in (100, 2_000):
             yield {"labels per unit": labels_per_unit, **measure_overhead(home, labels_per_unit)}

@@ -116,7 +116,7 @@ def test_copies_and_reports_that_name_a_deleted_image_go_although_its_texts_are_
 
 def test_units_of_work_that_hold_deleted_words_go_too(full):
     store = unit_store(full.settings.units, full.home)
-    store.add(b"a unit with words")
+    store.add("b" * 64, b"a unit with words")
     store.bury("a" * 64)
     full.deletion.delete(Scope(IMAGE))
     assert [path for path in full.home.units.rglob("*") if path.is_file()] == []

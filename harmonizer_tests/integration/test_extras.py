@@ -11,6 +11,9 @@ import pytest
 from harmonizer_assets.core.base.errors import ConfigurationError
 from harmonizer_assets.core.base.figure import png
 from harmonizer_assets.core.report.pictures import pictures
+from harmonizer_assets.core.units.executors.brokers import broker_of
+from harmonizer_assets.core.units.executors.celery import make_app
+from harmonizer_assets.core.units.objects import open_store
 from harmonizer_tests.support.receipts import harmonize, shop_receipts
 
 
@@ -31,10 +34,22 @@ def no_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
 
 
-@pytest.mark.parametrize("package", ["matplotlib", "boto3", "botocore"])
+@pytest.mark.parametrize("package", ["matplotlib", "boto3", "botocore", "celery", "kombu", "redis"])
 def test_definitions_load_without_an_optional_package(package, home):
     loaded = without(package, "from harmonizer_assets.definitions import defs; defs()")
     assert loaded.returncode == 0, loaded.stderr
+
+
+def test_without_celery_units_on_a_queue_name_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "celery", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'label-harmonizer\[celery\]'"):
+        make_app(broker_of("redis://localhost", "units", 3, 60.0))
+
+
+def test_without_boto3_a_store_in_a_bucket_names_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'label-harmonizer\[s3\]'"):
+        open_store("s3://bucket/units")
 
 
 @pytest.mark.usefixtures("no_matplotlib")

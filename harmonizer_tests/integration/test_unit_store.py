@@ -126,7 +126,8 @@ def test_an_attempt_whose_process_ended_is_named_in_the_dead_letter(objects):
 
 def test_nothing_is_left_of_a_unit_that_is_removed(objects):
     store = UnitStore(objects)
-    unit = store.add(b"content")
+    unit = UNIT
+    store.add(unit, b"content")
     store.begin(unit, 3)
     store.note(unit, 1, Failure("error"))
     store.put_result(unit, b"result")
@@ -139,7 +140,9 @@ def test_nothing_is_left_of_a_unit_that_is_removed(objects):
 
 def test_a_sweep_leaves_dead_units_alone(objects):
     store = UnitStore(objects)
-    dead, left = store.add(b"dead"), store.add(b"left by a killed run")
+    dead, left = UNIT, "b" * 64
+    store.add(dead, b"dead")
+    store.add(left, b"left by a killed run")
     for unit in (dead, left):
         store.begin(unit, 1)
         store.note(unit, 1, Failure("error"))
@@ -154,9 +157,9 @@ def test_a_sweep_leaves_dead_units_alone(objects):
     assert [len(objects.list(folder)) for folder in folders] == [1, 0, 0, 1, 1]
 
 
-def test_a_bundle_that_is_not_what_its_name_says_is_refused(tmp_path: Path):
+def test_what_units_share_is_refused_where_it_is_not_what_its_name_says(tmp_path: Path):
     store = UnitStore(open_store(tmp_path.as_uri()))
-    unit = store.add(b"content")
-    (tmp_path / "units" / f"{unit}.parquet").write_bytes(b"something else")
+    name = store.share(b"content")
+    (tmp_path / "shared" / name).write_bytes(b"something else")
     with pytest.raises(StoreError, match="damaged"):
-        store.bundle(unit)
+        store.shared(name)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from harmonizer_assets.core.base.errors import StoreError
 from harmonizer_assets.core.records.partition import PartitionKey
 from harmonizer_assets.core.stages.stage import Chunk
+from harmonizer_assets.core.units.compute import Compute
 from harmonizer_assets.core.units.cut import by_merchants, unit_chunks
 from harmonizer_assets.core.units.unit import Bundle, is_name, name_of
 
@@ -37,12 +38,21 @@ def test_a_bundle_comes_back_as_it_was_written():
     assert read.tables["none"].num_rows == 0
 
 
-def test_a_unit_is_named_by_its_content():
-    def name(number: int) -> str:
-        return name_of(Bundle({"rows": TABLE}, {"b": number, "a": 0}).to_bytes())
+def test_a_unit_is_named_by_its_input_and_carries_its_name():
+    def named(number: int, answers: pa.Table = TABLE) -> str:
+        bundle = Bundle({"rows": TABLE, "answers": answers}, {"b": number, "a": 0})
+        name, content = bundle.named(apart=["answers"])
+        assert Bundle.from_bytes(content).meta["unit"] == name
+        return name
 
-    assert name(1) == name(1) != name(2)
-    assert is_name(name(1))
+    assert named(1) == named(1, TABLE[:1]) != named(2)
+    assert is_name(named(1))
+
+
+def test_a_bundle_is_computed_under_its_own_name_only():
+    _, content = Bundle({"rows": TABLE}, {}).named()
+    with pytest.raises(StoreError, match="that of another one"):
+        Compute(lambda _: b"").result(name_of(b"another"), content)
 
 
 @pytest.mark.parametrize("name", ["", "../secrets", "A" * 64, "a" * 63, "a" * 64 + "\n", None, 7])
@@ -50,7 +60,14 @@ def test_what_is_no_hash_is_no_name(name):
     assert not is_name(name)
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b"", lambda b: b"PAR1" + b[4:90]])
+def flipped(content: bytes) -> bytes:
+    """Change one letter of the rows."""
+    return content.replace(b"Trader", b"Trbder", 1)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-9], lambda b: b"", lambda b: b"PAR1" + b[4:90], flipped]
+)
 def test_a_damaged_bundle_is_refused(damage):
     with pytest.raises(StoreError, match="damaged"):
         Bundle.from_bytes(damage(Bundle({"rows": TABLE}, {}).to_bytes()))

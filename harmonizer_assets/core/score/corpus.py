@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -68,6 +69,14 @@ class Corpus:
             self.prior,
             self.label_types,
         )
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of the documents and their votes."""
+        digest = hashlib.sha256()
+        for array in (self.document_ids, self.votes, self.validated, self.prior):
+            digest.update(np.ascontiguousarray(array).view(np.uint8).tobytes())
+        return digest.hexdigest()
 
     @cached_property
     def has_votes(self) -> npt.NDArray[np.bool_]:

@@ -145,7 +145,12 @@ class SimilarWords:
         needed = np.union1d(own, rows[rows >= 0])
         there = np.where(rows >= 0, np.searchsorted(needed, rows), -1).astype(np.int32)
         return Neighbourhood(
-            self.corpus.of(needed), np.searchsorted(needed, own), vectors, there, similarities
+            self.corpus.of(needed),
+            np.searchsorted(needed, own),
+            vectors,
+            there,
+            similarities,
+            f"{self._index.collection_name} {self.corpus.digest}",
         )
 
     def _vectors_of(self, document: Ints, judged: npt.NDArray[np.bool_]) -> VectorsOf:
@@ -190,6 +195,7 @@ class Neighbourhood:
         vectors: shape (m, d), their unit vectors.
         rows: shape (m, k), their neighbours in it, -1 for none.
         similarities: shape (m, k).
+        searched: identifies the documents that were searched, their votes and vectors.
     """
 
     corpus: Corpus
@@ -197,6 +203,7 @@ class Neighbourhood:
     vectors: Vectors
     rows: npt.NDArray[np.int32]
     similarities: Singles
+    searched: str
 
     def votes(
         self, labels: pa.Table, settings: SimilaritySettings

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from harmonizer_assets.core.base.errors import StoreError
 from harmonizer_assets.core.score.stage import ASSET as SIMILARITY_MATCHES
 from harmonizer_assets.core.units.scored import Shared, score_unit
 from harmonizer_assets.core.units.unit import Bundle
@@ -37,11 +38,12 @@ class Compute:
         self._read = read
         self._kept: OrderedDict[str, Any] = OrderedDict()
 
-    def result(self, content: bytes) -> bytes:
+    def result(self, unit: str, content: bytes) -> bytes:
         """Compute a unit.
 
         Args:
-            content: of the unit's bundle.
+            unit: its name.
+            content: of its bundle.
 
         Returns:
             The content of the result's bundle, with one table `rows`.
@@ -50,6 +52,8 @@ class Compute:
             StoreError: the bundle is damaged, or what it shares cannot be read.
         """
         bundle = Bundle.from_bytes(content)
+        if bundle.meta.get("unit") != unit:
+            raise StoreError(f"the bundle of unit {unit[:12]} is that of another one")
         rows = _STAGES[bundle.meta["stage"]](bundle, self._shared)
         return Bundle({ROWS: rows}, {"stage": bundle.meta["stage"]}).to_bytes()
 

@@ -15,7 +15,7 @@ from harmonizer_assets.core.records.partition import PartitionKey
 from harmonizer_assets.core.score.similar_words import ExactWords
 from harmonizer_assets.core.score.stage import ChunkInput, SimilarityScorer
 from harmonizer_assets.core.stages.stage import Chunk
-from harmonizer_assets.core.units.scored import score_bundle, write_corpus
+from harmonizer_assets.core.units.scored import NEIGHBOURS, score_bundle, write_corpus
 from harmonizer_assets.core.units.store import UnitStore
 from harmonizer_assets.core.units.unit import Bundle
 
@@ -104,7 +104,8 @@ class Cutter:
         bundle = self._bundle(found)
         if bundle is None:
             return None
-        name = self._store.add(bundle.to_bytes())
+        name, content = bundle.named(NEIGHBOURS)
+        self._store.add(name, content)
         return CutUnit(name, chunk, found.fingerprints, found.labels.num_rows)
 
     def _bundle(self, found: ChunkInput) -> Bundle | None:

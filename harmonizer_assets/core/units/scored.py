@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,10 @@ from harmonizer_assets.core.units.unit import Bundle
 
 Shared = Callable[[str, Callable[[bytes], Any]], Any]
 """Reads what many units need: by its name, with what makes an object of its bytes."""
+
+
+NEIGHBOURS: Final = ("documents", "own_documents")
+"""Tables of what Chroma's index has found: not quite the same each time it is opened."""
 
 
 def score_bundle(
@@ -54,6 +58,7 @@ def score_bundle(
         "label_types": list(scorer.label_types),
         "similarity": scorer.similarity.model_dump(mode="json"),
         "triage": scorer.triage.model_dump(mode="json"),
+        "corpus": None if words is None else words.searched,
         "prior": None if words is None else words.corpus.prior.tolist(),
         "shared": dict(shared),
     }
@@ -82,8 +87,8 @@ def score_unit(bundle: Bundle, shared: Shared) -> pa.Table:
     model = None if model_name is None else shared(model_name, FittedModel.from_bytes)
     names = tuple(meta["label_types"])
     scorer = Scorer(names, meta["model_version"], model, similarity, triage)
-    if "documents" in bundle.tables:
-        near = _read_neighbourhood(bundle.tables, meta["prior"], names)
+    if NEIGHBOURS[0] in bundle.tables:
+        near = _read_neighbourhood(bundle.tables, meta, names)
         corpus, (votes, known) = near.corpus, near.votes(labels, similarity)
     else:
         corpus, vectors = shared(meta["shared"]["corpus"], read_corpus)
@@ -172,18 +177,18 @@ def _neighbourhood_tables(words: Neighbourhood) -> dict[str, pa.Table]:
             "similarities": _packed(words.similarities),
         }
     )
-    return {"documents": documents, "own_documents": own}
+    return dict(zip(NEIGHBOURS, (documents, own), strict=True))
 
 
 def _read_neighbourhood(
-    tables: Mapping[str, pa.Table], prior: list[float], label_types: tuple[str, ...]
+    tables: Mapping[str, pa.Table], meta: Mapping[str, Any], label_types: tuple[str, ...]
 ) -> Neighbourhood:
-    documents, own = tables["documents"], tables["own_documents"]
+    documents, own = (tables[name] for name in NEIGHBOURS)
     corpus = Corpus(
         np.asarray(documents["document_id"].to_pylist(), dtype="<U32"),
         _unpacked(documents["votes"], np.float32),
         _unpacked(documents["validated"], np.int32),
-        np.array(prior),
+        np.array(meta["prior"]),
         label_types,
     )
     return Neighbourhood(
@@ -192,6 +197,7 @@ def _read_neighbourhood(
         _unpacked(own["vector"], np.float32),
         _unpacked(own["neighbours"], np.int32),
         _unpacked(own["similarities"], np.float32),
+        meta["corpus"],
     )
 
 

@@ -72,11 +72,9 @@ class UnitStore:
     def __init__(self, objects: ObjectStore) -> None:
         self.objects = objects
 
-    def add(self, content: bytes) -> str:
-        """Store a unit's bundle; return its name."""
-        name = name_of(content)
-        self.objects.put(_unit(name), content)
-        return name
+    def add(self, unit: str, content: bytes) -> None:
+        """Store a unit's bundle, unless it is there; see `Bundle.named`."""
+        self.objects.put(_unit(unit), content)
 
     def share(self, content: bytes) -> str:
         """Store what many units need; return its name."""
@@ -85,21 +83,23 @@ class UnitStore:
         return name
 
     def bundle(self, unit: str) -> bytes:
-        """Read a unit's bundle, and check that it is what its name says.
+        """Read a unit's bundle.
 
         Raises:
             MissingObjectError: it is not there any more, so its result is committed.
-            StoreError: it is damaged.
         """
-        return self._checked(_unit(unit), unit)
+        return self.objects.get(_unit(unit))
 
     def shared(self, name: str) -> bytes:
-        """Read what many units need; see `bundle`."""
-        return self._checked(_shared(name), name)
+        """Read what many units need, and check that it is what its name says.
 
-    def _checked(self, key: str, name: str) -> bytes:
-        content = self.objects.get(key)
+        Raises:
+            MissingObjectError: it is not there any more.
+            StoreError: it is damaged.
+        """
+        content = self.objects.get(_shared(name))
         if name_of(content) != name:
+            key = _shared(name)
             raise StoreError(f"{self.objects.url}: {key} is damaged: delete it and run again")
         return content
 

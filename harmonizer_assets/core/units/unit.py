@@ -1,4 +1,4 @@
-"""Units: chunks of whole merchants at one stage, each a bundle that is named by its content."""
+"""Units: chunks of whole merchants at one stage, each a bundle that is named by its input."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -41,8 +41,22 @@ class Bundle:
             {_META: json.dumps(self.meta, sort_keys=True).encode()}
         )
         sink = io.BytesIO()
-        pq.write_table(file, sink, compression="lz4")
+        pq.write_table(file, sink, compression="lz4", write_page_checksum=True)
         return sink.getvalue()
+
+    def named(self, apart: Collection[str] = ()) -> tuple[str, bytes]:
+        """Name the bundle, and write it with its name.
+
+        Args:
+            apart: tables that the name does not depend on: answers of an approximate index, which
+                differ a little each time, to questions that follow from the rest.
+
+        Returns:
+            The name, a hash of what the unit's result depends on, and the bundle's bytes.
+        """
+        rest = {name: table for name, table in self.tables.items() if name not in apart}
+        name = name_of(Bundle(rest, self.meta).to_bytes())
+        return name, Bundle(self.tables, {**self.meta, "unit": name}).to_bytes()
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Bundle:
@@ -52,7 +66,7 @@ class Bundle:
             StoreError: it is damaged.
         """
         try:
-            file = pq.read_table(pa.BufferReader(content))
+            file = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
             meta = json.loads((file.schema.metadata or {})[_META])
             tables = {name: _flat(file[name]) for name in file.column_names}
         except (pa.ArrowException, OSError, KeyError, ValueError) as error:

@@ -72,7 +72,7 @@ class Work:
     def _try(self, unit: str, number: int) -> Outcome:
         try:
             with _limited(self._seconds):
-                result = self._compute.result(self._store.bundle(unit))
+                result = self._compute.result(unit, self._store.bundle(unit))
         except Exception as error:
             said = redacted(f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}")
             trace = redacted("".join(traceback.format_exception(error)))[-_MAX_TRACEBACK:]

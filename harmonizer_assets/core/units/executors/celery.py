@@ -124,9 +124,9 @@ def make_worker_app(broker: Broker, stores: Collection[str], endpoint_url: str |
         stores: URLs of the stores that it works for; messages that name others are refused.
         endpoint_url: of a server that speaks S3, where it is not Amazon's.
     """
+    app = make_app(broker)
     from celery.exceptions import Reject
 
-    app = make_app(broker)
     works: dict[str, Work] = {}
 
     def attempt(unit: str, url: str) -> Outcome:
