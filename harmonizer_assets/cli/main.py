@@ -17,6 +17,7 @@ from harmonizer_assets.cli.demo import demo
 from harmonizer_assets.cli.evaluate import corrupt, evaluate
 from harmonizer_assets.cli.exchange import exchange
 from harmonizer_assets.cli.export import export, report
+from harmonizer_assets.cli.importing import import_formats
 from harmonizer_assets.cli.merchants import merchants
 from harmonizer_assets.cli.next import next_labels
 from harmonizer_assets.cli.options import FILE, HOME_HELP
@@ -88,6 +89,7 @@ for command in (
     exchange,
     export,
     history,
+    import_formats,
     merchants,
     next_labels,
     patterns,

@@ -20,6 +20,7 @@ from harmonizer_assets.core.ingest.readers.base import ColumnTypes, Reader
 from harmonizer_assets.core.ingest.readers.csv_files import CsvReader
 from harmonizer_assets.core.ingest.readers.errors import readable
 from harmonizer_assets.core.ingest.readers.layout import TableLayout
+from harmonizer_assets.core.ingest.readers.lines import bounded_lines
 from harmonizer_assets.core.ingest.readers.names import problem_of
 from harmonizer_assets.core.ingest.readers.ndjson_files import NdjsonReader
 from harmonizer_assets.core.ingest.readers.parquet_files import ParquetReader
@@ -29,6 +30,7 @@ __all__ = [
     "ColumnTypes",
     "StagedFile",
     "TableLayout",
+    "bounded_lines",
     "check_file",
     "make_raw_table",
     "read_objects",
