@@ -29,6 +29,7 @@ from harmonizer_assets.core.importers.importing import (
     import_to_home,
 )
 from harmonizer_assets.core.importers.registry import format_names, importer
+from harmonizer_assets.core.importers.writing_back import WriteBackReport, write_back
 
 __all__ = [
     "ImportOptions",
@@ -41,10 +42,12 @@ __all__ = [
     "SourceLabel",
     "SourceReceipt",
     "SourceWord",
+    "WriteBackReport",
     "WrittenBack",
     "format_names",
     "import_to_folder",
     "import_to_home",
     "importer",
     "normalise",
+    "write_back",
 ]

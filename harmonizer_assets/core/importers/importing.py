@@ -138,6 +138,7 @@ def import_to_home(
         StoreError: the home cannot be written.
     """
     confirmed = load_map(label_map)
+    source_files(paths, importer(format_name))  # before a home is made for nothing
     home.ensure()
     with scratch_folder(home) as folder:
         files, written = _convert(format_name, paths, folder, options, confirmed, on_progress)
@@ -196,7 +197,7 @@ def _home_taxonomy(home: Home) -> tuple[Taxonomy, bool]:
 
 
 def _confirmed_types(confirmed: LabelMap) -> dict[str, str]:
-    """Return the types that a person has confirmed: new ones, and default ones that names become."""
+    """Return types that a person has confirmed: new ones, and default ones that names become."""
     default = Taxonomy.default()
     named = {name for name in confirmed.labels.values() if name in default.names}
     return {**{name: default.definition(name) for name in sorted(named)}, **confirmed.new_types}

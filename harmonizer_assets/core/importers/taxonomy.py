@@ -6,6 +6,7 @@ person confirms it in a mapping file.
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from harmonizer_assets.core.ingest.unknown_labels import nearest_type
 from harmonizer_assets.core.records.taxonomy import Taxonomy
 
 TO_EDIT: Final = "Edit this definition"
+_ALIKE: Final = 0.9
 _SEPARATORS: Final = re.compile(r"[\W_]+")
 
 
@@ -46,8 +48,22 @@ def fit(counts: Mapping[str, int], label_types: Sequence[str]) -> Fit:
     ordered = dict(sorted(counts.items(), key=lambda one: (-one[1], one[0])))
     known = [name for name in ordered if name in label_types]
     unknown = [name for name in ordered if name not in label_types]
-    near = {name: nearest for name in unknown if (nearest := nearest_type(name, label_types))}
+    near = {name: nearest for name in unknown if (nearest := _near(name, label_types))}
     return Fit(ordered, known, near, [name for name in unknown if name not in near])
+
+
+def _near(name: str, label_types: Sequence[str]) -> str | None:
+    """Find the type that a name may be: one that is spelled alike, or whose words it holds.
+
+    A person may confirm a list of proposals without reading each, so what is merely similar, as
+    `total` is to `SUBTOTAL`, is none.
+    """
+    nearest = nearest_type(name, label_types)
+    if nearest is None:
+        return None
+    ours, theirs = _plain(name), _plain(nearest)
+    is_alike = difflib.SequenceMatcher(None, ours, theirs).ratio() >= _ALIKE
+    return nearest if is_alike or f" {theirs} " in f" {ours} " else None
 
 
 def taxonomy_file(counts: Mapping[str, int], taxonomy: Taxonomy) -> str:

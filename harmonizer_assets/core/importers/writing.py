@@ -6,7 +6,6 @@ whole or not at all.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,13 +87,13 @@ class Written:
     receipts: int = 0
     words: int = 0
     labels: int = 0
-    names: Counter[str] = field(default_factory=Counter)
+    names: dict[str, int] = field(default_factory=dict)
     without_position: int = 0
     clipped: int = 0
     without_size: int = 0
     left_out: int = 0
     changed: int = 0
-    units: Counter[str] = field(default_factory=Counter)
+    units: dict[str, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -182,7 +181,7 @@ class TableWriter:
             self.written.without_size += 1
             self._problem(Problem(receipt.file, receipt.row, NO_SIZE, is_left_out=False))
         elif unit:
-            self.written.units[unit] += 1
+            self.written.units[unit] = self.written.units.get(unit, 0) + 1
         return size
 
     def _word(
@@ -275,7 +274,7 @@ class TableWriter:
         if chosen.name is None:
             return
         self.written.labels += 1
-        self.written.names[chosen.name] += 1
+        self.written.names[chosen.name] = self.written.names.get(chosen.name, 0) + 1
         first = labels[0]
         self._labels.append(
             {

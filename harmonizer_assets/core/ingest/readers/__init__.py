@@ -32,6 +32,7 @@ __all__ = [
     "TableLayout",
     "bounded_lines",
     "check_file",
+    "column_names",
     "make_raw_table",
     "read_objects",
     "read_table",
@@ -84,6 +85,16 @@ def check_file(path: Path, layout: TableLayout, limits: LimitSettings = _LIMITS)
     problem = problem_of(found, layout)
     if problem is not None:
         raise InputError(f"{path}: {problem}")
+
+
+def column_names(path: Path, limits: LimitSettings = _LIMITS) -> list[str]:
+    """Read the names of a file's columns.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    with readable(path):
+        return _column_names(_reader(path), path, limits)
 
 
 def stage_rows(
