@@ -1,12 +1,14 @@
 """Review with the truth as the reviewer: how many answers make labels right.
 
     python -m benchmarks.review ../shared/data/sroie_dev --cleanlab
+    python -m benchmarks.review ../shared/data/cord --until 0.1
 
-DATA is a folder with `words.parquet`, `labels.parquet` and `truth.parquet`. Every status is PENDING
-at first. The reviewer is simulated: it answers by the truth, about all labels of a kind at once
-where one answer is right for each of them, and one by one otherwise. What it says is applied for
-real, and the share of wrong labels is counted in the tables. The other orders are of single labels:
-by our score, by cleanlab's, and at random.
+DATA is a folder with `words.parquet`, `labels.parquet` and `truth.parquet`, or with `judged.csv` in
+its place, by which only what was judged wrong is wrong. Every status is PENDING at first. The
+reviewer is simulated: it answers by the truth, about all labels of a kind at once where one answer
+is right for each of them, and one by one otherwise. What it says is applied for real, and the share
+of wrong labels is counted in the tables. The other orders are of single labels: by our score, by
+cleanlab's, and at random.
 """
 
 from __future__ import annotations
@@ -16,9 +18,11 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
+import duckdb
 import numpy as np
 import pyarrow.parquet as pq
 
@@ -66,11 +70,23 @@ class Truth:
     labels: Sequence[LabelKey]
 
     @classmethod
-    def read(cls, path: Path) -> Truth:
-        rows = pq.read_table(path)
+    def of(cls, data: Data) -> Truth:
+        if not data.truth.exists():
+            return cls.judged(data)
+        rows = pq.read_table(data.truth)
         keys = list(label_keys(rows))
         wrong = zip(keys, rows["is_error"].to_pylist(), rows["true_label"].to_pylist(), strict=True)
         return cls({key: label for key, is_error, label in wrong if is_error}, keys)
+
+    @classmethod
+    def judged(cls, data: Data) -> Truth:
+        rows = duckdb.read_csv(str(data.truth.with_name("judged.csv"))).to_arrow_table().to_pylist()
+        right = {
+            label_key(row): None if row["right_label"] == "none" else row["right_label"]
+            for row in rows
+            if row["verdict"] == "wrong"
+        }
+        return cls(right, list(label_keys(pq.read_table(data.labels))))
 
     def says(self, key: LabelKey) -> tuple[Answer, str | None]:
         if key in self.right_label:
@@ -113,25 +129,28 @@ def wrong_share(pipeline: Pipeline, truth: Truth) -> float:
     return wrong / len(truth.labels)
 
 
-def by_queue(pipeline: Pipeline, truth: Truth) -> None:
-    """Answer, apply and look, budget by budget."""
+def by_queue(pipeline: Pipeline, truth: Truth, until: float) -> None:
+    """Answer, apply and look, budget by budget, until a share of the labels is reached."""
     budgets = [round(share * len(truth.labels)) for share in BUDGETS]
+    most = round(until * len(truth.labels))
     print(f"review queue: {wrong_share(pipeline, truth):.2%} wrong before", flush=True)
     reached: int | None = None
     began, last = time.perf_counter(), 0
-    for given in answers_by_queue(pipeline, truth):
+    for given in islice(answers_by_queue(pipeline, truth), most):
         last = given
         if given in budgets:
             pipeline.apply(REVIEWER, commit=True)
             share = wrong_share(pipeline, truth)
             found = len(truth.right_label) - share * len(truth.labels)
-            print(f"  {given:>6} answers: {share:.2%} wrong, {found / given:.2f} found per answer")
+            print(f"  {given:>6} answers: {share:.2%} wrong, {found / given:.3f} found per answer")
             reached = given if reached is None and share < GOAL else reached
     pipeline.apply(REVIEWER, commit=True)
     share = wrong_share(pipeline, truth)
     seconds = time.perf_counter() - began
-    print(f"  {last:>6} answers, the whole queue: {share:.2%} wrong; {seconds:.0f} s", flush=True)
-    print(f"  below {GOAL:.0%} at the latest after {reached or last} answers")
+    whole = "" if last == most else ", the whole queue"
+    print(f"  {last:>6} answers{whole}: {share:.2%} wrong; {seconds:.0f} s", flush=True)
+    if share < GOAL:
+        print(f"  below {GOAL:.0%} at the latest after {reached or last} answers")
 
 
 def one_by_one(name: str, order: Sequence[LabelKey], truth: Truth) -> None:
@@ -140,9 +159,11 @@ def one_by_one(name: str, order: Sequence[LabelKey], truth: Truth) -> None:
     left = (len(truth.right_label) - np.cumsum(wrong)) / len(truth.labels)
     below = int(np.argmax(left < GOAL)) + 1
     at = max(1, round(0.05 * len(truth.labels)))
+    before = len(truth.right_label) / len(truth.labels)
+    reached = f"below {GOAL:.0%} after {below} answers; " if before >= GOAL else ""
     print(
-        f"{name}, one by one: below {GOAL:.0%} after {below} answers; "
-        f"{wrong[:at].sum() / at:.2f} found per answer at a budget of 5 % ({at} answers)",
+        f"{name}, one by one: {reached}{wrong[:at].sum() / at:.3f} found per answer at a "
+        f"budget of 5 % ({at} answers)",
         flush=True,
     )
 
@@ -152,11 +173,14 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--cleanlab", action="store_true", help="compare with cleanlab")
     parser.add_argument("--seed", type=int, default=7, help="of the random order")
+    parser.add_argument(
+        "--until", type=float, default=1.0, metavar="SHARE", help="of the labels are answered"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="harmonizer-review-") as name:
         folder = Path(name)
         data = Data.of(options.data).pending(folder / "pending")
-        truth = Truth.read(data.truth)
+        truth = Truth.of(data)
         pipeline = prepared(data, folder / "home")
         # The reviewer never errs, so nothing has to be held back.
         unbraked = ReviewSettings(brake_share=1.0)
@@ -171,7 +195,7 @@ def main() -> None:
         known = {*truth.labels}
         ours = [key for key in label_keys(scored) if key in known]
         rng = np.random.default_rng(options.seed)
-        by_queue(pipeline, truth)
+        by_queue(pipeline, truth, options.until)
         one_by_one("our score", ours, truth)
         if options.cleanlab:
             rows = labels_with_lines(data.words, data.labels)

@@ -166,28 +166,31 @@ def history(*, home: Home, label: str | None, json_file: Path | None, **ids: Any
 @click.option("--commit", is_flag=True, help="Do it; without it, only say what would be.")
 @home_option
 def push(*, home: Home, commit: bool) -> None:
-    """Write corrections to the DynamoDB table that labels came from, and take back what was undone.
+    """Write corrections to the table that labels came from, and take back what was undone.
 
-    The table is the one that `[arrivals.dynamodb]` names. Labels that have changed there since they
-    were read are left alone and listed.
+    The tables are those that `[arrivals.tables]` and `[arrivals.dynamodb]` name. Labels that have
+    changed there since they were read are left alone and listed.
     """
     from harmonizer_assets.core.apply.push import push_corrections
+    from harmonizer_assets.core.apply.targets import configured_targets
     from harmonizer_assets.core.base.errors import ConfigurationError
 
     require_tables(home)
     pipeline = open_home(home, "offline")
-    settings = pipeline.settings.arrivals.dynamodb
-    if settings is None:
+    targets = configured_targets(pipeline.settings.arrivals)
+    if not targets:
         raise ConfigurationError(
-            "there is no table to push to: name one under [arrivals.dynamodb] in harmonizer.toml"
+            "there is no table to push to: name one of labels under [arrivals.tables] or "
+            "[arrivals.dynamodb] in harmonizer.toml"
         )
-    report = push_corrections(pipeline.warehouse, settings, commit=commit)
     verb = "" if commit else "would be "
-    click.echo(
-        f"{report.pushed:,} corrections {verb}pushed to {settings.table}, {report.undone:,} "
-        f"{verb}taken back there."
-    )
-    _show_refused(report.refused)
+    for target in targets:
+        report = push_corrections(pipeline.warehouse, target, commit=commit)
+        click.echo(
+            f"{report.pushed:,} corrections {verb}pushed to {target.name}, {report.undone:,} "
+            f"{verb}taken back there."
+        )
+        _show_refused(report.refused)
 
 
 def _show_refused(refused: Sequence[Refusal]) -> None:

@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,110 +21,41 @@ from harmonizer_assets.core.apply.undo import Selection, redo, undo
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.ingest.inbox import submit_batch
 from harmonizer_assets.core.pipeline import Pipeline
-from harmonizer_assets.core.records.correction import CorrectionReport
 from harmonizer_assets.core.records.label import LabelKey, label_key
+from harmonizer_assets.core.review.answers import Answer
+from harmonizer_tests.support.correction_model import AFTER, Made, Model, Verdict
 from harmonizer_tests.support.corrections import applied, correction, labels
-from harmonizer_tests.support.receipts import LABEL_COLUMNS, WORD_COLUMNS, write_csv
+from harmonizer_tests.support.crash_points import apply_all, dies_at, import_answers, undo_all
+from harmonizer_tests.support.receipts import LABEL_COLUMNS, WORD_COLUMNS, table, write_csv
 
 STEPS: Final = 25
-EXAMPLES: Final = int(os.environ.get("HARMONIZER_RANDOM_STEPS", "500")) // STEPS
+EXAMPLES: Final = int(os.environ.get("HARMONIZER_RANDOM_STEPS", "200")) // STEPS
 
 WORDS: Final = 3
 TYPES: Final = ("DATE", "TIME", "TAX")
 STATUSES: Final = ("PENDING", "VALID", "INVALID", "NEEDS_REVIEW")
-State = tuple[str, tuple[str, str] | None, str]
-"""Status, who has moved it there from which label, and the batch or operation that it is from."""
-AFTER: Final = {
-    "confirm": "VALID",
-    "ask": "NEEDS_REVIEW",
-    "mark_invalid": "INVALID",
-    "move": "INVALID",
-}
+PEOPLE: Final = ("ann", "bob", "cleo")
+FATAL_POINTS: Final = 3
+"""At one of so many changes of the home's files a process dies."""
 
 keys = st.builds(
     lambda word, label: LabelKey("image", 1, 1, word, label),
     st.integers(1, WORDS),
     st.sampled_from(TYPES),
 )
+places = st.integers(0, 30)
+people = st.sampled_from(PEOPLE)
+types = st.sampled_from(TYPES)
 
 
 @dataclass
-class Made:
-    """A correction, and what it did to rows of labels."""
+class Exported:
+    """A file that was exported for review, and what one person has answered in it."""
 
-    number: int
-    operation: str
-    actor: str
-    rows: dict[LabelKey, tuple[State | None, State | None]]
-    in_force: bool = True
-    redoes: Made | None = None
-
-
-def moved_by(row: dict[str, Any]) -> tuple[str, str] | None:
-    """Who has moved a label there, and from which one."""
-    if row["extra"] is None:
-        return None
-    extra = json.loads(row["extra"])
-    return extra["label_proposed_by"], extra["label_consolidated_from"]
-
-
-class Model:
-    """What apply, undo and redo mean, written as plainly as possible."""
-
-    def __init__(self) -> None:
-        self.labels: dict[LabelKey, State] = {}
-        self.made: list[Made] = []
-        self.undone: dict[str, list[Made]] = {}
-
-    def later(self, one: Made, chosen: list[Made]) -> list[Made]:
-        return [
-            other
-            for other in self.made
-            if other.in_force
-            and other not in chosen
-            and other.number > one.number
-            and not other.rows.keys().isdisjoint(one.rows)
-        ]
-
-    def set(self, key: LabelKey, state: State | None) -> None:
-        if state is None:
-            self.labels.pop(key, None)
-        else:
-            self.labels[key] = state
-
-    def before_all(self, key: LabelKey) -> tuple[State | None, State | None]:
-        """What a batch had said of a label, and what it is by its corrections."""
-        touching = [one for one in self.made if one.in_force and key in one.rows]
-        if not touching:
-            return None, None
-        return touching[0].rows[key][0], touching[-1].rows[key][1]
-
-    def settle(self, chosen: list[Made], fits: Callable[[Made, list[Made]], bool]) -> list[Made]:
-        """Leave out what does not fit, until all that is left does."""
-        while bad := [one for one in chosen if not fits(one, chosen)]:
-            chosen = [one for one in chosen if one not in bad]
-        return chosen
-
-    def can_be_undone(self, one: Made, chosen: list[Made]) -> bool:
-        if self.later(one, chosen):
-            return False
-        last = {
-            key: max((o for o in chosen if key in o.rows), key=lambda o: o.number)
-            for key in one.rows
-        }
-        return all(self.says(key, last[key].rows[key][1]) for key in one.rows)
-
-    def can_be_redone(self, one: Made, chosen: list[Made]) -> bool:
-        first = {
-            key: min((o for o in chosen if key in o.rows), key=lambda o: o.number)
-            for key in one.rows
-        }
-        return all(self.says(key, first[key].rows[key][0]) for key in one.rows)
-
-    def says(self, key: LabelKey, state: State | None) -> bool:
-        """Whether a label is as it was, whichever batch says so."""
-        now = self.labels.get(key)
-        return (now and now[:2]) == (state and state[:2])
+    path: Path
+    at: int
+    rows: list[dict[str, Any]]
+    said: tuple[str, LabelKey, list[tuple[LabelKey, Verdict]]] | None = None
 
 
 class Corrections(RuleBasedStateMachine):
@@ -138,11 +67,14 @@ class Corrections(RuleBasedStateMachine):
         self.home = Home(self.folder / "home").ensure()
         self.pipeline = Pipeline(self.home)
         self.model = Model()
+        self.files: list[Exported] = []
         self.batches = 0
         self.send({LabelKey("image", 1, 1, word, "DATE"): "PENDING" for word in (1, 2, 3)})
 
     def teardown(self) -> None:
         shutil.rmtree(self.folder)
+
+    # Batches
 
     def send(self, statuses: dict[LabelKey, str]) -> None:
         self.batches += 1
@@ -162,25 +94,140 @@ class Corrections(RuleBasedStateMachine):
         )
         [report] = self.pipeline.ingest().batches
         for key, status in statuses.items():
-            said, corrected = self.model.before_all(key)
-            repeats = said is not None and said[:2] == (status, None)
-            now = self.model.labels.get(key)
-            if not (repeats and corrected and now and corrected[2] == now[2]):
-                self.model.set(key, (status, None, report.batch_id))
+            self.model.receive(key, status, report.batch_id)
 
     @rule(statuses=st.dictionaries(keys, st.sampled_from(STATUSES), min_size=1, max_size=3))
     def a_batch_arrives(self, statuses: dict[LabelKey, str]) -> None:
         # Batches are told apart by content: an equal one that comes again changes nothing.
         self.send({**statuses, LabelKey("other", self.batches, 1, 1, "DATE"): "PENDING"})
 
+    # Review
+
+    @rule(key=keys, reviewer=people, verdict=st.sampled_from([*Answer]), to_label=types)
+    def somebody_answers(
+        self, key: LabelKey, reviewer: str, verdict: Answer, to_label: str | None
+    ) -> None:
+        is_there = key in self.model.labels
+        if is_there == (verdict == Answer.ADD):
+            return
+        right = to_label if verdict == Answer.WRONG and to_label != "TAX" else None
+        answer = self.pipeline.review.answer(key, reviewer, verdict, to_label=right)
+        self.model.say(answer, key, reviewer, (str(verdict), right))
+
+    @rule(place=places)
+    def an_answer_is_withdrawn(self, place: int) -> None:
+        given = [one for one in self.model.said if not one.withdrawn]
+        if given:
+            one = given[place % len(given)]
+            self.pipeline.review.withdraw(one.answer_id, one.reviewer)
+            for said in self.model.said:
+                said.withdrawn |= said.answer_id == one.answer_id
+
+    @rule()
+    def labels_are_exported_for_review(self) -> None:
+        """All labels of the words, as they are now, come into the queue and into a file."""
+        self.pipeline.warehouse.write(fill_queue)
+        self.model.queue = {key: state[0] for key, state in self.model.labels.items()}
+        path = self.folder / f"review-{len(self.files)}.ndjson"
+        self.pipeline.review.export(path, "ndjson")
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        rows = [row for row in rows if row["image_id"] == "image"]
+        self.files.append(Exported(path, self.model.tick(), rows))
+
+    @rule(file=places, row=places, reviewer=people, verdict=st.sampled_from([*Answer]), to=types)
+    def a_file_is_imported(
+        self, file: int, row: int, reviewer: str, verdict: Answer, to: str
+    ) -> None:
+        """Perhaps an old file, perhaps one that was imported before."""
+        if not self.files:
+            return
+        chosen = self.files[file % len(self.files)]
+        if chosen.said is None and chosen.rows:
+            self.fill_in(chosen, chosen.rows[row % len(chosen.rows)], reviewer, verdict, to)
+        if chosen.said is not None:
+            expected = self.expected_answers(chosen)
+            report = self.pipeline.review.import_answers(chosen.path, "ndjson", "nobody")
+            assert sum(report.answers.values()) == len(expected)
+            self.note_import(chosen, expected)
+
+    def fill_in(
+        self, file: Exported, row: dict[str, Any], reviewer: str, verdict: Answer, to: str
+    ) -> None:
+        key = label_key(row)
+        if to == key.label and verdict in (Answer.WRONG, Answer.ADD):
+            verdict = Answer.RIGHT
+        needs_label = verdict in (Answer.WRONG, Answer.ADD)
+        row |= {
+            "answer": str(verdict),
+            "answer_by": reviewer,
+            "answer_label": to if needs_label else None,
+        }
+        file.path.write_text("\n".join(map(json.dumps, file.rows)))
+        said: list[tuple[LabelKey, Verdict]] = [(key, (str(verdict), to if needs_label else None))]
+        if verdict == Answer.ADD:
+            said = [(key, ("right", None)), (key._replace(label=to), ("add", None))]
+        file.said = (reviewer, key, said)
+
+    def expected_answers(self, file: Exported) -> list[tuple[LabelKey, Verdict]]:
+        """The answers of a file that are taken."""
+        assert file.said is not None
+        reviewer, own, said = file.said
+        status = next(row["validation_status"] for row in file.rows if label_key(row) == own)
+        found = []
+        for key, verdict in said:
+            mine, now = self.model.standing_of(key, reviewer), self.model.labels.get(key)
+            came_before = any(one.import_id == (file.path, key) for one in self.model.said)
+            answered_here = (
+                mine is not None
+                and mine.import_id is None
+                and mine.at > file.at
+                and mine.verdict != verdict
+            )
+            is_as_it_was = now is None if verdict[0] == "add" else now is not None
+            if verdict[0] != "add" and now is not None:
+                is_as_it_was = now[0] == status
+            if not came_before and not answered_here and is_as_it_was:
+                found.append((key, verdict))
+        return found
+
+    def note_import(self, file: Exported, taken: list[tuple[LabelKey, Verdict]]) -> None:
+        assert file.said is not None
+        reviewer, own, _ = file.said
+        status = next(row["validation_status"] for row in file.rows if label_key(row) == own)
+        ids = {
+            label_key(row): row["answer_id"]
+            for row in table(self.pipeline, "review_answers")
+            if row["import_id"]
+            and row["reviewer"] == reviewer
+            and row["answer_id"] not in {one.answer_id for one in self.model.said}
+        }
+        assert {*ids} == {key for key, _ in taken}
+        for key, verdict in taken:
+            seen = status if key == own else None
+            self.model.say(ids[key], key, reviewer, verdict, seen=seen, import_id=(file.path, key))
+
+    # Corrections
+
+    @rule()
+    def answers_are_applied(self) -> None:
+        due = self.model.due()
+        report = self.pipeline.apply("dora", commit=True)
+        made = {
+            label_key(row): (row["action"], row["to_label"], row["answer_id"])
+            for row in report.corrections
+        }
+        assert made == due
+        for row in report.corrections:
+            self.model.note_apply({**row, "operation_id": report.operation_id})
+
     @rule(
         wanted=st.dictionaries(
             keys.map(lambda key: key.word),
-            st.tuples(st.sampled_from(TYPES), st.sampled_from([*AFTER]), st.sampled_from(TYPES)),
+            st.tuples(types, st.sampled_from([*AFTER.keys() - {"add"}]), types),
             min_size=1,
         ),
         source=st.sampled_from(["person", "policy"]),
-        actor=st.sampled_from(["ann", "bob"]),
+        actor=people,
         seen_now=st.booleans(),
     )
     def corrections_are_applied(
@@ -198,30 +245,11 @@ class Corrections(RuleBasedStateMachine):
         report = applied(self.pipeline, *rows)
         assert seen_now or not report.corrections
         for row in report.corrections:
-            self.note_apply(report, row, source)
-
-    def note_apply(self, report: CorrectionReport, row: dict[str, Any], source: str) -> None:
-        key, action = label_key(row), row["action"]
-        before = self.model.labels[key]
-        assert source == "person" or before[0] not in ("VALID", "INVALID")
-        changes: dict[LabelKey, tuple[State | None, State | None]] = {
-            key: (before, (AFTER[action], before[1], report.operation_id))
-        }
-        if action == "move":
-            target = key._replace(label=row["to_label"])
-            there = self.model.labels.get(target)
-            if there is None or (source == "person" and there[0] != "VALID"):
-                status = "VALID" if source == "person" else "PENDING"
-                moved = (row["actor"], key.label)
-                changes[target] = (there, (status, moved, report.operation_id))
-        number = row["correction_id"]
-        self.model.made.append(Made(number, report.operation_id, row["actor"], changes))
-        for changed, (_, after) in changes.items():
-            self.model.set(changed, after)
+            self.model.note_apply({**row, "operation_id": report.operation_id}, source)
 
     @rule(
-        by=st.sampled_from(["actor", "operation", "correction"]),
-        place=st.integers(0, 30),
+        by=st.sampled_from(["actor", "operation", "correction", "answer"]),
+        place=places,
         with_later=st.booleans(),
         commit=st.sampled_from([True, True, True, False]),
     )
@@ -229,68 +257,80 @@ class Corrections(RuleBasedStateMachine):
         if not self.model.made:
             return
         one = self.model.made[place % len(self.model.made)]
-        value = {"actor": one.actor, "operation": one.operation, "correction": one.number}[by]
-        chosen = [
-            made
-            for made in self.model.made
-            if made.in_force
-            and value
-            == {"actor": made.actor, "operation": made.operation, "correction": made.number}[by]
-        ]
-        if with_later:
-            while more := [other for made in chosen for other in self.model.later(made, chosen)]:
-                chosen += list({id(other): other for other in more}.values())
-        chosen = self.model.settle(chosen, self.model.can_be_undone)
+        value = selected(by, one)
+        if value is None:
+            return
+        same = [made for made in self.model.made if made.in_force and selected(by, made) == value]
+        chosen = self.model.undoable(same, with_later=with_later)
         report = undo(
             self.pipeline.warehouse,
             Selection(**{by: value}),
-            actor="cleo",
+            actor="dora",
             with_later=with_later,
             commit=commit,
         )
         assert {row["correction_id"] for row in report.corrections} == {
             made.number for made in chosen
         }
-        if not commit or not chosen:
-            return
-        for made in sorted(chosen, key=lambda made: -made.number):
-            made.in_force = False
-            for key, (before, _) in made.rows.items():
-                self.model.set(key, before)
-        self.model.undone[report.operation_id] = chosen
+        if commit and chosen:
+            self.model.note_undo(report.operation_id, chosen)
 
-    @rule(place=st.integers(0, 30))
+    @rule(place=places)
     def an_undo_is_taken_back(self, place: int) -> None:
         if not self.model.undone:
             return
         operation = [*self.model.undone][place % len(self.model.undone)]
-        again = [made for made in self.model.undone[operation] if not self.is_redone(made)]
-        chosen = self.model.settle(again, self.model.can_be_redone)
-        report = redo(self.pipeline.warehouse, operation, actor="cleo", commit=True)
+        chosen = self.model.redoable(operation)
+        report = redo(self.pipeline.warehouse, operation, actor="dora", commit=True)
         assert {row["correction_id"] for row in report.corrections} == {
             made.number for made in chosen
         }
-        highest = max(made.number for made in self.model.made)
-        for nth, made in enumerate(sorted(chosen, key=lambda made: made.number), start=1):
-            redone = Made(highest + nth, report.operation_id, made.actor, made.rows)
-            redone.redoes = made
-            self.model.made.append(redone)
-            for key, (_, after) in made.rows.items():
-                self.model.set(key, after)
+        self.model.note_redo(report.operation_id, chosen)
 
-    def is_redone(self, one: Made) -> bool:
-        return any(made.redoes is one and made.in_force for made in self.model.made)
+    # Kills
 
-    @rule()
-    def the_process_dies_while_it_applies(self) -> None:
-        """Nothing that it had not committed is there; the next one finds the tables whole."""
-        row = next(iter(labels(self.pipeline)))
-        with contextlib.suppress(Killed):
-            self.pipeline.warehouse.write(lambda con: self.half_applied(con, row))
+    @rule(fatal=st.integers(1, FATAL_POINTS))
+    def a_process_is_killed_while_it_applies(self, fatal: int) -> None:
+        """All of an apply is done, or nothing."""
+        due = self.model.due()
+        before = self.operations()
+        dies_at(fatal, self.home, apply_all, "dora")
+        made = [
+            row
+            for row in table(self.pipeline, "label_corrections")
+            if row["operation_id"] not in before
+        ]
+        assert not made or len(made) == len(due)
+        for row in sorted(made, key=lambda row: row["correction_id"]):
+            self.model.note_apply(row)
 
-    def half_applied(self, con: Any, row: dict[str, Any]) -> None:
-        con.execute("DELETE FROM labels WHERE image_id = $1", [row["image_id"]])
-        raise Killed
+    @rule(fatal=st.integers(1, FATAL_POINTS), place=places)
+    def a_process_is_killed_while_it_undoes(self, fatal: int, place: int) -> None:
+        in_force = [made for made in self.model.made if made.in_force]
+        if not in_force:
+            return
+        actor = in_force[place % len(in_force)].actor
+        mine = [made for made in in_force if made.actor == actor]
+        chosen = self.model.undoable(mine, with_later=True)
+        before = self.operations()
+        dies_at(fatal, self.home, undo_all, actor, "dora")
+        for operation in self.operations() - before:
+            self.model.note_undo(operation, chosen)
+
+    @rule(fatal=st.integers(1, FATAL_POINTS), place=places)
+    def a_process_is_killed_while_it_imports(self, fatal: int, place: int) -> None:
+        """Whether it had stored the answers or not, the next import makes up for it."""
+        filled = [file for file in self.files if file.said]
+        if not filled:
+            return
+        file = filled[place % len(filled)]
+        expected = self.expected_answers(file)
+        dies_at(fatal, self.home, import_answers, file.path)
+        self.pipeline.review.import_answers(file.path, "ndjson", "nobody")
+        self.note_import(file, expected)
+
+    def operations(self) -> set[str]:
+        return {row["operation_id"] for row in table(self.pipeline, "label_operations")}
 
     @invariant()
     def labels_are_what_the_model_says(self) -> None:
@@ -303,8 +343,33 @@ class Corrections(RuleBasedStateMachine):
         assert found == self.model.labels
 
 
-class Killed(BaseException):
-    """What an interrupt raises in the middle of a transaction."""
+def moved_by(row: dict[str, Any]) -> tuple[str, str | None] | None:
+    """Who has moved or added a label there, and from which one."""
+    if row["extra"] is None:
+        return None
+    extra = json.loads(row["extra"])
+    return extra["label_proposed_by"], extra.get("label_consolidated_from")
+
+
+def selected(by: str, made: Made) -> Any:
+    """What an undo of a correction would name."""
+    return {
+        "actor": made.actor,
+        "operation": made.operation,
+        "correction": made.number,
+        "answer": made.answer_id,
+    }[by]
+
+
+def fill_queue(con: Any) -> None:
+    """Have people asked about all labels as they are; no run has scored them."""
+    con.execute("DELETE FROM review_queue")
+    con.execute(
+        "INSERT INTO review_queue BY NAME SELECT l.* EXCLUDE (extra), label AS label_type, "
+        "coalesce(w.text, '') AS word_text, 'confirm' AS action, 'kind' AS kind_id, "
+        "1 AS n_alike, false AS is_blind, 0.5 AS value "
+        "FROM labels l LEFT JOIN words w USING (image_id, receipt_id, line_id, word_id)"
+    )
 
 
 Corrections.TestCase.settings = settings(

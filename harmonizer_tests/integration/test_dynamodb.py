@@ -9,6 +9,7 @@ import pytest
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 
 from harmonizer_assets.core.apply.push import push_corrections
+from harmonizer_assets.core.apply.targets import DynamoTarget, configured_targets
 from harmonizer_assets.core.apply.undo import Selection, undo
 from harmonizer_assets.core.base.errors import SourceError
 from harmonizer_assets.core.pipeline import Pipeline
@@ -132,8 +133,8 @@ def wrong(pipeline):
 
 
 def push(pipeline: Pipeline, *, commit: bool = True):
-    settings = pipeline.settings.arrivals.dynamodb
-    return push_corrections(pipeline.warehouse, settings, commit=commit)
+    [target] = configured_targets(pipeline.settings.arrivals)
+    return push_corrections(pipeline.warehouse, target, commit=commit)
 
 
 def test_words_labels_and_merchants_arrive(pipeline):
@@ -267,7 +268,7 @@ def test_a_table_that_cannot_be_written_is_said_and_nothing_is_recorded(pipeline
     applied(pipeline, correction(wrong, "mark_invalid"))
     settings = pipeline.settings.arrivals.dynamodb.model_copy(update={"table": "absent"})
     with pytest.raises(SourceError, match="dynamodb://absent: cannot be written"):
-        push_corrections(pipeline.warehouse, settings, commit=True)
+        push_corrections(pipeline.warehouse, DynamoTarget(settings), commit=True)
     assert table(pipeline, "pushed_corrections") == []
 
 

@@ -51,6 +51,20 @@ def test_each_decision_is_a_proposal(pipeline):
     assert {row["n_alike"] for row in moved} == {4}
 
 
+def test_a_label_that_has_gone_since_it_was_asked_about_can_be_added_again(pipeline):
+    key = label_key(dates(pipeline)[0])
+    pipeline.warehouse.write(
+        lambda con: con.execute(
+            "DELETE FROM labels WHERE (image_id, line_id, word_id, label) = ($1, $2, $3, $4)",
+            [key.image_id, key.line_id, key.word_id, key.label],
+        )
+    )
+    pipeline.review.answer(key, "ann", Answer.ADD)
+    assert [row["seen_status"] for row in table(pipeline, "review_answers")] == [None]
+    assert pipeline.apply("ann", commit=True).actions == {"add": 1}
+    assert label(pipeline, key)["validation_status"] == "VALID"
+
+
 def test_what_a_person_says_is_applied_and_nothing_else_is(pipeline):
     first, second, *_ = dates(pipeline)
     pipeline.review.answer(label_key(first), "ann", Answer.WRONG, to_label="GRAND_TOTAL")

@@ -27,9 +27,9 @@ from harmonizer_assets.defs.sensors import new_labels_sensor
 from harmonizer_tests.support.aws import aws_server
 from harmonizer_tests.support.cli import cli
 from harmonizer_tests.support.receipts import Receipts, shop_receipts, table
+from harmonizer_tests.support.sql_tables import NOON, database, insert
 
 BUCKET = "labels"
-NOON = dt.datetime(2026, 3, 1, 12, 0, tzinfo=dt.UTC)
 ODD = 'O\'Reilly | "7/11" 日本 🧾'
 
 
@@ -197,41 +197,6 @@ def test_a_server_that_is_down_is_named_without_any_secret(home, bucket):
 
 
 # Tables
-
-
-def database(url: str, schema: str | None = None) -> sa.MetaData:
-    """Tables as others have them: with a column of their own and a time of the last change."""
-    metadata = sa.MetaData(schema=schema)
-    key = [
-        ("image_id", sa.String),
-        ("receipt_id", sa.Integer),
-        ("line_id", sa.Integer),
-        ("word_id", sa.Integer),
-    ]
-    changed = ("updated_at", sa.DateTime(timezone=True))
-    boxes = [(name, sa.Float) for name in ("x", "y", "width", "height")]
-    texts = [(name, sa.String) for name in ("label", "validation_status", "merchant_name")]
-    for name, columns in {
-        "the words": [*key, ("text", sa.String), *boxes, changed],
-        "label's": [*key, *texts, ("note", sa.String), changed],
-    }.items():
-        sa.Table(name, metadata, *(sa.Column(column, kind) for column, kind in columns))
-    engine = sa.create_engine(url, poolclass=sa.NullPool)
-    with engine.begin() as connection:
-        if schema:
-            connection.execute(sa.schema.CreateSchema(schema))
-        metadata.create_all(connection)
-    return metadata
-
-
-def insert(url: str, metadata: sa.MetaData, receipts: Receipts, time: dt.datetime = NOON) -> None:
-    words, labels = metadata.sorted_tables
-    if words.name != "the words":
-        words, labels = labels, words
-    with sa.create_engine(url, poolclass=sa.NullPool).begin() as connection:
-        for table_, found in ((words, receipts.words), (labels, receipts.labels)):
-            if found:
-                connection.execute(table_.insert(), [{**row, "updated_at": time} for row in found])
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -59,6 +59,9 @@ _QUICK: Final = {
     "batch_seconds": 0.0,
 }
 _FORK: Final = multiprocessing.get_context("fork")
+# Forks of a process that has done nothing yet: Arrow may crash in a fork of one that has used it.
+_CLEAN: Final = multiprocessing.get_context("forkserver")
+_CLEAN.set_forkserver_preload([__name__])
 _TABLES: Final = {
     "words": (),
     "labels": (),
@@ -357,6 +360,47 @@ def in_a_fork(fn: Callable[..., Any], *args: Any) -> Any:
     if process.exitcode:
         raise RuntimeError(f"{fn.__name__} has failed, see above")
     return result
+
+
+def dies_at(fatal: int, home: Home, work: Callable[..., object], *args: Any) -> bool:
+    """Do something to a home in a process of its own, which kills itself at a point.
+
+    Args:
+        fatal: the number of the point.
+        home: of which changes are points.
+        work: a function of this or another importable module, of the home and `args`.
+        args: that can be pickled.
+
+    Returns:
+        Whether it came to that point.
+    """
+    process = _CLEAN.Process(target=_watched_work, args=(fatal, home, work, *args))
+    process.start()
+    process.join()
+    if process.exitcode not in (0, -signal.SIGKILL):
+        raise RuntimeError(f"{work.__name__} has failed, see above")
+    return process.exitcode != 0
+
+
+def _watched_work(fatal: int, home: Home, work: Callable[..., object], *args: Any) -> None:
+    watch(Points(fatal), home)
+    work(home, *args)
+
+
+def apply_all(home: Home, actor: str) -> None:
+    """Apply what people have answered."""
+    Pipeline(home).apply(actor, commit=True)
+
+
+def undo_all(home: Home, decided_by: str, actor: str) -> None:
+    """Take back what one person has decided, and all that builds on it."""
+    selection = Selection(actor=decided_by)
+    undo(Pipeline(home).warehouse, selection, actor=actor, with_later=True, commit=True)
+
+
+def import_answers(home: Home, path: Path) -> None:
+    """Import a file of answers."""
+    Pipeline(home).review.import_answers(path, "ndjson", "nobody")
 
 
 def _watched(scenario: Scenario, root: Path, fatal: int = 0) -> tuple[list[str], list[str]]:

@@ -7,18 +7,16 @@ a person.
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Sequence
 from typing import Any, Final
 
 import pyarrow as pa
 
-from harmonizer_assets.core.apply.operations import begin_operation, end_operation
+from harmonizer_assets.core.apply.operations import Operation, carry_out
 from harmonizer_assets.core.apply.rows import (
     row_of,
     same_label,
     stale_partitions,
-    write_rows,
 )
 from harmonizer_assets.core.records.correction import (
     WANTED,
@@ -219,25 +217,11 @@ def apply_corrections(
         StoreError: the tables cannot be written; nothing was changed.
     """
 
-    def dry(con: Connection) -> CorrectionReport:
-        _prepare(con, wanted, brake, partitions, "", dt.datetime.now(dt.UTC), 0)
-        return _report(con, "")
+    def prepare(con: Connection, operation: Operation) -> CorrectionReport:
+        _prepare(con, wanted, brake, partitions, operation)
+        return _report(con)
 
-    def write(con: Connection) -> CorrectionReport:
-        operation = begin_operation(con, "apply")
-        now, before = operation.now, operation.before
-        _prepare(con, wanted, brake, partitions, operation.operation_id, now, before)
-        report = _report(con, operation.operation_id)
-        if not report.corrections:
-            return _report(con, "")
-        values = {"operation_id": operation.operation_id, "now": operation.now}
-        con.execute(_RECORDED, values)
-        con.execute("INSERT INTO label_row_changes BY NAME FROM changed_rows")
-        end_operation(con, operation, actor, len(report.corrections), note=note)
-        write_rows(con)
-        return report
-
-    return warehouse.write(write) if commit else warehouse.read(dry)
+    return carry_out(warehouse, "apply", prepare, _record, actor=actor, note=note, commit=commit)
 
 
 def _prepare(
@@ -245,9 +229,7 @@ def _prepare(
     wanted: pa.Table,
     brake: Brake,
     partitions: Sequence[PartitionKey] | None,
-    operation_id: str,
-    now: dt.datetime,
-    before: int,
+    operation: Operation,
 ) -> None:
     """Make the tables `checked`, `made` and `changed_rows`."""
     con.register("wanted", wanted.select(WANTED.names).cast(WANTED))
@@ -259,18 +241,27 @@ def _prepare(
         con.unregister("chosen_partitions")
     con.execute(_COLLIDING)
     con.execute(_CAPPED, {"share": brake.share, "at_least": brake.at_least})
-    con.execute(_NUMBERED, {"before": before})
-    con.execute(_CHANGED, {"operation_id": operation_id, "now": now, "added": now.isoformat()})
+    con.execute(_NUMBERED, {"before": operation.before})
+    con.execute(_CHANGED, {**_signature(operation), "added": operation.now.isoformat()})
 
 
-def _report(con: Connection, operation_id: str) -> CorrectionReport:
+def _record(con: Connection, operation: Operation) -> None:
+    con.execute(_RECORDED, _signature(operation))
+    con.execute("INSERT INTO label_row_changes BY NAME FROM changed_rows")
+
+
+def _signature(operation: Operation) -> dict[str, Any]:
+    return {"operation_id": operation.operation_id, "now": operation.now}
+
+
+def _report(con: Connection) -> CorrectionReport:
     corrections = con.execute(_SHOWN).to_arrow_table().to_pylist()
     refused = con.execute(_REFUSED).to_arrow_table().to_pylist()
     unchanged = con.execute(
         "SELECT count(*) FROM checked WHERE refused IS NULL AND is_done"
     ).fetchall()[0][0]
     return CorrectionReport(
-        operation_id,
+        "",
         corrections,
         [Refusal(**row) for row in refused],
         int(unchanged),

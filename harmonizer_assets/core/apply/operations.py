@@ -1,13 +1,17 @@
-"""Operations: one apply, undo or redo, with its time and its number on record."""
+"""Operations: one apply, undo or redo, in one transaction, with its time and number on record."""
 
 from __future__ import annotations
 
 import datetime as dt
 import uuid
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from harmonizer_assets.core.apply.rows import write_rows
+from harmonizer_assets.core.records.correction import CorrectionReport
 from harmonizer_assets.core.store.database import Connection
+from harmonizer_assets.core.store.warehouse import Warehouse
 
 Kind = Literal["apply", "undo", "redo"]
 
@@ -30,8 +34,52 @@ class Operation:
     now: dt.datetime
 
 
-def begin_operation(con: Connection, kind: Kind) -> Operation:
-    """Begin an operation inside `Warehouse.write`."""
+Prepare = Callable[[Connection, Operation], CorrectionReport]
+Record = Callable[[Connection, Operation], object]
+
+
+def carry_out(
+    warehouse: Warehouse,
+    kind: Kind,
+    prepare: Prepare,
+    record: Record,
+    *,
+    actor: str,
+    note: str | None = None,
+    commit: bool,
+) -> CorrectionReport:
+    """Do an operation in one transaction, or say what it would do.
+
+    Args:
+        warehouse: holds the labels.
+        kind: of the operation.
+        prepare: makes the table `changed_rows`; see `rows.write_rows`.
+        record: writes the history of what was prepared.
+        actor: who does it, for the record.
+        note: why, for the record.
+        commit: whether labels are changed.
+
+    Raises:
+        StoreError: the tables cannot be written; nothing was changed.
+    """
+
+    def dry(con: Connection) -> CorrectionReport:
+        return prepare(con, _begin(con, kind))
+
+    def write(con: Connection) -> CorrectionReport:
+        operation = _begin(con, kind)
+        report = prepare(con, operation)
+        if not report.corrections:
+            return report
+        record(con, operation)
+        _note(con, operation, actor, len(report.corrections), note)
+        write_rows(con)
+        return replace(report, operation_id=operation.operation_id)
+
+    return warehouse.write(write) if commit else warehouse.read(dry)
+
+
+def _begin(con: Connection, kind: Kind) -> Operation:
     before, last = con.execute(_BEFORE).fetchall()[0]
     now = dt.datetime.now(dt.UTC)
     if last is not None:
@@ -40,26 +88,11 @@ def begin_operation(con: Connection, kind: Kind) -> Operation:
     return Operation(f"{kind}-{uuid.uuid4().hex[:12]}", kind, before, now)
 
 
-def end_operation(
-    con: Connection,
-    operation: Operation,
-    actor: str,
-    corrections: int,
-    *,
-    numbered: int | None = None,
-    note: str | None = None,
+def _note(
+    con: Connection, operation: Operation, actor: str, corrections: int, note: str | None
 ) -> None:
-    """Record an operation, with the number of its corrections; used inside `Warehouse.write`.
-
-    Args:
-        con: the connection that `write` gave.
-        operation: that was done.
-        actor: who did it.
-        corrections: that were made or taken back.
-        numbered: how many of them have new numbers; by default all.
-        note: why, for the record.
-    """
-    given = corrections if numbered is None else numbered
+    """Record an operation, with the number of its corrections; an undo makes none of its own."""
+    given = 0 if operation.kind == "undo" else corrections
     con.execute(
         "INSERT INTO label_operations BY NAME SELECT $operation_id AS operation_id, $kind AS kind, "
         "$actor AS actor, $note AS note, $corrections AS corrections, "

@@ -7,17 +7,16 @@ unless those are to go with it; so is one whose label a batch has changed since.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import pyarrow as pa
 
-from harmonizer_assets.core.apply.operations import begin_operation, end_operation
+from harmonizer_assets.core.apply.operations import Operation, carry_out
 from harmonizer_assets.core.apply.rows import (
     row_of,
     same_label,
     stale_partitions,
-    write_rows,
 )
 from harmonizer_assets.core.base.errors import InputError
 from harmonizer_assets.core.records.correction import CorrectionReport, Refusal
@@ -153,25 +152,13 @@ def undo(
     """
     condition, values = selection.sql()
 
-    def prepare(con: Connection) -> CorrectionReport:
+    def prepare(con: Connection, _: Operation) -> CorrectionReport:
         con.execute(_IN_FORCE.format(condition=condition), values)
-        refused = _settle_undo(con, with_later=with_later)
-        return _report(con, refused)
+        return _report(con, _settle_undo(con, with_later=with_later))
 
-    def write(con: Connection) -> CorrectionReport:
-        operation = begin_operation(con, "undo")
-        report = prepare(con)
-        if not report.corrections:
-            return report
-        con.execute(
-            "INSERT INTO label_undos SELECT correction_id, $1 FROM selected",
-            [operation.operation_id],
-        )
-        end_operation(con, operation, actor, len(report.corrections), numbered=0, note=note)
-        write_rows(con)
-        return replace(report, operation_id=operation.operation_id)
-
-    return warehouse.write(write) if commit else warehouse.read(prepare)
+    return carry_out(
+        warehouse, "undo", prepare, _record_undo, actor=actor, note=note, commit=commit
+    )
 
 
 def redo(
@@ -196,7 +183,7 @@ def redo(
         StoreError: the tables cannot be written; nothing was changed.
     """
 
-    def prepare(con: Connection) -> CorrectionReport:
+    def prepare(con: Connection, _: Operation) -> CorrectionReport:
         known = con.execute(
             "SELECT count(*) FROM label_operations WHERE operation_id = $1 AND kind = 'undo'",
             [operation_id],
@@ -204,26 +191,27 @@ def redo(
         if not known:
             raise InputError(f"{operation_id!r} is no undo: `harmonizer history` lists them")
         con.execute(_UNDONE, [operation_id])
-        refused = _settle_redo(con)
-        return _report(con, refused)
+        return _report(con, _settle_redo(con))
 
-    def write(con: Connection) -> CorrectionReport:
-        operation = begin_operation(con, "redo")
-        report = prepare(con)
-        if not report.corrections:
-            return report
-        con.execute(
-            "CREATE OR REPLACE TEMP TABLE numbered AS SELECT correction_id AS old, "
-            "$1 + row_number() OVER (ORDER BY correction_id) AS number FROM selected",
-            [operation.before],
-        )
-        con.execute(_REDONE, {"operation_id": operation.operation_id, "now": operation.now})
-        con.execute(_REDONE_ROWS)
-        end_operation(con, operation, actor, len(report.corrections), note=note)
-        write_rows(con)
-        return replace(report, operation_id=operation.operation_id)
+    return carry_out(
+        warehouse, "redo", prepare, _record_redo, actor=actor, note=note, commit=commit
+    )
 
-    return warehouse.write(write) if commit else warehouse.read(prepare)
+
+def _record_undo(con: Connection, operation: Operation) -> None:
+    con.execute(
+        "INSERT INTO label_undos SELECT correction_id, $1 FROM selected", [operation.operation_id]
+    )
+
+
+def _record_redo(con: Connection, operation: Operation) -> None:
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE numbered AS SELECT correction_id AS old, "
+        "$1 + row_number() OVER (ORDER BY correction_id) AS number FROM selected",
+        [operation.before],
+    )
+    con.execute(_REDONE, {"operation_id": operation.operation_id, "now": operation.now})
+    con.execute(_REDONE_ROWS)
 
 
 def _settle_undo(con: Connection, *, with_later: bool) -> dict[int, str]:

@@ -223,7 +223,7 @@ class _Wanted:
         return self._own.get(name) or next((own for own, to in mapped.items() if to == name), name)
 
     def agreed(self) -> dict[Place, str | None]:
-        """Return the new labels by place; where words that share one do not agree, it is refused."""
+        """Return new labels by place; where words that share one do not agree, it is refused."""
         found: dict[Place, str | None] = {}
         for place, asked in self._asked.items():
             if place in self._kept or len({new for _, new in asked}) > 1:

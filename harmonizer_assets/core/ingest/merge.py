@@ -19,11 +19,13 @@ from harmonizer_assets.core.ingest.order import (
 from harmonizer_assets.core.ingest.quarantine import mend
 from harmonizer_assets.core.ingest.readers import StagedFile
 from harmonizer_assets.core.merchants.names import note_names
+from harmonizer_assets.core.records.correction import PROVENANCE
 from harmonizer_assets.core.records.label import LABEL_KEY, WORD_KEY, qualified
 from harmonizer_assets.core.records.reports import BatchReport
 from harmonizer_assets.core.store.deletions import covered
 
 _NO_FILE: Final = StagedFile(0, {})
+_NO_PROVENANCE: Final = json.dumps(dict.fromkeys(PROVENANCE))
 
 
 class _Merged(NamedTuple):
@@ -133,9 +135,10 @@ def _record_types(
 
 
 def _repeats_corrected(table: str) -> str:
-    """Write the condition under which a row says again what has been corrected since.
+    """Write the condition under which a row says again what has been corrected since, or how.
 
-    Who sends all labels every day must not undo corrections that the sender knows nothing about.
+    Who sends all labels every day must not undo corrections that the sender knows nothing about. A
+    table that corrections were pushed to sends them back, perhaps without who has made them.
     """
     if table != "labels":
         return "false"
@@ -144,11 +147,23 @@ def _repeats_corrected(table: str) -> str:
             FROM corrected_labels c
             WHERE ({qualified("c", LABEL_KEY)}) = ({qualified("s", LABEL_KEY)})
                 AND c.row_after.batch_id = t.batch_id
-                AND c.row_before.validation_status = s.validation_status
-                AND c.row_before.merchant_name IS NOT DISTINCT FROM s.merchant_name
-                AND c.row_before.extra IS NOT DISTINCT FROM s.extra
+                AND ({_says("c.row_before", "s.extra", "c.row_before.extra")}
+                    OR {_says("c.row_after", _unsigned("s.extra"), _unsigned("c.row_after.extra"))})
         )
     """
+
+
+def _says(state: str, extra: str, their_extra: str) -> str:
+    return f"""
+        ({state}.validation_status = s.validation_status
+            AND {state}.merchant_name IS NOT DISTINCT FROM s.merchant_name
+            AND {extra} IS NOT DISTINCT FROM {their_extra})
+    """
+
+
+def _unsigned(extra: str) -> str:
+    """Leave out of the columns that pass through what says where a label comes from."""
+    return f"json_merge_patch(coalesce({extra}, '{{}}'), '{_NO_PROVENANCE}')"
 
 
 def _merge_table(

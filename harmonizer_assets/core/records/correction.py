@@ -38,6 +38,14 @@ class Source(StrEnum):
     """A rule of the review policy, without a person."""
 
 
+PROVENANCE: Final = (
+    "reasoning",
+    "timestamp_added",
+    "label_proposed_by",
+    "label_consolidated_from",
+)
+"""What a row of labels says about where its label comes from, in columns that pass through."""
+
 WANTED: Final = pa.schema(
     [
         ("image_id", pa.string()),

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from harmonizer_assets.core.records.correction import PROVENANCE
 from harmonizer_assets.core.records.label import LabelKey, WordKey
 
 LABEL: Final = "RECEIPT_WORD_LABEL"
@@ -17,13 +18,6 @@ WORD: Final = "RECEIPT_WORD"
 PLACES: Final = ("RECEIPT_PLACE", "RECEIPT_METADATA")
 """Types of items that name the merchant of a receipt, the one that counts first."""
 TYPES: Final = (WORD, LABEL, *PLACES)
-PROVENANCE: Final = (
-    "reasoning",
-    "timestamp_added",
-    "label_proposed_by",
-    "label_consolidated_from",
-)
-"""Attributes of a label that pass through."""
 
 _LABEL_WIDTH: Final = 40
 _SORT_KEY: Final = re.compile(

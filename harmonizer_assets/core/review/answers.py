@@ -41,13 +41,15 @@ class Answer(StrEnum):
     """The word has this label, which nobody has given it yet."""
 
 
-# What the reviewer saw is the state of the label when it was exported, or the queue was made.
+# What the reviewer saw is the state of the label when it was exported, or the queue was made; of a
+# label that a word lacks there is none, whatever a queue from before says.
 _ANSWERED: Final = f"""
 INSERT INTO review_answers BY NAME
 SELECT a.answer_id, {LABEL_COLUMNS}, a.reviewer, a.verdict, a.to_label, a.note,
     coalesce(q.is_blind, false) AND NOT a.proposal_shown AS is_blind, a.kind_id, q.policy,
     q.action AS proposed_action, q.to_label AS proposed_to, q.decided_by, q.outlier_score,
-    coalesce(a.seen_status, q.validation_status, l.validation_status) AS seen_status,
+    CASE WHEN a.verdict <> '{Answer.ADD}'
+        THEN coalesce(a.seen_status, q.validation_status, l.validation_status) END AS seen_status,
     coalesce(a.seen_text, q.word_text, w.text) AS seen_text, $now::TIMESTAMPTZ AS answered_at,
     a.import_id
 FROM answered a LEFT JOIN labels l USING ({LABEL_COLUMNS})

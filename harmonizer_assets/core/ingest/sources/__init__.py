@@ -5,9 +5,17 @@ the two, the same data is copied again, which changes nothing: ingest identifies
 content, and equal rows stay as they are.
 """
 
-from harmonizer_assets.core.ingest.sources.base import TABLE_URL_VARIABLE, Source
+from harmonizer_assets.core.ingest.sources.base import TABLE_URL_VARIABLE, Source, no_order
 from harmonizer_assets.core.ingest.sources.dynamodb import DynamoSource
 from harmonizer_assets.core.ingest.sources.s3 import S3Source
-from harmonizer_assets.core.ingest.sources.tables import TableSource
+from harmonizer_assets.core.ingest.sources.tables import TableSource, open_tables
 
-__all__ = ["TABLE_URL_VARIABLE", "DynamoSource", "S3Source", "Source", "TableSource"]
+__all__ = [
+    "TABLE_URL_VARIABLE",
+    "DynamoSource",
+    "S3Source",
+    "Source",
+    "TableSource",
+    "no_order",
+    "open_tables",
+]

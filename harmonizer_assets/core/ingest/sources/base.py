@@ -71,6 +71,14 @@ def missing_extra(source: str, package: str, extra: str) -> SourceError:
     )
 
 
+def no_order(source: str, column: str, kind: type) -> SourceError:
+    """Make the error for a column of changes whose values cannot be counted on from."""
+    return SourceError(
+        f"{source}: [arrivals.tables] changed_at: the column {column} holds {kind.__name__}: name "
+        "a column of times, dates or numbers"
+    )
+
+
 def digest(parts: Iterable[str]) -> str:
     """Hash texts, in their order, to 16 hex digits."""
     found = hashlib.sha256()

@@ -67,11 +67,15 @@ def open_database(source: str, url: str) -> Iterator[Database]:
 
 
 class Database:
-    """A connection to a database with tables of labels or words."""
+    """A connection to a database with tables of labels or words.
+
+    Attributes:
+        connection: of SQLAlchemy.
+    """
 
     def __init__(self, source: str, connection: sa.Connection) -> None:
+        self.connection = connection
         self._source = source
-        self._connection = connection
 
     def table(self, name: str, setting: str, changed_at: str) -> ChangingTable:
         """Find a table.
@@ -87,7 +91,7 @@ class Database:
         schema, _, bare = name.rpartition(".")
         try:
             table = sa.Table(
-                bare, sa.MetaData(), schema=schema or None, autoload_with=self._connection
+                bare, sa.MetaData(), schema=schema or None, autoload_with=self.connection
             )
         except NoSuchTableError:
             raise SourceError(
@@ -99,27 +103,32 @@ class Database:
                 f"{self._source}: {table.fullname} has no column {changed_at}: name the column "
                 "with the time of a row's last change in [arrivals.tables] changed_at"
             )
-        return ChangingTable(self._source, self._connection, table, table.columns[changed_at])
+        return ChangingTable(self._source, self.connection, table, table.columns[changed_at])
 
 
 class ChangingTable:
-    """A table with a column, a time or a number, that says when a row has last changed."""
+    """A table with a column, a time or a number, that says when a row has last changed.
+
+    Attributes:
+        table: as SQLAlchemy has read it.
+        changed: the column of the last change.
+    """
 
     def __init__(
         self, source: str, connection: sa.Connection, table: sa.Table, changed: sa.Column[Any]
     ) -> None:
         self._source = source
         self._connection = connection
-        self._table = table
-        self._changed = changed
+        self.table = table
+        self.changed = changed
 
     def latest(self) -> Any:
         """Read the latest change; None where no row has one."""
-        return self._connection.execute(sa.select(sa.func.max(self._changed))).scalar()
+        return self._connection.execute(sa.select(sa.func.max(self.changed))).scalar()
 
     def count_since(self, time: Any | None) -> int:
         """Count the rows that have changed at this time or later, or never; all for None."""
-        query = self._since(sa.select(sa.func.count()).select_from(self._table), time)
+        query = self._since(sa.select(sa.func.count()).select_from(self.table), time)
         return int(self._connection.execute(query).scalar_one())
 
     def copy_since(self, time: Any | None, path: Path, *, texts: Collection[str]) -> None:
@@ -135,7 +144,7 @@ class ChangingTable:
         Raises:
             SourceError: another column holds a value that is not of its type.
         """
-        columns = [column for column in self._table.columns if column is not self._changed]
+        columns = [column for column in self.table.columns if column is not self.changed]
         query = self._since(sa.select(*columns), time)
         schema = pa.schema(
             [
@@ -151,7 +160,7 @@ class ChangingTable:
     def _since(self, query: sa.Select[Any], time: Any | None) -> sa.Select[Any]:
         if time is None:
             return query
-        return query.where(sa.or_(self._changed >= time, self._changed.is_(None)))
+        return query.where(sa.or_(self.changed >= time, self.changed.is_(None)))
 
     def _as_table(self, rows: Sequence[sa.Row[Any]], schema: pa.Schema) -> pa.Table:
         columns = zip(*rows, strict=True) if rows else ([] for _ in schema)
@@ -163,7 +172,7 @@ class ChangingTable:
                 arrays.append(pa.array(found, kind.type))
             except (pa.ArrowException, OverflowError, TypeError, ValueError):
                 raise SourceError(
-                    f"{self._source}: column {kind.name} of {self._table.fullname} holds a value "
+                    f"{self._source}: column {kind.name} of {self.table.fullname} holds a value "
                     f"that is no {kind.type}: correct it, or leave the column out by a view"
                 ) from None
         return pa.table(arrays, schema=schema)

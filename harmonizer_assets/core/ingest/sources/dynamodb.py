@@ -20,10 +20,10 @@ from harmonizer_assets.core.base.secrets import translated
 from harmonizer_assets.core.base.settings import DynamoSettings
 from harmonizer_assets.core.ingest.inbox import submit_batch
 from harmonizer_assets.core.ingest.sources.base import Source, digest, missing_extra
+from harmonizer_assets.core.records.correction import PROVENANCE
 from harmonizer_assets.core.records.dynamodb import (
     LABEL,
     PLACES,
-    PROVENANCE,
     TYPES,
     WORD,
     label_row,

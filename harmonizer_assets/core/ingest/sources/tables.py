@@ -22,6 +22,7 @@ from harmonizer_assets.core.ingest.sources.base import (
     Source,
     digest,
     missing_extra,
+    no_order,
 )
 from harmonizer_assets.core.store.warehouse import Warehouse
 
@@ -60,6 +61,32 @@ class _State:
             return None
 
 
+@contextmanager
+def open_tables(name: str, url: str | None) -> Iterator[Database]:
+    """Connect to the database of tables of words and labels.
+
+    Args:
+        name: of the source or target, for errors.
+        url: of the database, as SQLAlchemy writes it; None where the environment has none.
+
+    Raises:
+        SourceError: there is no URL, or it cannot be used; a package is missing; the database
+            cannot be reached.
+    """
+    # SQLAlchemy's drivers are optional, and most homes have no tables elsewhere.
+    try:
+        from harmonizer_assets.core.ingest.sources.database import open_database
+    except ModuleNotFoundError:
+        raise missing_extra(name, "sqlalchemy", "sql") from None
+    if not url:
+        raise SourceError(
+            f"{name}: the environment has no {TABLE_URL_VARIABLE}: set it to the "
+            "database's URL, for example postgresql://user:password@host/database"
+        )
+    with open_database(name, url) as database:
+        yield database
+
+
 class TableSource(Source):
     """Tables of words and labels with a column that says when a row has last changed.
 
@@ -89,14 +116,14 @@ class TableSource(Source):
 
     def waiting(self) -> str | None:
         """Hash what has changed in the tables; see `Source.waiting`."""
-        with self._opened() as database:
+        with open_tables(self.name, self._url) as database:
             new = self._new(database)
         return digest(f"{name}\n{state}" for name, state in new.items()) if new else None
 
     def pull(self) -> int:
         """Copy the rows that have changed as one batch; see `Source.pull`."""
         with (
-            self._opened() as database,
+            open_tables(self.name, self._url) as database,
             scratch_folder(self._home) as scratch,
         ):
             # Read before the rows: what changes meanwhile is read twice rather than never.
@@ -154,10 +181,7 @@ class TableSource(Source):
             return None
         if latest is None or isinstance(latest, int | float | Decimal):
             return None if latest is None else latest - overlap
-        raise SourceError(
-            f"{self.name}: [arrivals.tables] changed_at: the column {self._settings.changed_at} "
-            f"holds {type(latest).__name__}: name a column of times, dates or numbers"
-        )
+        raise no_order(self.name, self._settings.changed_at, type(latest))
 
     def _zoned(self, time: dt.datetime) -> dt.datetime:
         zone = time_zone(self._settings.time_zone)
@@ -165,18 +189,3 @@ class TableSource(Source):
 
     def _table(self, database: Database, name: str) -> ChangingTable:
         return database.table(self._tables[name], name, self._settings.changed_at)
-
-    @contextmanager
-    def _opened(self) -> Iterator[Database]:
-        # SQLAlchemy is optional, and most homes have no tables elsewhere.
-        try:
-            from harmonizer_assets.core.ingest.sources.database import open_database
-        except ModuleNotFoundError:
-            raise missing_extra(self.name, "sqlalchemy", "sql") from None
-        if not self._url:
-            raise SourceError(
-                f"{self.name}: the environment has no {TABLE_URL_VARIABLE}: set it to the "
-                "database's URL, for example postgresql://user:password@host/database"
-            )
-        with open_database(self.name, self._url) as database:
-            yield database

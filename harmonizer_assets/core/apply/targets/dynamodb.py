@@ -1,0 +1,148 @@
+"""Corrections go back to the DynamoDB table that labels came from.
+
+Each correction is one transaction: the old item gets its new status if it is still as it was read,
+and the new item is put if there is none.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from harmonizer_assets.core.apply.targets.base import CHANGED_THERE, provenance, then_and_now
+from harmonizer_assets.core.base.errors import SourceError
+from harmonizer_assets.core.base.settings import DynamoSettings
+from harmonizer_assets.core.records.dynamodb import item_key, label_item, status_index
+from harmonizer_assets.core.records.label import label_key
+
+_ATTEMPTS: Final = 6
+_PASSING: Final = frozenset(
+    {"ThrottlingError", "TransactionConflict", "ProvisionedThroughputExceeded"}
+)
+
+
+class DynamoTarget:
+    """A table at DynamoDB; see `Target`."""
+
+    def __init__(self, settings: DynamoSettings) -> None:
+        self.name = f"dynamodb://{settings.table}"
+        self._settings = settings
+
+    @contextmanager
+    def opened(self) -> Iterator[_Table]:
+        """Make a client; see `Target.opened`."""
+        yield _Table(self._settings, self.name)
+
+
+class _Table:
+    """One table at DynamoDB; see `Writer`."""
+
+    def __init__(self, settings: DynamoSettings, name: str) -> None:
+        try:
+            import boto3
+            from boto3.dynamodb.types import TypeSerializer
+            from botocore.config import Config
+        except ModuleNotFoundError:
+            raise SourceError(
+                f"{name}: the package boto3 is not installed: pip install 'label-harmonizer[s3]'"
+            ) from None
+        self._name = name
+        self._table = settings.table
+        self._serializer = TypeSerializer()
+        self._client = boto3.client(
+            "dynamodb",
+            endpoint_url=settings.endpoint_url,
+            region_name=settings.region,
+            config=Config(retries={"max_attempts": _ATTEMPTS, "mode": "standard"}),
+        )
+
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> str | None:
+        """Write one correction, or take it back, in one transaction; see `Writer.write`."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        items = [self._change(row) for row in rows]
+        for attempt in range(_ATTEMPTS):
+            try:
+                self._client.transact_write_items(TransactItems=items)
+                return None
+            except ClientError as error:
+                reasons = error.response.get("CancellationReasons", [])
+                codes = [reason.get("Code", "None") for reason in reasons]
+                if "ConditionalCheckFailed" in codes:
+                    # A process that was killed may have written it and not recorded that.
+                    done = all(self._is_done(row) for row in rows)
+                    return None if done else CHANGED_THERE
+                if not _PASSING.intersection(codes) or attempt == _ATTEMPTS - 1:
+                    raise self._unwritable(error.response["Error"]["Code"]) from None
+            except BotoCoreError as error:
+                raise self._unwritable(type(error).__name__) from None
+            time.sleep(random.uniform(0, 0.1 * 2**attempt))
+        return None
+
+    def _is_done(self, row: Mapping[str, Any]) -> bool:
+        """Return whether an item is already what it is to become."""
+        key = self._values(item_key(label_key(row)))
+        found = self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True)
+        _, wanted = then_and_now(row)
+        if wanted is None or "Item" not in found:
+            return (wanted is None) and "Item" not in found
+        expected = {"validation_status": wanted["validation_status"]}
+        added = provenance(wanted).get("timestamp_added")
+        if added is not None:
+            expected["timestamp_added"] = added
+        return self._values(expected).items() <= found["Item"].items()
+
+    def _change(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Make the change of one item: a status, a new item, or one that was put and goes."""
+        key = label_key(row)
+        then, now = then_and_now(row)
+        if then is None:
+            item = label_item(key, now["validation_status"], provenance(now))
+            return {
+                "Put": {
+                    "TableName": self._table,
+                    "Item": self._values(item),
+                    "ConditionExpression": "attribute_not_exists(PK)",
+                }
+            }
+        condition, values = self._as_it_was(then)
+        change = {
+            "TableName": self._table,
+            "Key": self._values(item_key(key)),
+            "ConditionExpression": condition,
+        }
+        if now is None:
+            return {"Delete": {**change, "ExpressionAttributeValues": self._values(values)}}
+        values |= {
+            ":status": now["validation_status"],
+            ":index": status_index(now["validation_status"]),
+        }
+        return {
+            "Update": {
+                **change,
+                "UpdateExpression": "SET validation_status = :status, GSI3PK = :index",
+                "ExpressionAttributeValues": self._values(values),
+            }
+        }
+
+    def _as_it_was(self, then: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Write the condition that an item is as it was read, and its values."""
+        values: dict[str, Any] = {":then": then["validation_status"]}
+        condition = "validation_status = :then"
+        added = provenance(then).get("timestamp_added")
+        if added is not None:
+            values[":added"] = added
+            condition += " AND timestamp_added = :added"
+        return condition, values
+
+    def _values(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: self._serializer.serialize(value) for name, value in values.items()}
+
+    def _unwritable(self, code: str) -> SourceError:
+        return SourceError(
+            f"{self._name}: cannot be written ({code}): check the table's name, the region, and "
+            "that the credentials in the environment may write it; what was pushed is recorded"
+        )
