@@ -51,7 +51,7 @@ def test_an_import_waits_in_the_inbox_and_is_ingested_like_any_batch(home, tmp_p
     assert report.folder.parent == home.inbox
     ingested = ingest(home)
     assert [batch.labels_inserted for batch in ingested.batches] == [1]
-    assert labels_of(home) == [("a", 0, "DATE", "PENDING")]
+    assert labels_of(home) == [("a", 1, "DATE", "PENDING")]
 
 
 def test_an_import_that_is_repeated_unchanged_changes_nothing(home, tmp_path):
@@ -59,7 +59,7 @@ def test_an_import_that_is_repeated_unchanged_changes_nothing(home, tmp_path):
     for _ in range(2):
         take(home, path)
         ingest(home)
-    assert labels_of(home) == [("a", 0, "DATE", "PENDING")]
+    assert labels_of(home) == [("a", 1, "DATE", "PENDING")]
 
 
 @pytest.mark.parametrize("is_ingested", [True, False])
@@ -73,9 +73,9 @@ def test_an_import_that_is_repeated_after_a_change_updates_and_never_doubles(
     assert (report.words_gone, report.labels_gone) == (0, 1)
     ingest(home)
     assert labels_of(home) == [
-        ("a", 0, "TIME", "PENDING"),
-        ("a", 1, "TAX", "PENDING"),
-        ("b", 0, "DATE", "PENDING"),
+        ("a", 1, "TIME", "PENDING"),
+        ("a", 2, "TAX", "PENDING"),
+        ("b", 1, "DATE", "PENDING"),
     ]
     words = (
         Pipeline(home).warehouse.query("SELECT image_id, text FROM words ORDER BY ALL").to_pylist()
@@ -92,7 +92,7 @@ def test_a_word_that_is_gone_from_its_source_is_gone_from_the_home(home, tmp_pat
     report = take(home, source(tmp_path, record(tags=("DATE",), texts=("1/2/2018",))))
     assert (report.words_gone, report.labels_gone) == (1, 1)
     ingest(home)
-    assert labels_of(home) == [("a", 0, "DATE", "PENDING")]
+    assert labels_of(home) == [("a", 1, "DATE", "PENDING")]
     assert Pipeline(home).warehouse.query("FROM words").num_rows == 1
 
 
@@ -101,13 +101,13 @@ def test_labels_that_came_in_another_way_stay(home, tmp_path):
 
     take(home, source(tmp_path, record()))
     own = tmp_path / "labels.ndjson"
-    row = {"image_id": "a", "receipt_id": 1, "line_id": 0, "word_id": 1, "label": "TAX"}
+    row = {"image_id": "a", "receipt_id": 1, "line_id": 1, "word_id": 2, "label": "TAX"}
     own.write_text(json.dumps({**row, "validation_status": "VALID", "merchant_name": "Shop"}))
     submit_batch(home, None, own)
     ingest(home)
     take(home, source(tmp_path, record(tags=("TIME", "O"))))
     ingest(home)
-    assert labels_of(home) == [("a", 0, "TIME", "PENDING"), ("a", 1, "TAX", "VALID")]
+    assert labels_of(home) == [("a", 1, "TIME", "PENDING"), ("a", 2, "TAX", "VALID")]
 
 
 # Label types
@@ -149,7 +149,7 @@ def test_new_types_join_the_taxonomy_of_a_home_once_they_are_confirmed(home, tmp
     take(home, new, label_map=home.root / "label-map.yaml")
     ingest(home)
     assert Taxonomy.of_home(home).names == (*Taxonomy.default().names, "PUMP_NUMBER")
-    assert ("b", 0, "PUMP_NUMBER", "PENDING") in labels_of(home)
+    assert ("b", 1, "PUMP_NUMBER", "PENDING") in labels_of(home)
 
 
 def test_a_name_that_is_mapped_to_nothing_is_left_out(home, tmp_path):
@@ -157,7 +157,7 @@ def test_a_name_that_is_mapped_to_nothing_is_left_out(home, tmp_path):
     mapping.write_text("labels: {TAX: null}\n")
     take(home, source(tmp_path, record(tags=("DATE", "TAX"))), label_map=mapping)
     ingest(home)
-    assert labels_of(home) == [("a", 0, "DATE", "PENDING")]
+    assert labels_of(home) == [("a", 1, "DATE", "PENDING")]
 
 
 @pytest.mark.parametrize(

@@ -73,8 +73,8 @@ class Foreign:
         write: writes the receipts into a folder; returns the paths to be imported.
         positions, lines, labels: whether it holds any.
         names: what it calls the labels, where it has names of its own.
-        drops: a key that every record needs, to be removed by tests of damaged files.
         can_be_written_back: whether corrected labels can be written into it.
+        first_line: number of the first line.
     """
 
     write: Callable[[Path], list[Path]]
@@ -83,6 +83,7 @@ class Foreign:
     labels: bool = True
     names: Callable[[str], str] = str
     can_be_written_back: bool = False
+    first_line: int = 1
 
 
 def _json(path: Path, content: Any) -> Path:

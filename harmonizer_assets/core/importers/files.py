@@ -6,9 +6,10 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import ijson
+import numpy as np
 
 from harmonizer_assets.core.base.errors import InputError
 from harmonizer_assets.core.importers.base import Importer, SourceFile
@@ -179,20 +180,20 @@ def json_array(path: Path, prefix: str = "item") -> Iterator[Any]:
         if file.read(3) != b"\xef\xbb\xbf":
             file.seek(0)
         try:
-            yield from ijson.items(_shallow(file, path), prefix, use_float=True)
+            yield from ijson.items(_Shallow(file, path), prefix, use_float=True)
         except (ijson.JSONError, UnicodeDecodeError) as error:
             said = str(error).splitlines()[0][:200] if str(error) else "it ends too early"
             raise InputError(f"{path}: not valid JSON: {said}") from error
 
 
-class _shallow:  # noqa: N801  a function that keeps a state, for ijson
-    """Passes a file on and refuses one that is nested too deeply to be read safely."""
+class _Shallow:
+    """Passes a file on, and refuses one that is nested so deeply that reading it could crash."""
 
-    def __init__(self, file: Any, path: Path) -> None:
+    def __init__(self, file: BinaryIO, path: Path) -> None:
         self._file = file
         self._path = path
         self._depth = 0
-        self._in_text = False
+        self._is_text = 0
         self._carried = b""
 
     def read(self, size: int = _READ) -> bytes:
@@ -201,25 +202,30 @@ class _shallow:  # noqa: N801  a function that keeps a state, for ijson
         Raises:
             InputError: it is nested too deeply.
         """
-        part: bytes = self._file.read(size)
-        for sign in _SIGNS.finditer(self._carried + part):
-            self._count(sign[0])
-        tail = len(part) - len(part.rstrip(b"\\"))
-        self._carried = b"\\" if tail % 2 else b""
+        part = self._file.read(max(size, _READ) if size else 0)
+        if part:
+            self._count(self._carried + part)
         return part
 
-    def _count(self, sign: bytes) -> None:
-        if sign == b'"':
-            self._in_text = not self._in_text
-        elif not self._in_text and sign in b"[{":
-            self._depth += 1
-            if self._depth > MAX_DEPTH:
+    def _count(self, part: bytes) -> None:
+        """Follow the depth through a part of the file; brackets in texts do not count."""
+        plain = _ESCAPED.sub(b"", part)
+        self._carried = b"\\" if plain.endswith(b"\\") else b""
+        signs = np.frombuffer(plain, np.uint8)
+        texts = (np.cumsum(signs == _QUOTE) + self._is_text) & 1
+        steps = _STEPS[signs] * (1 - texts)
+        depths = np.cumsum(steps) + self._depth
+        if len(depths):
+            self._is_text, self._depth = int(texts[-1]), int(depths[-1])
+            if depths.max() > MAX_DEPTH:
                 raise InputError(f"{self._path}: not usable: nested too deeply")
-        elif not self._in_text and sign in b"]}":
-            self._depth -= 1
 
 
-_SIGNS: Final = re.compile(rb'\\.|["\[\]{}]', re.S)
+_ESCAPED: Final = re.compile(rb"\\.", re.S)
+_QUOTE: Final = ord('"')
+_STEPS: Final = np.zeros(256, np.int64)
+_STEPS[[*b"[{"]] = 1
+_STEPS[[*b"]}"]] = -1
 
 
 def as_object(value: Any, what: str) -> Mapping[str, Any]:

@@ -1,8 +1,8 @@
 """Ids that last: made of a source's own ids and order, and the same on every import.
 
 The id of an image is the source's own, or the path of its file within the folder that was given.
-Lines are numbered in the order in which they appear in the source, and words within their line.
-Words that cannot be used keep their number, so that mending one moves no other.
+Lines are numbered from 1 in the order in which they appear in the source, and words within their
+line. Words that cannot be used keep their number, so that mending one moves no other.
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ def numbered(words: Sequence[SourceWord]) -> Iterator[tuple[int, int, SourceWord
             yield (*word.ids, word)
             continue
         key = word.line if isinstance(word.line, Hashable) else repr(word.line)
-        line_id = lines.setdefault(key, len(lines))
-        word_id = counts.get(line_id, 0)
-        counts[line_id] = word_id + 1
+        line_id = lines.setdefault(key, len(lines) + 1)
+        word_id = counts[line_id] = counts.get(line_id, 0) + 1
         yield line_id, word_id, word
