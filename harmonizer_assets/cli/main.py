@@ -29,6 +29,8 @@ from harmonizer_assets.cli.rules import patterns, rules
 from harmonizer_assets.cli.run import retry_dead_letters, run
 from harmonizer_assets.cli.signals import Interrupts, interrupts
 from harmonizer_assets.cli.ui import ui
+from harmonizer_assets.cli.units import units
+from harmonizer_assets.cli.worker import worker
 from harmonizer_assets.cli.writing_back import write_back_file
 from harmonizer_assets.core.base.collector import collect_garbage_seldom
 from harmonizer_assets.core.base.errors import HarmonizerError
@@ -108,6 +110,8 @@ for command in (
     ui,
     undo,
     write_back_file,
+    units,
+    worker,
 ):
     main.add_command(command)
 
