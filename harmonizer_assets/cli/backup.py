@@ -21,14 +21,14 @@ def backup(*, home: Home, url: str, keep: int | None) -> None:
     URL holds the backups of one home. What an earlier one has is not copied again, and a backup
     that was interrupted goes on where it was.
     """
-    from harmonizer_assets.cli.terminal import TerminalProgress
+    from harmonizer_assets.cli.terminal import terminal_progress
     from harmonizer_assets.core.backup import back_up
     from harmonizer_assets.core.backup.archive import open_archive
 
     require_tables(home)
     archive = open_archive(url)
     pipeline = open_home(home, "offline")
-    with TerminalProgress() as progress:
+    with terminal_progress() as progress:
         report = back_up(
             pipeline.warehouse,
             pipeline.indexing.vectors,
@@ -53,7 +53,7 @@ def backup(*, home: Home, url: str, keep: int | None) -> None:
 @home_option
 def restore(*, home: Home, url: str, name: str | None, only_list: bool) -> None:
     """Make a new home of a backup at URL."""
-    from harmonizer_assets.cli.terminal import TerminalProgress
+    from harmonizer_assets.cli.terminal import terminal_progress
     from harmonizer_assets.core.backup import restore as restore_home
     from harmonizer_assets.core.backup.archive import open_archive
 
@@ -62,7 +62,7 @@ def restore(*, home: Home, url: str, name: str | None, only_list: bool) -> None:
         for found in archive.names():
             click.echo(found)
         return
-    with TerminalProgress() as progress:
+    with terminal_progress() as progress:
         report = restore_home(archive, home, name, on_progress=progress)
     click.echo(
         f"Backup {report.name} restored into {home.root}: {report.files:,} files, "

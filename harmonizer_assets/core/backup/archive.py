@@ -195,7 +195,7 @@ def _stored_file(read: Any) -> StoredFile:
     """
     file = StoredFile(read["path"], int(read["size"]), tuple(read["chunks"]))
     path = PurePosixPath(file.path)
-    inside = not path.is_absolute() and ".." not in path.parts and path.parts and "\0" not in file.path
-    if not inside or not all(_DIGEST.fullmatch(chunk) for chunk in file.chunks):
+    leads_out = path.is_absolute() or ".." in path.parts or "\0" in file.path
+    if leads_out or not path.parts or not all(_DIGEST.fullmatch(chunk) for chunk in file.chunks):
         raise ValueError(file.path)
     return file

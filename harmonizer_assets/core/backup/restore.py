@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from harmonizer_assets.core.backup.archive import Archive, StoredFile
 from harmonizer_assets.core.base.errors import InputError, StoreError
@@ -76,7 +77,8 @@ def restore(
 
 def _write(archive: Archive, stored: StoredFile, home: Home) -> None:
     path = home.root / stored.path
-    make_private_folder(path.parent)
+    for folder in reversed(PurePosixPath(stored.path).parents):
+        make_private_folder(home.root / folder)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         for content in archive.chunks(stored):
             file.write(content)
