@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from harmonizer_assets import __version__
+from harmonizer_assets.cli.backup import backup, restore
 from harmonizer_assets.cli.batch import batch
 from harmonizer_assets.cli.check import check
 from harmonizer_assets.cli.corrections import apply, history, push, redo, undo
@@ -85,6 +86,7 @@ def main(home: Path | None) -> None:
 
 for command in (
     apply,
+    backup,
     batch,
     check,
     corrupt,
@@ -103,6 +105,7 @@ for command in (
     push,
     redo,
     report,
+    restore,
     retry_dead_letters,
     review,
     rules,
