@@ -10,13 +10,16 @@ from typing import Any
 import click
 
 from harmonizer_assets import __version__
+from harmonizer_assets.cli.backup import backup, restore
 from harmonizer_assets.cli.batch import batch
+from harmonizer_assets.cli.check import check
 from harmonizer_assets.cli.corrections import apply, history, push, redo, undo
 from harmonizer_assets.cli.delete import delete
 from harmonizer_assets.cli.demo import demo
 from harmonizer_assets.cli.evaluate import corrupt, evaluate
 from harmonizer_assets.cli.exchange import exchange
 from harmonizer_assets.cli.export import export, report
+from harmonizer_assets.cli.importing import import_formats
 from harmonizer_assets.cli.merchants import merchants
 from harmonizer_assets.cli.next import next_labels
 from harmonizer_assets.cli.options import FILE, HOME_HELP
@@ -29,6 +32,7 @@ from harmonizer_assets.cli.signals import Interrupts, interrupts
 from harmonizer_assets.cli.ui import ui
 from harmonizer_assets.cli.units import units
 from harmonizer_assets.cli.worker import worker
+from harmonizer_assets.cli.writing_back import write_back_file
 from harmonizer_assets.core.base.collector import collect_garbage_seldom
 from harmonizer_assets.core.base.errors import HarmonizerError
 from harmonizer_assets.core.base.interrupts import interrupts_raised
@@ -82,7 +86,9 @@ def main(home: Path | None) -> None:
 
 for command in (
     apply,
+    backup,
     batch,
+    check,
     corrupt,
     demo,
     delete,
@@ -90,6 +96,7 @@ for command in (
     exchange,
     export,
     history,
+    import_formats,
     merchants,
     next_labels,
     patterns,
@@ -98,12 +105,14 @@ for command in (
     push,
     redo,
     report,
+    restore,
     retry_dead_letters,
     review,
     rules,
     run,
     ui,
     undo,
+    write_back_file,
     units,
     worker,
 ):

@@ -67,7 +67,7 @@ def run(
 
     Without files, the batches that wait in the home's inbox are ingested.
     """
-    from harmonizer_assets.cli.show_outcome import show_outcome
+    from harmonizer_assets.cli.show_outcome import show_arrived, show_outcome
 
     pipeline = open_home(home, judge, taxonomy=taxonomy, overrides=overrides)
     # Options are checked before anything is ingested, except merchants, which may only arrive
@@ -81,6 +81,7 @@ def run(
         refresh=refresh,
     )
     outcome = execute(home, options, overrides, verbose=verbose)
+    show_arrived(outcome)
     show_outcome(pipeline, outcome)
     refuse_half_done(outcome)
 

@@ -51,7 +51,13 @@ from harmonizer_assets.defs.reporting import BUDGET_TAG
 _INGESTED: Final[Mapping[str, Mapping[str, Any]]] = {
     "words": {"inserted": 0, "updated": 0},
     "labels": {"inserted": 0, "updated": 0, "merchant_moves": 0, "merchant_remarks": ()},
-    "quarantine": {"quarantined": 0, "remarks": (), "set_aside": (), "unread_sources": ()},
+    "quarantine": {
+        "quarantined": 0,
+        "remarks": (),
+        "arrived": (),
+        "set_aside": (),
+        "unread_sources": (),
+    },
     "word_embeddings": {"embedded": 0},
 }
 """What a run reports about each asset of arriving data; of these values where it ingests none."""
@@ -69,6 +75,7 @@ class PipelineOutcome:
         words_changed: words inserted or updated.
         labels_changed: labels inserted or updated.
         quarantined: rows quarantined by this run.
+        arrived: what was in each batch, as its source and pairs of names and values.
         remarks: what is unexpected about a batch, as a time in the future.
         merchant_moves: names that have got another merchant.
         merchant_remarks: which, and why.
@@ -87,6 +94,7 @@ class PipelineOutcome:
     words_changed: int
     labels_changed: int
     quarantined: int
+    arrived: Sequence[tuple[str, Sequence[tuple[str, str]]]]
     remarks: Sequence[str]
     merchant_moves: int
     merchant_remarks: Sequence[str]
@@ -257,6 +265,10 @@ def run_pipeline(
         words_changed=shown["words"]["inserted"] + shown["words"]["updated"],
         labels_changed=shown["labels"]["inserted"] + shown["labels"]["updated"],
         quarantined=shown["quarantine"]["quarantined"],
+        arrived=[
+            (batch["source"], [(name, value) for name, value in batch["facts"]])
+            for batch in shown["quarantine"]["arrived"]
+        ],
         remarks=list(shown["quarantine"]["remarks"]),
         merchant_moves=shown["labels"]["merchant_moves"],
         merchant_remarks=list(shown["labels"]["merchant_remarks"]),

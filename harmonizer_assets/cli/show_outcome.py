@@ -31,6 +31,12 @@ def show_outcome(pipeline: Pipeline, outcome: PipelineOutcome) -> None:
         click.echo(f"Check {name} did not pass ({severity.lower()}).", err=True)
 
 
+def show_arrived(outcome: PipelineOutcome) -> None:
+    """Show what was in the batches that the run has ingested."""
+    for source, arrived in outcome.arrived:
+        show(Text(printable(source), style="bold"), facts(arrived), Text())
+
+
 def show_worst(pipeline: Pipeline) -> None:
     """Show the labels with the highest outlier scores: what they are, their lines, and why."""
     table = Table.grid(padding=(0, 2))

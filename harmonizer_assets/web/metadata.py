@@ -79,6 +79,8 @@ def partition_metadata(result: PartitionResult, *, asked: bool = True) -> dict[s
     return metadata
 
 
+_ARRIVED: Final = 20
+"""Batches whose summaries are kept in the metadata."""
 _MERCHANT_REMARKS: Final = 200
 """Names that have got another merchant, shown in one materialization; the table has them all."""
 
@@ -119,6 +121,11 @@ def ingest_metadata(
         "remarks": [
             f"{batch.source}: {remark}" for batch in report.batches for remark in batch.remarks()
         ],
+        "arrived": [
+            {"source": batch.source, "facts": [[*fact] for fact in batch.summary.facts()]}
+            for batch in report.batches
+            if batch.summary is not None
+        ][:_ARRIVED],
         "set_aside": [{"source": source, "error": error} for source, error in report.failed],
         "unread_sources": list(report.unread_sources),
         "dagster/row_count": quarantined,

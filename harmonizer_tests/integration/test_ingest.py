@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from harmonizer_assets.core.base.errors import InputError
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.settings import LimitSettings
-from harmonizer_assets.core.ingest import batches
+from harmonizer_assets.core.ingest import staging
 from harmonizer_assets.core.ingest.inbox import submit_batch
 from harmonizer_assets.core.ingest.readers import TableLayout
 from harmonizer_assets.core.pipeline import Pipeline
@@ -489,14 +489,14 @@ def test_a_batch_that_another_run_takes_while_it_is_read_is_no_broken_batch(
     pipeline, tmp_path, monkeypatch
 ):
     shop_receipts().submit(pipeline, tmp_path)
-    check = batches.check_file
+    check = staging.check_file
 
     def taken(path: Path, layout: TableLayout, limits: LimitSettings) -> None:
         if layout.name == "labels":
             shutil.rmtree(path.parent)
         check(path, layout, limits)
 
-    monkeypatch.setattr(batches, "check_file", taken)
+    monkeypatch.setattr(staging, "check_file", taken)
     report = pipeline.ingest()
     assert (report.batches, report.failed) == ([], [])
     assert table(pipeline, "quarantine") == []

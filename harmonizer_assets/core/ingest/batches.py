@@ -6,30 +6,23 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from harmonizer_assets.core.base.errors import InputError
 from harmonizer_assets.core.base.home import Home
-from harmonizer_assets.core.base.progress import Progress, ProgressFn
+from harmonizer_assets.core.base.progress import ProgressFn
 from harmonizer_assets.core.base.settings import LimitSettings
 from harmonizer_assets.core.ingest.inbox import Inbox, InboxBatch
-from harmonizer_assets.core.ingest.layouts import LAYOUTS
 from harmonizer_assets.core.ingest.merge import merge_batch, quarantine_batch, resent_batch
 from harmonizer_assets.core.ingest.order import Arrival, changes_nothing
-from harmonizer_assets.core.ingest.readers import (
-    StagedFile,
-    check_file,
-    make_raw_table,
-    readable,
-    stage_rows,
-)
-from harmonizer_assets.core.ingest.staging import staging_database
+from harmonizer_assets.core.ingest.preflight import summary_of
+from harmonizer_assets.core.ingest.readers import readable
+from harmonizer_assets.core.ingest.staging import stage_batch, staging_database
 from harmonizer_assets.core.ingest.validate import check_rows
 from harmonizer_assets.core.records.reports import BatchReport, IngestReport
 from harmonizer_assets.core.records.taxonomy import Taxonomy
-from harmonizer_assets.core.store.warehouse import Connection, Warehouse
-
-STAGE: Final = "ingest"
+from harmonizer_assets.core.store.warehouse import Warehouse
 
 _HASHED_BYTES: Final = 1 << 20
 
@@ -114,12 +107,14 @@ class Ingest:
     ) -> BatchReport:
         self._on_new_batch()
         with staging_database(self._home) as (con, file):
-            read = _stage(con, batch, self._limits, on_progress)
+            read = stage_batch(con, batch, self._limits, on_progress)
             check_rows(con, self._taxonomy.names, batch.origins)
+            summary = summary_of(con)
             con.close()
-            return self._warehouse.write(
+            report = self._warehouse.write(
                 lambda main: merge_batch(main, batch, arrival, read), attached={"staged": file}
             )
+            return report if report.unchanged else replace(report, summary=summary)
 
     def _quarantine(self, batch: InboxBatch, error: str) -> None:
         self._warehouse.write(lambda con: quarantine_batch(con, batch, error))
@@ -147,21 +142,6 @@ def _batch_id(batch: InboxBatch, taxonomy: Taxonomy) -> str:
             while block := file.read(_HASHED_BYTES):
                 digest.update(block)
     return digest.hexdigest()[:32]
-
-
-def _stage(
-    con: Connection, batch: InboxBatch, limits: LimitSettings, on_progress: ProgressFn | None
-) -> dict[str, StagedFile]:
-    """Copy the rows of a batch into a staging database; return what was read by table."""
-    for layout in LAYOUTS:
-        make_raw_table(con, layout)
-    read: dict[str, StagedFile] = {}
-    for layout, path in batch.files:
-        check_file(path, layout, limits)
-        read[layout.name] = stage_rows(con, path, layout, limits)
-        if on_progress:
-            on_progress(Progress(STAGE, 0, 0, sum(file.rows for file in read.values()), 0))
-    return read
 
 
 def _log_unmoved(batch: InboxBatch, problem: OSError) -> None:

@@ -141,7 +141,7 @@ def _sent_as(folder: Path) -> str:
     source = _read_manifest(folder).get("source")
     if _OWN_NAME.fullmatch(folder.name) is None or not isinstance(source, dict):
         return folder.name
-    return ", ".join(str(origin) for origin in source.values())
+    return ", ".join(dict.fromkeys(str(origin) for origin in source.values()))
 
 
 def _settled(path: Path, found: Sequence[os.stat_result], problem: str) -> InboxBatch | None:
@@ -161,7 +161,7 @@ def _batch(
         folder / files["words"] if "words" in files else None,
         folder / files["labels"] if "labels" in files else None,
         _time(manifest, dt.datetime.fromtimestamp(newest, dt.UTC)),
-        ", ".join(origins.values()) if origins else folder.name,
+        ", ".join(dict.fromkeys(origins.values())) if origins else folder.name,
         submitted=bool(origins),
         origins=origins or {table: f"{folder.name}/{name}" for table, name in files.items()},
     )

@@ -114,7 +114,9 @@ def _quarantine_rows(con: duckdb.DuckDBPyConnection, batch_id: str) -> int:
 
 
 def _record(con: duckdb.DuckDBPyConnection, arrival: Arrival, report: BatchReport) -> None:
-    values = {name: value for name, value in vars(report).items() if name != "unchanged"}
+    values = {
+        name: value for name, value in vars(report).items() if name not in ("unchanged", "summary")
+    }
     values |= {"name": arrival.name, "batch_time": arrival.time}
     columns = ", ".join(f"${name} AS {name}" for name in values)
     con.execute(f"INSERT INTO batches BY NAME SELECT {columns}, now() AS ingested_at", values)

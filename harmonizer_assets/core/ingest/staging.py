@@ -12,7 +12,20 @@ import duckdb
 from harmonizer_assets.core.base.errors import StoreError
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.interrupts import interrupts_raised
+from harmonizer_assets.core.base.progress import Progress, ProgressFn
 from harmonizer_assets.core.base.scratch import scratch_folder
+from harmonizer_assets.core.base.settings import LimitSettings
+from harmonizer_assets.core.ingest.entries import InboxBatch
+from harmonizer_assets.core.ingest.layouts import LAYOUTS
+from harmonizer_assets.core.ingest.readers import (
+    StagedFile,
+    check_file,
+    make_raw_table,
+    stage_rows,
+)
+from harmonizer_assets.core.store.warehouse import Connection
+
+STAGE: Final = "ingest"
 
 _MEMORY: Final = "700MB"
 
@@ -33,11 +46,12 @@ def staging_database(home: Home) -> Iterator[tuple[duckdb.DuckDBPyConnection, Pa
             folder = stack.enter_context(scratch_folder(home))
         except OSError as error:
             raise StoreError(f"{home.scratch}: staging failed: {error.strerror}") from error
-        yield stack.enter_context(_database(folder))
+        yield stack.enter_context(private_database(folder))
 
 
 @contextlib.contextmanager
-def _database(folder: Path) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
+def private_database(folder: Path) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
+    """Create a database of its own in a folder; see `staging_database`."""
     file = folder / "ingest.duckdb"
     try:
         con = duckdb.connect(
@@ -57,3 +71,23 @@ def _database(folder: Path) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
         raise StoreError(
             f"{folder}: staging failed: {first} (make room and run again; nothing was ingested)"
         ) from error
+
+
+def stage_batch(
+    con: Connection, batch: InboxBatch, limits: LimitSettings, on_progress: ProgressFn | None
+) -> dict[str, StagedFile]:
+    """Copy the rows of a batch into a staging database; return what was read by table.
+
+    Raises:
+        InputError: a file cannot be read.
+        FileNotFoundError: there is no such file.
+    """
+    for layout in LAYOUTS:
+        make_raw_table(con, layout)
+    read: dict[str, StagedFile] = {}
+    for layout, path in batch.files:
+        check_file(path, layout, limits)
+        read[layout.name] = stage_rows(con, path, layout, limits)
+        if on_progress:
+            on_progress(Progress(STAGE, 0, 0, sum(file.rows for file in read.values()), 0))
+    return read

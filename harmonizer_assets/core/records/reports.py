@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
+from harmonizer_assets.core.records.input_summary import InputSummary
 from harmonizer_assets.core.records.partition import PartitionKey
 
 AssetName = Literal["similarity_matches", "llm_verdicts", "outliers"]
@@ -32,6 +33,7 @@ class BatchReport:
             `labels_outdated` likewise.
         words_deleted: words that the batch has deleted; `labels_deleted` likewise.
         words_withheld: words that stay away since they were deleted; `labels_withheld` likewise.
+        summary: what was in its files; None for a batch that was ingested before.
     """
 
     source: str
@@ -51,6 +53,7 @@ class BatchReport:
     labels_deleted: int = 0
     labels_withheld: int = 0
     quarantined: int = 0
+    summary: InputSummary | None = None
 
     def remarks(self) -> list[str]:
         """Say what a reader of the counts would not expect; no text of receipts is in it."""

@@ -20,6 +20,7 @@ from harmonizer_assets.core.ingest.readers.base import ColumnTypes, Reader
 from harmonizer_assets.core.ingest.readers.csv_files import CsvReader
 from harmonizer_assets.core.ingest.readers.errors import readable
 from harmonizer_assets.core.ingest.readers.layout import TableLayout
+from harmonizer_assets.core.ingest.readers.lines import bounded_lines
 from harmonizer_assets.core.ingest.readers.names import problem_of
 from harmonizer_assets.core.ingest.readers.ndjson_files import NdjsonReader
 from harmonizer_assets.core.ingest.readers.parquet_files import ParquetReader
@@ -29,7 +30,9 @@ __all__ = [
     "ColumnTypes",
     "StagedFile",
     "TableLayout",
+    "bounded_lines",
     "check_file",
+    "column_names",
     "make_raw_table",
     "read_objects",
     "read_table",
@@ -82,6 +85,16 @@ def check_file(path: Path, layout: TableLayout, limits: LimitSettings = _LIMITS)
     problem = problem_of(found, layout)
     if problem is not None:
         raise InputError(f"{path}: {problem}")
+
+
+def column_names(path: Path, limits: LimitSettings = _LIMITS) -> list[str]:
+    """Read the names of a file's columns.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    with readable(path):
+        return _column_names(_reader(path), path, limits)
 
 
 def stage_rows(

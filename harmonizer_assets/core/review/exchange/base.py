@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from harmonizer_assets.core.importers.label_studio_results import Corner
 from harmonizer_assets.core.review.exchange.records import ExchangeRecord
 
-Corner = tuple[float, float]
-"""A point of an image, x and y in 0..1, y = 0 at the top."""
+__all__ = ["Corner", "Drawn", "Format", "Opinion", "Returned", "Unusable"]
 
 
 @dataclass(frozen=True)

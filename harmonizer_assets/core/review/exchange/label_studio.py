@@ -11,19 +11,22 @@ Formats: https://labelstud.io/guide/predictions and https://labelstud.io/guide/t
 from __future__ import annotations
 
 import hashlib
-import math
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
 from xml.sax.saxutils import quoteattr
 
+from harmonizer_assets.core.importers.label_studio_results import (
+    annotator_of,
+    corners_of,
+    labels_of,
+)
 from harmonizer_assets.core.records.box import Box
 from harmonizer_assets.core.records.label import LabelKey
 from harmonizer_assets.core.review.exchange.base import (
-    Corner,
     Drawn,
     Format,
     Opinion,
@@ -55,8 +58,6 @@ _CONFIG: Final = """\
 </View>
 """
 _MODEL: Final = "label-harmonizer"
-_LABELS: Final = ("labels", "rectanglelabels", "polygonlabels")
-"""Types of results that hold labels, and the names of their values."""
 
 
 class LabelStudio(Format):
@@ -179,7 +180,7 @@ class _Annotation:
     ) -> None:
         self._place = f"{place}, annotation {annotation.get('id', '')}".rstrip()
         self._records = records
-        self._by = _annotator(annotation.get("completed_by"))
+        self._by = annotator_of(annotation.get("completed_by"))
         self._version = str(annotation.get("updated_at") or annotation.get("id") or "")
         self._is_skipped = bool(annotation.get("was_cancelled"))
         self._results: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
@@ -196,7 +197,7 @@ class _Annotation:
             return
         for region_id, record in self._records.items():
             if record.box is not None:
-                labels = None if self._is_skipped else _labels(self._results.get(region_id, ()))
+                labels = None if self._is_skipped else labels_of(self._results.get(region_id, ()))
                 yield region_id, Opinion(labels, self._by, version=self._version)
 
     def others(self) -> Iterator[Drawn | Unusable]:
@@ -227,27 +228,9 @@ class _Annotation:
             yield Unusable(self._place, f"a new region cannot be placed: {error}")
             return
         near = next(iter(self._records.values()))
-        for label in _labels(results):
+        for label in labels_of(results):
             opinion = Opinion((label,), self._by, version=self._version)
             yield Drawn(self._place, near, label, corners, opinion)
-
-
-def _annotator(completed_by: Any) -> str | None:
-    if isinstance(completed_by, Mapping):
-        completed_by = completed_by.get("email") or completed_by.get("id")
-    if completed_by is None or isinstance(completed_by, str):
-        return completed_by
-    return f"Label Studio user {completed_by}"
-
-
-def _labels(results: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
-    found = [
-        label
-        for result in results
-        for kind in _LABELS
-        for label in (result.get("value") or {}).get(kind) or ()
-    ]
-    return tuple(dict.fromkeys(found))
 
 
 def _changed_text(results: Sequence[Mapping[str, Any]], record: ExchangeRecord) -> str | None:
@@ -266,49 +249,3 @@ def _changed_text(results: Sequence[Mapping[str, Any]], record: ExchangeRecord) 
 
 def _composed(text: str) -> str:
     return unicodedata.normalize("NFC", text).strip()
-
-
-def corners_of(results: Sequence[Mapping[str, Any]]) -> tuple[Corner, ...]:
-    """Return the corners of a region, in 0..1 of the image.
-
-    A rectangle is turned about its top left corner, in pixels: on an image that is not square, its
-    percentages are of two lengths.
-
-    Args:
-        results: of the region.
-
-    Raises:
-        ValueError: it is neither a rectangle nor a polygon, or is turned on an image whose size is
-            not told.
-    """
-    for result in results:
-        value = result.get("value") or {}
-        if result.get("image_rotation"):
-            raise ValueError("the image is turned")
-        if "points" in value:
-            return tuple((float(x) / 100, float(y) / 100) for x, y in value["points"])
-        if "width" in value:
-            return _corners_of_rectangle(value, result)
-    raise ValueError("it is neither a rectangle nor a polygon")
-
-
-def _corners_of_rectangle(
-    value: Mapping[str, Any], result: Mapping[str, Any]
-) -> tuple[Corner, ...]:
-    turn = math.radians(float(value.get("rotation") or 0))
-    columns, rows = result.get("original_width"), result.get("original_height")
-    if turn and not (columns and rows):
-        raise ValueError("it is turned, and the size of the image is not told")
-    across, down = (float(columns), float(rows)) if columns and rows else (1.0, 1.0)
-    left, top = float(value["x"]) / 100 * across, float(value["y"]) / 100 * down
-    width, height = float(value["width"]) / 100 * across, float(value["height"]) / 100 * down
-    to_right = (width * math.cos(turn), width * math.sin(turn))
-    to_bottom = (-height * math.sin(turn), height * math.cos(turn))
-    steps = ((0, 0), (1, 0), (1, 1), (0, 1))
-    return tuple(
-        (
-            (left + right * to_right[0] + below * to_bottom[0]) / across,
-            (top + right * to_right[1] + below * to_bottom[1]) / down,
-        )
-        for right, below in steps
-    )

@@ -1,0 +1,1 @@
+"""Importers: words and labels from the formats of others; one file per format."""

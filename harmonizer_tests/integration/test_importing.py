@@ -1,0 +1,226 @@
+"""Imports into a home, repeated after changes, with label types of others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from harmonizer_assets.core.base.errors import InputError
+from harmonizer_assets.core.base.home import Home
+from harmonizer_assets.core.importers.importing import import_to_folder, import_to_home
+from harmonizer_assets.core.pipeline import Pipeline
+from harmonizer_assets.core.records.taxonomy import Taxonomy
+
+
+def source(tmp_path: Path, *records: dict) -> Path:
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+def record(name: str = "a", tags: tuple[str, ...] = ("DATE", "O"), texts=("1/2/2018", "9.00")):
+    return {"id": name, "tokens": list(texts), "ner_tags": list(tags), "merchant_name": "Shop"}
+
+
+def take(home: Home, path: Path, **options):
+    return import_to_home("hugging-face", [path], home, **options)
+
+
+def ingest(home: Home):
+    # Opened anew, as every run does: an import may have changed the taxonomy.
+    return Pipeline(home).ingest()
+
+
+def labels_of(home: Home) -> list[tuple]:
+    rows = (
+        Pipeline(home)
+        .warehouse.query(
+            "SELECT image_id, word_id, label, validation_status FROM labels ORDER BY ALL"
+        )
+        .to_pylist()
+    )
+    return [tuple(row.values()) for row in rows]
+
+
+def test_an_import_waits_in_the_inbox_and_is_ingested_like_any_batch(home, tmp_path):
+    report = take(home, source(tmp_path, record()))
+    assert report.folder.parent == home.inbox
+    ingested = ingest(home)
+    assert [batch.labels_inserted for batch in ingested.batches] == [1]
+    assert labels_of(home) == [("a", 1, "DATE", "PENDING")]
+
+
+def test_an_import_that_is_repeated_unchanged_changes_nothing(home, tmp_path):
+    path = source(tmp_path, record())
+    for _ in range(2):
+        take(home, path)
+        ingest(home)
+    assert labels_of(home) == [("a", 1, "DATE", "PENDING")]
+
+
+@pytest.mark.parametrize("is_ingested", [True, False])
+def test_an_import_that_is_repeated_after_a_change_updates_and_never_doubles(
+    home, tmp_path, is_ingested
+):
+    take(home, source(tmp_path, record(tags=("DATE", "TAX")), record("b")))
+    if is_ingested:
+        ingest(home)
+    report = take(home, source(tmp_path, record(tags=("TIME", "TAX"), texts=("10:00", "9.00"))))
+    assert (report.words_gone, report.labels_gone) == (0, 1)
+    ingest(home)
+    assert labels_of(home) == [
+        ("a", 1, "TIME", "PENDING"),
+        ("a", 2, "TAX", "PENDING"),
+        ("b", 1, "DATE", "PENDING"),
+    ]
+    words = (
+        Pipeline(home).warehouse.query("SELECT image_id, text FROM words ORDER BY ALL").to_pylist()
+    )
+    assert [(row["image_id"], row["text"]) for row in words if row["image_id"] == "a"] == [
+        ("a", "10:00"),
+        ("a", "9.00"),
+    ]
+
+
+def test_a_word_that_is_gone_from_its_source_is_gone_from_the_home(home, tmp_path):
+    take(home, source(tmp_path, record(tags=("DATE", "TAX"))))
+    ingest(home)
+    report = take(home, source(tmp_path, record(tags=("DATE",), texts=("1/2/2018",))))
+    assert (report.words_gone, report.labels_gone) == (1, 1)
+    ingest(home)
+    assert labels_of(home) == [("a", 1, "DATE", "PENDING")]
+    assert Pipeline(home).warehouse.query("FROM words").num_rows == 1
+
+
+def test_labels_that_came_in_another_way_stay(home, tmp_path):
+    from harmonizer_assets.core.ingest.inbox import submit_batch
+
+    take(home, source(tmp_path, record()))
+    own = tmp_path / "labels.ndjson"
+    row = {"image_id": "a", "receipt_id": 1, "line_id": 1, "word_id": 2, "label": "TAX"}
+    own.write_text(json.dumps({**row, "validation_status": "VALID", "merchant_name": "Shop"}))
+    submit_batch(home, None, own)
+    ingest(home)
+    take(home, source(tmp_path, record(tags=("TIME", "O"))))
+    ingest(home)
+    assert labels_of(home) == [("a", 1, "TIME", "PENDING"), ("a", 2, "TAX", "VALID")]
+
+
+# Label types
+
+
+def test_a_new_home_takes_over_the_label_types_of_the_source(home, tmp_path):
+    report = take(home, source(tmp_path, record(tags=("B-menu.nm", "B-menu.price"))))
+    assert report.takes_taxonomy
+    assert set(Taxonomy.of_home(home).names) == {"menu.nm", "menu.price"}
+    ingest(home)
+    assert [row[2] for row in labels_of(home)] == ["menu.nm", "menu.price"]
+
+
+def test_near_names_are_proposed_and_imported_only_once_a_person_has_confirmed_them(home, tmp_path):
+    take(home, source(tmp_path, record(tags=("DATE", "GRAND_TOTAL"))))
+    ingest(home)
+    new = source(tmp_path, record("b", ("date", "Grand Total")), record("c", ("GRAND_TOTAL ", "O")))
+    with pytest.raises(InputError, match="--map"):
+        take(home, new)
+    assert not ingest(home).batches
+    proposals = home.root / "label-map.yaml"
+    assert yaml.safe_load(proposals.read_text())["labels"] == {
+        "date": "DATE",
+        "Grand Total": "GRAND_TOTAL",
+    }
+    report = take(home, new, label_map=proposals)
+    assert report.fit.is_clean
+    ingest(home)
+    assert {row[2] for row in labels_of(home)} == {"DATE", "GRAND_TOTAL"}
+    assert Taxonomy.of_home(home) == Taxonomy.default()
+
+
+def test_new_types_join_the_taxonomy_of_a_home_once_they_are_confirmed(home, tmp_path):
+    take(home, source(tmp_path, record()))
+    ingest(home)
+    new = source(tmp_path, record("b", ("PUMP_NUMBER", "O")))
+    with pytest.raises(InputError, match="PUMP_NUMBER"):
+        take(home, new)
+    take(home, new, label_map=home.root / "label-map.yaml")
+    ingest(home)
+    assert Taxonomy.of_home(home).names == (*Taxonomy.default().names, "PUMP_NUMBER")
+    assert ("b", 1, "PUMP_NUMBER", "PENDING") in labels_of(home)
+
+
+def test_a_name_that_is_mapped_to_nothing_is_left_out(home, tmp_path):
+    mapping = tmp_path / "map.yaml"
+    mapping.write_text("labels: {TAX: null}\n")
+    take(home, source(tmp_path, record(tags=("DATE", "TAX"))), label_map=mapping)
+    ingest(home)
+    assert labels_of(home) == [("a", 1, "DATE", "PENDING")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["12.50", "please check this one with the manager", "A|B", "x" * 70, "see, below", " \t"],
+)
+def test_free_text_as_a_label_is_told_by_its_row_and_never_becomes_a_type(tmp_path, text):
+    path = source(tmp_path, record(tags=("DATE", text)))
+    report = import_to_folder("hugging-face", [path], tmp_path / "out")
+    assert set(report.written.names) == {"DATE"}
+    assert Taxonomy.load(tmp_path / "out" / "taxonomy.yaml").names == ("DATE",)
+    [problem] = pq.read_table(tmp_path / "out" / "problems.parquet").to_pylist()
+    assert problem["is_left_out"]
+    assert problem["row"] == "line 1, word 1"
+    assert "--map" in problem["remedy"]
+
+
+def test_so_many_different_labels_are_taken_for_free_text(tmp_path):
+    records = [record(str(n), (f"note {n}a", "O")) for n in range(500)]
+    report = import_to_folder("hugging-face", [source(tmp_path, *records)], tmp_path / "out")
+    assert len(report.written.names) == 400
+    assert report.written.left_out == 100
+
+
+def test_the_taxonomy_of_an_import_has_counts_and_definitions_to_be_edited(tmp_path):
+    path = source(tmp_path, record(tags=("DATE", "menu.nm")), record("b", ("menu.nm", "menu.nm")))
+    import_to_folder("hugging-face", [path], tmp_path / "out")
+    text = (tmp_path / "out" / "taxonomy.yaml").read_text()
+    assert "# 3 labels" in text
+    assert "Edit this definition" in Taxonomy.load(tmp_path / "out" / "taxonomy.yaml").definition(
+        "menu.nm"
+    )
+
+
+# Nothing half imported
+
+
+def test_a_file_that_ends_too_early_leaves_nothing_behind(home, tmp_path):
+    path = tmp_path / "export.json"
+    task = {"data": {"image": "a.png"}, "annotations": []}
+    path.write_text("[" + ",".join([json.dumps(task)] * 3) + ",{")
+    with pytest.raises(InputError, match=r"export\.json: not valid JSON"):
+        import_to_home("label-studio", [path], home)
+    assert not any(home.inbox.iterdir())
+    assert not home.taxonomy.exists()
+
+
+def test_one_broken_file_of_many_is_told_and_the_others_are_imported(tmp_path):
+    folder = tmp_path / "forms"
+    folder.mkdir()
+    for name in ("a", "b"):
+        form = {"form": [{"label": "question", "words": [{"text": "Name", "box": [0, 0, 1, 1]}]}]}
+        (folder / f"{name}.json").write_text(json.dumps(form))
+    (folder / "c.json").write_text('{"form": [')
+    report = import_to_folder("funsd", [folder], tmp_path / "out")
+    assert report.written.receipts == 2
+    assert any("c.json" in str(one) and "mend it" in str(one) for one in report.written.problems)
+
+
+def test_a_folder_with_other_files_is_never_replaced(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"thesis\.txt"):
+        import_to_folder("hugging-face", [source(tmp_path, record())], out, overwrite=True)
+    assert (out / "thesis.txt").read_text() == "mine"
