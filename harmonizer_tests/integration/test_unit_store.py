@@ -74,6 +74,21 @@ def test_half_written_files_are_not_listed(tmp_path):
     assert store.list("dead/") == ["dead/a"]
 
 
+@pytest.mark.parametrize(("rights", "of_files"), [(0o700, 0o600), (0o770, 0o660)])
+def test_files_have_the_rights_of_the_folder(tmp_path, rights, of_files):
+    folder = tmp_path / "store"
+    folder.mkdir()
+    folder.chmod(rights)
+    open_store(folder.as_uri()).put("dead/a", b"")
+    assert (folder / "dead").stat().st_mode & 0o777 == rights
+    assert (folder / "dead" / "a").stat().st_mode & 0o777 == of_files
+
+
+def test_a_store_is_made_for_its_owner_alone(tmp_path):
+    open_store((tmp_path / "store").as_uri()).put("dead/a", b"")
+    assert (tmp_path / "store").stat().st_mode & 0o777 == 0o700
+
+
 @pytest.mark.parametrize("url", ["", "/folder", "file://host/folder", "s3:///prefix", "ftp://a/b"])
 def test_a_url_of_no_store_is_refused(url):
     with pytest.raises(ConfigurationError, match="no store of units"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,7 +16,7 @@ from harmonizer_assets.core.score.stage import SimilarityScorer, chunk_rows
 from harmonizer_assets.core.stages.run import StageRun
 from harmonizer_assets.core.stages.stage import Chunk
 from harmonizer_assets.core.units.compute import ROWS
-from harmonizer_assets.core.units.cut import Cutter, CutUnit, by_merchants, unit_chunks
+from harmonizer_assets.core.units.cut import Cutter, CutUnit, by_merchants, joined, unit_chunks
 from harmonizer_assets.core.units.executors.base import Executor
 from harmonizer_assets.core.units.store import DeadLetter, UnitStore
 from harmonizer_assets.core.units.unit import Bundle
@@ -115,7 +115,7 @@ class Committer:
             yield from self._give_up(cutter, here, unit, letter)
         elif self._store.has_result(unit.name):
             self.counts.found += 1
-            yield from self._commit(here, unit)
+            yield from self._commit(here, [unit])
         else:
             self._submit(unit)
 
@@ -133,9 +133,9 @@ class Committer:
         while waiting:
             self._run.announce(self._note())
             ended = self._executor.finished(waiting, _LOOKED_AFTER if until_room else 0.0)
-            for name in ended:
+            if ended:
                 self._ended_at = time.monotonic()
-                yield from self._end(cutter, here, waiting.pop(name))
+                yield from self._end(cutter, here, [waiting.pop(name) for name in ended])
             if ended or not until_room:
                 return
             self._run.check_stop()
@@ -157,31 +157,41 @@ class Committer:
                 self._executor.submit(name)
 
     def _end(
-        self, cutter: Cutter, here: SimilarityScorer, unit: CutUnit
+        self, cutter: Cutter, here: SimilarityScorer, units: Sequence[CutUnit]
     ) -> Iterator[PartitionResult]:
-        letter = self._store.dead_letter(unit.name)
-        if letter is None:
-            yield from self._commit(here, unit)
-        else:
-            yield from self._give_up(cutter, here, unit, letter)
+        computed = []
+        for unit in units:
+            letter = self._store.dead_letter(unit.name)
+            if letter is None:
+                computed.append(unit)
+            else:
+                yield from self._give_up(cutter, here, unit, letter)
+        yield from self._commit(here, computed)
 
-    def _commit(self, here: SimilarityScorer, unit: CutUnit) -> Iterator[PartitionResult]:
-        """Commit a result; its unit is not needed any more then.
+    def _commit(
+        self, here: SimilarityScorer, units: Sequence[CutUnit]
+    ) -> Iterator[PartitionResult]:
+        """Commit results in one transaction; their units are not needed any more then.
 
         One that is damaged or gone is cut and handed out again.
         """
-        try:
-            rows = _rows(self._store.result(unit.name), unit)
-        except StoreError as error:
-            _log.warning("the result of unit %s is computed again: %s", unit.name[:12], error)
-            self._store.forget_result(unit.name)
-            # What units share may be gone as well.
-            yield from self._hand_out(Cutter(self._store, here), here, unit.chunk)
+        read: list[tuple[CutUnit, pa.Table]] = []
+        for unit in units:
+            try:
+                read.append((unit, _rows(self._store.result(unit.name), unit)))
+            except StoreError as error:
+                _log.warning("the result of unit %s is computed again: %s", unit.name[:12], error)
+                self._store.forget_result(unit.name)
+                # What units share may be gone as well.
+                yield from self._hand_out(Cutter(self._store, here), here, unit.chunk)
+        if not read:
             return
-        yield from self._run.compute(
-            unit.chunk, lambda chunk: chunk_rows(chunk, rows, unit.fingerprints)
-        )
-        self._store.remove(unit.name)
+        rows = pa.concat_tables([table for _, table in read], promote_options="permissive")
+        prints = {m: print_ for unit, _ in read for m, print_ in unit.fingerprints.items()}
+        together = joined([unit.chunk for unit, _ in read])
+        yield from self._run.compute(together, lambda chunk: chunk_rows(chunk, rows, prints))
+        for unit, _ in read:
+            self._store.remove(unit.name)
 
     def _give_up(
         self, cutter: Cutter, here: SimilarityScorer, unit: CutUnit, letter: DeadLetter

@@ -7,7 +7,7 @@ what was computed of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -79,6 +79,12 @@ def by_merchants(chunk: Chunk) -> tuple[Chunk, ...]:
         for is_first in (True, False)
     )
     return tuple(Chunk(half, {p: chunk.labels[p] for p in half}) for half in halves)
+
+
+def joined(chunks: Sequence[Chunk]) -> Chunk:
+    """Put chunks of different merchants together."""
+    labels = {partition: n for chunk in chunks for partition, n in chunk.labels.items()}
+    return Chunk(tuple(labels), labels)
 
 
 class Cutter:

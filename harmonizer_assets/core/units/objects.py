@@ -110,7 +110,7 @@ class FileStore(ObjectStore):
         """Write a file and give it its name; see `ObjectStore.put`."""
         path = self._folder / name
         with self._errors(name):
-            make_private_folder(path.parent)
+            self._make_folder(path.parent)
             descriptor, partial = tempfile.mkstemp(prefix=_PARTIAL, dir=path.parent)
             try:
                 with os.fdopen(descriptor, "wb") as file:
@@ -121,6 +121,15 @@ class FileStore(ObjectStore):
                 return _linked(Path(partial), path)
             finally:
                 Path(partial).unlink(missing_ok=True)
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make a folder with the rights of the store's own, which workers of other users share."""
+        if folder.exists():
+            return
+        make_private_folder(self._folder)
+        with suppress(FileExistsError):
+            folder.mkdir()
+            folder.chmod(self._folder.stat().st_mode & 0o777)
 
     def get(self, name: str) -> bytes:
         """Read a file; see `ObjectStore.get`."""

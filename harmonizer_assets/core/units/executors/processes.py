@@ -66,12 +66,16 @@ class ProcessExecutor(Executor):
 
     def finished(self, units: Collection[str], seconds: float) -> list[str]:
         """Wait for a process to be done with a unit; see `Executor.finished`."""
+        ended: list[str] = []
         with contextlib.suppress(queue.Empty):
-            ended = self._ended.get(timeout=max(seconds, 1e-3))
-            if isinstance(ended, Exception):
-                raise ended
-            return [ended] if ended in units else []
-        return []
+            while True:
+                # One is waited for; those that have ended as well come with it.
+                wait = max(seconds, 1e-3) if not ended else 1e-3
+                one = self._ended.get(timeout=wait)
+                if isinstance(one, Exception):
+                    raise one
+                ended.append(one)
+        return [unit for unit in ended if unit in units]
 
     def close(self) -> None:
         """End the processes; what they are working on is given up."""
