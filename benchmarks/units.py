@@ -239,7 +239,7 @@ def main() -> None:
     parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--pad", type=float, default=1.0, help="seconds that a padded unit sleeps")
     parser.add_argument("--padded-labels", type=int, default=100, help="labels of a padded unit")
-    parser.add_argument("--overhead-labels", type=int, nargs="+", default=[100, 2_000])
+    parser.add_argument("--overhead-labels", type=int, nargs="+", default=[100, 5_000])
     parser.add_argument("--folder", type=Path, help="keep the home here, and use it again")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="harmonizer-bench-") as scratch:

@@ -187,7 +187,7 @@ class UnitSettings(_Section):
     """Of a server that speaks S3, where it is not Amazon's."""
     processes: int | None = Field(default=None, ge=1, le=256)
     """Processes that `processes`, or a worker, starts; by default one per core."""
-    labels_per_unit: int = Field(default=2_000, ge=1)
+    labels_per_unit: int = Field(default=5_000, ge=1)
     """A unit ends before the merchant that would give it more labels."""
     attempts: int = Field(default=3, ge=1, le=20)
     """How often a unit is tried; one that crashes its process each time is tried as often."""
