@@ -14,6 +14,9 @@ import pytest
 
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.records.merchant import merchant_key
+from harmonizer_assets.core.score.stage import SimilarityScorer
+from harmonizer_assets.core.stages.run import StageRun
+from harmonizer_assets.core.units.cut import Cutter, unit_chunks
 from harmonizer_assets.core.units.executors.processes import ProcessExecutor
 from harmonizer_assets.core.units.spread import unit_store
 from harmonizer_tests.support.aws import aws_server
@@ -225,3 +228,17 @@ def test_a_caller_who_stops_leaves_what_is_computed_for_the_next_run(shops, undi
     results.close()
     scored(pipeline)
     assert scores(pipeline) == undisturbed[True]
+
+
+def test_a_unit_is_the_same_whether_its_merchants_are_read_alone_or_with_others(shops):
+    pipeline = opened(shops, executor="processes")
+    stage = pipeline.score
+    run = StageRun(pipeline.warehouse, stage.definition(), pipeline.partitions.held(), OFFLINE)
+    scorer = SimilarityScorer(
+        pipeline.warehouse, stage.similar_words(), stage._scorer(*stage.fit(OFFLINE))
+    )
+    cutter = Cutter(unit_store(pipeline.settings.units, shops), scorer)
+    chunks = list(unit_chunks(run.stale, run.labels, 60))
+    assert len(chunks) > 3
+    together = [unit for _, unit in cutter.cut_together(chunks[::-1])]
+    assert together == [cutter.cut(chunk) for chunk in chunks[::-1]]

@@ -70,6 +70,34 @@ class Page:
         for start, end in zip(firsts, [*firsts[1:], self.n_words], strict=True):
             yield start, self._part(start, end)
 
+    def of_receipts(self, receipts: pa.Table) -> Page:
+        """Keep the words of some receipts, as if these alone had been read.
+
+        Args:
+            receipts: columns `image_id` and `receipt_id`, without doubles.
+        """
+        numbered = self.keys.select(["image_id", "receipt_id"])
+        numbered = numbered.append_column("word", pa.array(np.arange(self.n_words)))
+        found = numbered.join(receipts, keys=["image_id", "receipt_id"], join_type="left semi")
+        words = np.sort(found["word"].to_numpy())
+        at = np.full(self.n_words, -1, dtype=np.int64)
+        at[words] = np.arange(len(words))
+        labels = np.flatnonzero(at[self.label_word] >= 0)
+        return Page(
+            keys=self.keys.take(words),
+            texts=[self.texts[word] for word in words.tolist()],
+            receipt=_renumbered(self.receipt[words]),
+            row=_renumbered(self.row[words]),
+            x=self.x[words],
+            y=self.y[words],
+            height=self.height[words],
+            label_word=at[self.label_word[labels]],
+            label_type=self.label_type[labels],
+            trust=self.trust[labels],
+            statuses=[self.statuses[label] for label in labels.tolist()],
+            n_types=self.n_types,
+        )
+
     def _part(self, start: int, end: int) -> Page:
         inside = slice(start, end)
         labels = slice(*np.searchsorted(self.label_word, [start, end]).tolist())
@@ -87,6 +115,11 @@ class Page:
             statuses=self.statuses[labels],
             n_types=self.n_types,
         )
+
+
+def _renumbered(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Number ascending numbers anew, without gaps."""
+    return np.cumsum(np.diff(numbers, prepend=numbers[:1]) != 0).astype(np.int64)
 
 
 def read_page(

@@ -11,6 +11,7 @@ from typing import Final
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from harmonizer_assets.core.base.progress import waits_for
 from harmonizer_assets.core.base.settings import Settings
@@ -19,7 +20,7 @@ from harmonizer_assets.core.index.stage import Indexing
 from harmonizer_assets.core.records.options import RunOptions
 from harmonizer_assets.core.records.partition import PartitionKey
 from harmonizer_assets.core.records.reports import PartitionResult
-from harmonizer_assets.core.score.fitting import FittedModel, read_labels_with_pages
+from harmonizer_assets.core.score.fitting import FittedModel, read_labels_with_pages, receipts_of
 from harmonizer_assets.core.score.pages import Page
 from harmonizer_assets.core.score.registry import NO_GUARANTEE, NO_MODEL, Models
 from harmonizer_assets.core.score.rows import Gathered, Scorer
@@ -167,6 +168,14 @@ class ChunkInput:
     labels: pa.Table
     page: Page | None
     fingerprints: dict[str, str]
+
+    def of(self, merchants: Sequence[str]) -> ChunkInput:
+        """Keep some of the merchants, as if these alone had been read."""
+        is_kept = pc.is_in(self.labels["merchant_key"], pa.array(merchants, pa.string()))
+        labels = self.labels.filter(is_kept)
+        page = None if self.page is None else self.page.of_receipts(receipts_of(labels))
+        kept = {m: self.fingerprints[m] for m in merchants if m in self.fingerprints}
+        return ChunkInput(labels, page, kept)
 
 
 class SimilarityScorer:

@@ -13,10 +13,17 @@ import pyarrow as pa
 from harmonizer_assets.core.base.errors import StoreError
 from harmonizer_assets.core.records.reports import PartitionResult
 from harmonizer_assets.core.score.stage import SimilarityScorer, chunk_rows
-from harmonizer_assets.core.stages.run import StageRun
+from harmonizer_assets.core.stages.run import LABELS_PER_CHUNK, StageRun
 from harmonizer_assets.core.stages.stage import Chunk
 from harmonizer_assets.core.units.compute import ROWS
-from harmonizer_assets.core.units.cut import Cutter, CutUnit, by_merchants, joined, unit_chunks
+from harmonizer_assets.core.units.cut import (
+    Cutter,
+    CutUnit,
+    batches,
+    by_merchants,
+    joined,
+    unit_chunks,
+)
 from harmonizer_assets.core.units.executors.base import Executor
 from harmonizer_assets.core.units.store import DeadLetter, UnitStore
 from harmonizer_assets.core.units.unit import Bundle
@@ -84,11 +91,13 @@ class Committer:
         cutter = Cutter(self._store, here)
         chunks = unit_chunks(stale, self._run.labels, self._labels_per_unit)
         # The largest first, so that none is left for the end, when others have nothing to do.
-        for chunk in sorted(chunks, key=lambda chunk: -sum(chunk.labels.values())):
-            self._run.check_stop()
-            yield from self._hand_out(cutter, here, chunk)
-            full = len(self._waiting.units) >= self._executor.most_waiting
-            yield from self._commit_ended(cutter, here, until_room=full)
+        ordered = sorted(chunks, key=lambda chunk: -sum(chunk.labels.values()))
+        for batch in batches(ordered, LABELS_PER_CHUNK):
+            for chunk, unit in cutter.cut_together(batch):
+                self._run.check_stop()
+                yield from self._hand_out(cutter, here, chunk, unit)
+                full = len(self._waiting.units) >= self._executor.most_waiting
+                yield from self._commit_ended(cutter, here, until_room=full)
         while self._waiting.units:
             yield from self._commit_ended(cutter, here, until_room=True)
         self._store.sweep()
@@ -103,9 +112,8 @@ class Committer:
         )
 
     def _hand_out(
-        self, cutter: Cutter, here: SimilarityScorer, chunk: Chunk
+        self, cutter: Cutter, here: SimilarityScorer, chunk: Chunk, unit: CutUnit | None
     ) -> Iterator[PartitionResult]:
-        unit = cutter.cut(chunk)
         if unit is None:
             yield from self._run.compute(chunk, here.score)
             return
@@ -183,7 +191,8 @@ class Committer:
                 _log.warning("the result of unit %s is computed again: %s", unit.name[:12], error)
                 self._store.forget_result(unit.name)
                 # What units share may be gone as well.
-                yield from self._hand_out(Cutter(self._store, here), here, unit.chunk)
+                cutter = Cutter(self._store, here)
+                yield from self._hand_out(cutter, here, unit.chunk, cutter.cut(unit.chunk))
         if not read:
             return
         rows = pa.concat_tables([table for _, table in read], promote_options="permissive")
@@ -204,7 +213,7 @@ class Committer:
             return
         self._store.mark_split(unit.name)
         for half in halves:
-            yield from self._hand_out(cutter, here, half)
+            yield from self._hand_out(cutter, here, half, cutter.cut(half))
 
 
 def _rows(content: bytes, unit: CutUnit) -> pa.Table:

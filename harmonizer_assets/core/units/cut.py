@@ -7,7 +7,7 @@ what was computed of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -87,6 +87,23 @@ def joined(chunks: Sequence[Chunk]) -> Chunk:
     return Chunk(tuple(labels), labels)
 
 
+def batches(chunks: Iterable[Chunk], labels: int) -> Iterator[list[Chunk]]:
+    """Put chunks together that are read in one go, up to about so many labels.
+
+    Reading takes time in proportion to the home, however little is read.
+    """
+    batch: list[Chunk] = []
+    held = 0
+    for chunk in chunks:
+        batch.append(chunk)
+        held += sum(chunk.labels.values())
+        if held >= labels:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
+
+
 class Cutter:
     """Cuts the units of one run, and stores them with what they share."""
 
@@ -97,6 +114,12 @@ class Cutter:
         self._shared = {} if model is None else {"model": store.share(model.to_bytes())}
         self._corpus: tuple[object, str] = (None, "")
 
+    def cut_together(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, CutUnit | None]]:
+        """Store the units of chunks of different merchants, which are read in one go; see `cut`."""
+        found = self._scorer.read(joined(chunks))
+        for chunk in chunks:
+            yield chunk, self._store_unit(chunk, found.of(chunk.merchants))
+
     def cut(self, chunk: Chunk) -> CutUnit | None:
         """Store the unit of a chunk.
 
@@ -106,7 +129,9 @@ class Cutter:
         Raises:
             StoreError: the home cannot be read, or the store cannot be written.
         """
-        found = self._scorer.read(chunk)
+        return self._store_unit(chunk, self._scorer.read(chunk))
+
+    def _store_unit(self, chunk: Chunk, found: ChunkInput) -> CutUnit | None:
         bundle = self._bundle(found)
         if bundle is None:
             return None
