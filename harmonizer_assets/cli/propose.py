@@ -34,6 +34,8 @@ def propose_labels(
     del from_model
     require_tables(home)
     receipts, labels = open_home(home, "offline").propose_labels(out, least, overwrite=overwrite)
-    click.echo(f"labels proposed: {labels:,}, for receipts without any: {receipts:,}; written to {out}")
+    click.echo(
+        f"labels proposed: {labels:,}, for receipts without any: {receipts:,}; written to {out}"
+    )
     if labels:
         click.echo(f"Look through them, and take them up: harmonizer run --labels {out}")
