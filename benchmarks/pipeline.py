@@ -67,6 +67,7 @@ class Stopwatch:
     def __init__(self) -> None:
         self.seconds: defaultdict[str, Times] = defaultdict(lambda: np.zeros(2))
         self._inner: list[Times] = []
+        self._measured: list[tuple[Any, str, Callable[..., Any]]] = []
 
     def measure(self, owner: Any, name: str, part: str) -> None:
         """Measure a function or method from now on."""
@@ -84,7 +85,13 @@ class Stopwatch:
                 if self._inner:
                     self._inner[-1] += took
 
+        self._measured.append((owner, name, function))
         setattr(owner, name, measured)
+
+    def stop(self) -> None:
+        """Measure nothing any more."""
+        while self._measured:
+            setattr(*self._measured.pop())
 
 
 def now() -> Times:

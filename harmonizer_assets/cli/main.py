@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from harmonizer_assets import __version__
+from harmonizer_assets.cli.backup import backup, restore
 from harmonizer_assets.cli.batch import batch
 from harmonizer_assets.cli.check import check
 from harmonizer_assets.cli.corrections import apply, history, push, redo, undo
@@ -30,6 +31,8 @@ from harmonizer_assets.cli.rules import patterns, rules
 from harmonizer_assets.cli.run import retry_dead_letters, run
 from harmonizer_assets.cli.signals import Interrupts, interrupts
 from harmonizer_assets.cli.ui import ui
+from harmonizer_assets.cli.units import units
+from harmonizer_assets.cli.worker import worker
 from harmonizer_assets.cli.writing_back import write_back_file
 from harmonizer_assets.core.base.collector import collect_garbage_seldom
 from harmonizer_assets.core.base.errors import HarmonizerError
@@ -84,6 +87,7 @@ def main(home: Path | None) -> None:
 
 for command in (
     apply,
+    backup,
     batch,
     check,
     corrupt,
@@ -103,6 +107,7 @@ for command in (
     push,
     redo,
     report,
+    restore,
     retry_dead_letters,
     review,
     rules,
@@ -110,6 +115,8 @@ for command in (
     ui,
     undo,
     write_back_file,
+    units,
+    worker,
 ):
     main.add_command(command)
 

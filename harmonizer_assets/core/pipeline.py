@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Final
 
@@ -80,6 +80,7 @@ from harmonizer_assets.core.stages.state import LabelState, PartitionState
 from harmonizer_assets.core.store.snapshot import is_published, publish_snapshot
 from harmonizer_assets.core.store.tables import Tables
 from harmonizer_assets.core.store.warehouse import Warehouse
+from harmonizer_assets.core.units.spread import clear_units, score_by
 
 _log: Final = logging.getLogger(__name__)
 
@@ -167,7 +168,13 @@ class Pipeline:
     @cached_property
     def deletion(self) -> Deletion:
         """Takes words and labels out of the home, with every trace of them."""
-        return Deletion(self.home, self.warehouse, self.indexing, self.update_merchants)
+        return Deletion(
+            self.home,
+            self.warehouse,
+            self.indexing,
+            self.update_merchants,
+            partial(clear_units, self.settings.units, self.home),
+        )
 
     @cached_property
     def registry(self) -> Models:
@@ -184,7 +191,8 @@ class Pipeline:
     @cached_property
     def score(self) -> ScoreStage:
         """The stage that computes `similarity_matches`."""
-        return ScoreStage(self.warehouse, self.registry, self.indexing, self.settings)
+        compute = score_by(self.settings.units, self.home)
+        return ScoreStage(self.warehouse, self.registry, self.indexing, self.settings, compute)
 
     @cached_property
     def judge(self) -> JudgeStage:

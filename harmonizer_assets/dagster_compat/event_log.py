@@ -31,6 +31,9 @@ _BATCHED: Final = frozenset(
 _OPEN_DATABASES: Final = 16
 _BUSY_SECONDS: Final = 30
 """Seconds for which a connection waits for another process that writes."""
+_INDEX_PAGE: Final = 16_384
+"""Bytes of a page of the index of all runs. A run's own database stays with SQLite's default: most
+hold few events, and each table and index of one takes a page at least."""
 _FOLDER: Final = os.path.join("history", "runs")
 
 
@@ -133,6 +136,11 @@ class BatchingSqliteEventLogStorage(BatchingEventLogStorage, SqliteEventLogStora
             self._engines.pop(next(iter(self._engines))).dispose()
         return engine
 
+    def _initdb(self, engine: Engine, for_index_shard: bool = False) -> None:
+        if for_index_shard:
+            sqlalchemy.event.listen(engine, "connect", _with_large_pages)
+        super()._initdb(engine, for_index_shard)
+
     def files_of(self, run_id: str) -> list[Path]:
         """List the files of a run's own database."""
         path = Path(self.path_for_shard(run_id))
@@ -169,6 +177,12 @@ def _without_sync_per_commit(connection: sqlite3.Connection, _record: object) ->
     # The log is in WAL mode: without a sync per commit it stays consistent, and only a power
     # failure can lose its last transactions, which the next run reports again.
     connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def _with_large_pages(connection: sqlite3.Connection, _record: object) -> None:
+    # An event takes a little more than half of SQLite's usual page of 4 KB, so that each would have
+    # one for itself. It counts for new databases alone.
+    connection.execute(f"PRAGMA page_size={_INDEX_PAGE}")
 
 
 def _is_batched(event: EventLogEntry) -> bool:

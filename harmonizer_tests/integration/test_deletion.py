@@ -13,6 +13,7 @@ from harmonizer_assets.core.judge.llm.memory.journal import Journal
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.records.account import Account
 from harmonizer_assets.core.store.deletions import Scope
+from harmonizer_assets.core.units.spread import unit_store
 from harmonizer_tests.support.homes import copy_home
 from harmonizer_tests.support.receipts import (
     LABEL_COLUMNS,
@@ -111,6 +112,14 @@ def test_copies_and_reports_that_name_a_deleted_image_go_although_its_texts_are_
     pipeline.deletion.delete(Scope("image-0-1"))
     assert files_with(pipeline.home.inbox, "image-0-1") == []
     assert files_with(pipeline.home.reports, "image-0-1") == []
+
+
+def test_units_of_work_that_hold_deleted_words_go_too(full):
+    store = unit_store(full.settings.units, full.home)
+    store.add(b"a unit with words")
+    store.bury("a" * 64)
+    full.deletion.delete(Scope(IMAGE))
+    assert [path for path in full.home.units.rglob("*") if path.is_file()] == []
 
 
 def test_that_something_was_deleted_is_kept_but_not_what_it_was(full):

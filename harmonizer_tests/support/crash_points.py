@@ -245,7 +245,7 @@ def _scored(home: Home) -> None:
     scored_home(home, label_types=2, merchants=2, words=3)
 
 
-def _run_with_a_model(home: Home) -> None:
+def run_with_a_model(home: Home) -> None:
     settings = Settings().with_judge(
         skip_high_confidence=False,
         backoff_seconds=0.0,
@@ -284,7 +284,7 @@ SCENARIOS: Final = {
     "new": Scenario(_new, _index),
     "grown": Scenario(_grown, _run_offline),
     "deletion": Scenario(_with_private_receipt, _delete),
-    "model": Scenario(_scored, _run_with_a_model),
+    "model": Scenario(_scored, run_with_a_model),
     "batch": Scenario(_scored, _run_a_batch),
     "corrections": Scenario(_answered, _apply_and_undo_one),
 }

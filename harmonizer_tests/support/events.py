@@ -29,10 +29,11 @@ def entry(event: DagsterEvent, second: int, run_id: str = "run-1") -> EventLogEn
     )
 
 
-def materialized(asset: str, merchant: str, second: int) -> EventLogEntry:
+def materialized(asset: str, merchant: str, second: int, **metadata: str) -> EventLogEntry:
     key = MultiPartitionKey({"label_type": "DATE", "merchant": merchant})
     tags = {**get_tags_from_multi_partition_key(key), "dagster/data_version": f"v{second}"}
-    content = AssetMaterialization(asset, partition=key, metadata={"labels": second}, tags=tags)
+    shown = {"labels": second, **metadata}
+    content = AssetMaterialization(asset, partition=key, metadata=shown, tags=tags)
     return entry(
         DagsterEvent(
             DagsterEventType.ASSET_MATERIALIZATION.value,

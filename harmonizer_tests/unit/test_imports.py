@@ -17,7 +17,7 @@ HEAVY = {"boto3", "chromadb", "dagster", "matplotlib", "openai", "scipy", "sklea
 
 
 @pytest.mark.parametrize(
-    "package", ["base", "records", "index", "score", "decide", "measure", "report"]
+    "package", ["base", "records", "index", "score", "units", "decide", "measure", "report"]
 )
 def test_a_package_is_imported_without_the_libraries_that_take_long(package):
     code = [sys.executable, "-c", IMPORT_ALL, f"harmonizer_assets.core.{package}"]

@@ -45,6 +45,10 @@ class JudgeError(HarmonizerError):
     """The judge can answer no question at all."""
 
 
+class WorkersError(HarmonizerError):
+    """No worker can be given units, or none can work on them."""
+
+
 class PartitionsFailedError(HarmonizerError):
     """Some partitions could not be computed; all others are done."""
 

@@ -81,6 +81,11 @@ class Home:
         return self.root / "tmp"
 
     @property
+    def units(self) -> Path:
+        """Units of work and their results, until they are committed."""
+        return self.root / "units"
+
+    @property
     def locks(self) -> Path:
         """Lock files."""
         return self.root / "locks"

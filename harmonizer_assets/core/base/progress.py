@@ -8,13 +8,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of one stage; totals are 0 where they are unknown or do not apply."""
+    """Progress of one stage; totals are 0 where they are unknown or do not apply.
+
+    `note` says what the numbers do not: how the units of a stage are doing, say.
+    """
 
     stage: str
     partitions_done: int
     partitions_total: int
     labels_done: int
     labels_total: int
+    note: str = ""
 
 
 ProgressFn = Callable[[Progress], None]
@@ -35,6 +39,6 @@ def describe(progress: Progress) -> str:
             f"{progress.stage}: {progress.partitions_done:,} of {progress.partitions_total:,} "
             f"partitions, {progress.labels_done:,} of {progress.labels_total:,} labels, "
             f"{left:,} partitions left"
-        )
+        ) + (f"; {progress.note}" if progress.note else "")
     total = f" of {progress.labels_total:,}" if progress.labels_total else ""
     return f"{progress.stage}: {progress.labels_done:,}{total}"

@@ -29,6 +29,7 @@ Profile = Literal["fast", "cheap"]
 CacheScope = Literal["context", "word"]
 Explanations = Literal["codes", "text"]
 Settlement = Literal["majority", "third"]
+ExecutorName = Literal["inline", "processes", "celery"]
 Origin = Annotated[str, Field(pattern=r"^https?://[a-z0-9][a-z0-9.-]*(:[0-9]{1,5})?$")]
 
 _ADDRESS: Final = re.compile(r"https?://[^/?#@\s]+/[^?#\s]*")
@@ -171,6 +172,31 @@ class JudgeSettings(_Section):
         """Whether any budget is in USD."""
         limits = self.budget_usd, self.backfill_budget_usd, self.daily_budget_usd
         return any(limit is not None for limit in limits)
+
+
+class UnitSettings(_Section):
+    """Who computes `similarity_matches`: the run itself, or others, in units of whole merchants."""
+
+    executor: ExecutorName = "inline"
+    """`inline`: the process of the run; `processes`: one process per core of this machine;
+    `celery`: workers that `harmonizer worker` starts on any number of machines, through a queue."""
+    store: str | None = Field(default=None, pattern=r"^(file:///|s3://[^/]+)")
+    """Where units and results are kept: `file:///folder` on a disk that all workers share, or
+    `s3://bucket/prefix`, one for each home; by default a folder of the home."""
+    store_endpoint_url: str | None = None
+    """Of a server that speaks S3, where it is not Amazon's."""
+    processes: int | None = Field(default=None, ge=1, le=256)
+    """Processes that `processes`, or a worker, starts; by default one per core."""
+    labels_per_unit: int = Field(default=2_000, ge=1)
+    """A unit ends before the merchant that would give it more labels."""
+    attempts: int = Field(default=3, ge=1, le=20)
+    """How often a unit is tried; one that crashes its process each time is tried as often."""
+    seconds: float = Field(default=600.0, ge=1, le=43_000)
+    """The longest that an attempt may take."""
+    queue: str = Field(default="harmonizer-units", pattern="^[A-Za-z0-9_-]{1,60}$")
+    """`celery` only: the name of the queue."""
+    most_waiting: int = Field(default=64, ge=1, le=10_000)
+    """`celery` only: units that are handed out at once."""
 
 
 class CheckSettings(_Section):
@@ -420,6 +446,8 @@ class Settings(_Section):
     """Which embedder turns documents into vectors."""
     judge: JudgeSettings = JudgeSettings()
     """Who decides what similarity leaves open."""
+    units: UnitSettings = UnitSettings()
+    """Who computes `similarity_matches`: the run itself, or others, in units of whole merchants."""
     checks: CheckSettings = CheckSettings()
     """When asset checks warn."""
     patterns: PatternSettings = PatternSettings()

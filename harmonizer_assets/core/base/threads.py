@@ -11,6 +11,10 @@ from threadpoolctl import threadpool_limits
 
 _MOST_THREADS: Final = 4
 """Each holds intermediate results of its own."""
+ONE_THREAD: Final = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
+)
+"""Environment of processes of which there is one per core: each computes in one thread."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -23,7 +27,7 @@ def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> lis
     other. It pays where the function spends its time in NumPy or SciPy, which release the lock of
     the interpreter.
     """
-    threads = min(len(items), _MOST_THREADS, _cores())
+    threads = min(len(items), _MOST_THREADS, _threads())
     if len(items) < 2:
         return [function(item) for item in items]
     with threadpool_limits(1, user_api="blas"):
@@ -33,6 +37,12 @@ def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> lis
             return list(pool.map(function, items))
 
 
-def _cores() -> int:
+def _threads() -> int:
+    """Count the threads that this process may use, as numerical libraries do."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return min(cores(), max(1, int(given))) if given.isdigit() else cores()
+
+
+def cores() -> int:
     """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -33,6 +33,7 @@ class Deletion:
         warehouse: Warehouse,
         indexing: Indexing,
         update_merchants: Callable[[], object],
+        clear_units: Callable[[], object],
     ) -> None:
         """Bind to a home; nothing is deleted yet.
 
@@ -41,7 +42,9 @@ class Deletion:
             warehouse: its tables.
             indexing: its vector index.
             update_merchants: finds the merchants anew of which a name is gone.
+            clear_units: removes all units of work, which hold words.
         """
+        self._clear_units = clear_units
         self._update_merchants = update_merchants
         self._home = home
         self._warehouse = warehouse
@@ -87,4 +90,4 @@ class Deletion:
 
     def finish(self, others: Sequence[Eraser] = ()) -> Erased | None:
         """Erase the traces of what a batch or a killed process has deleted; see `erase_pending`."""
-        return erase_pending(self._home, self._warehouse, self._indexing, others)
+        return erase_pending(self._home, self._warehouse, self._indexing, self._clear_units, others)

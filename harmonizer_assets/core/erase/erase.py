@@ -39,7 +39,11 @@ class Erased:
 
 
 def erase_pending(
-    home: Home, warehouse: Warehouse, indexing: Indexing, others: Sequence[Eraser] = ()
+    home: Home,
+    warehouse: Warehouse,
+    indexing: Indexing,
+    clear_units: Callable[[], object],
+    others: Sequence[Eraser] = (),
 ) -> Erased | None:
     """Erase the traces of what was deleted; a process that is killed leaves it to the next.
 
@@ -50,6 +54,7 @@ def erase_pending(
         home: whose files are looked through.
         warehouse: the home's tables.
         indexing: the home's vector index.
+        clear_units: removes all units of work, which hold words.
         others: erase from further stores. Without any, what Dagster's events quote is left to the
             next call that has some.
 
@@ -67,6 +72,7 @@ def erase_pending(
     with asking(home):
         recover(home.journals, warehouse)
         documents = indexing.purge()
+        clear_units()
         rows, files, elsewhere = 0, [], 0
         if texts:
             rows = warehouse.write(lambda con: delete_quotes(con, texts))

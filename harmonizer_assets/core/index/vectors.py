@@ -123,7 +123,7 @@ class VectorIndex:
         Raises:
             StoreError: see `session`.
         """
-        with self._held():
+        with self.held():
             shutil.rmtree(self._fresh, ignore_errors=True)
             with self._opened(self._folder) as now, self._opened(self._fresh) as then:
                 for ids, vectors, metadatas in now.everything():
@@ -132,7 +132,12 @@ class VectorIndex:
             self._finish_rewrite()
 
     @contextlib.contextmanager
-    def _held(self) -> Iterator[None]:
+    def held(self) -> Iterator[None]:
+        """Keep other processes from the index, for whoever copies its files.
+
+        Raises:
+            StoreBusyError: see `session`.
+        """
         with self._lock.held():
             self._finish_rewrite()
             yield
@@ -155,7 +160,7 @@ class VectorIndex:
             StoreBusyError: one other process has held the index for longer than the settings allow.
             StoreError: Chroma cannot open its folder.
         """
-        with self._held(), self._opened(self._folder) as session:
+        with self.held(), self._opened(self._folder) as session:
             yield session
 
     @contextlib.contextmanager

@@ -59,6 +59,16 @@ class Corpus:
         shares = np.maximum(votes, 0).sum(axis=0, dtype=np.float64) + 1e-6
         return cls(document_ids, votes, validated, shares / shares.sum(), tuple(label_types))
 
+    def of(self, documents: Ints) -> Corpus:
+        """Keep some documents, by their ascending row numbers; shares stay those of all."""
+        return Corpus(
+            self.document_ids[documents],
+            self.votes[documents],
+            self.validated[documents],
+            self.prior,
+            self.label_types,
+        )
+
     @cached_property
     def has_votes(self) -> npt.NDArray[np.bool_]:
         """Whether a document has votes for any label type: shape (n,)."""
@@ -77,6 +87,11 @@ class Corpus:
         """Find m documents by id: their row numbers, -1 for ids that are not in the corpus."""
         row_of = self._row_of
         return np.array([row_of.get(name, -1) for name in document_ids], dtype=np.int64)
+
+    def ids_of(self, rows: Ints) -> list[str | None]:
+        """Look up the ids of m documents by their row numbers; None for -1."""
+        ids = self.document_ids
+        return [str(ids[row]) if row >= 0 else None for row in rows.tolist()]
 
 
 def status_votes(statuses: Sequence[str]) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from harmonizer_assets.core.base.errors import StoreError
-from harmonizer_assets.core.base.files import make_private_folder, open_atomically, sync_to_disk
+from harmonizer_assets.core.base.files import make_private_folder, sync_to_disk, write_atomically
 from harmonizer_assets.core.base.settings import TriageSettings
 from harmonizer_assets.core.records.label import WORD_KEY
 from harmonizer_assets.core.records.status import Status
@@ -77,12 +78,8 @@ class FittedModel:
     labels: int
     validated: int
 
-    def save(self, path: Path) -> None:
-        """Write the model to a file, as a whole or not at all.
-
-        Raises:
-            StoreError: it cannot be written.
-        """
+    def to_bytes(self) -> bytes:
+        """Write the model to bytes; equal models give equal bytes."""
         content = {
             "label_types": self.label_types,
             "calibration": asdict(self.calibration),
@@ -91,15 +88,24 @@ class FittedModel:
             "labels": self.labels,
             "validated": self.validated,
         }
+        file = io.BytesIO()
+        np.savez_compressed(
+            file,
+            allow_pickle=False,
+            content=np.array(json.dumps(content)),
+            **self.suspicion.arrays(),
+        )
+        return file.getvalue()
+
+    def save(self, path: Path) -> None:
+        """Write the model to a file, as a whole or not at all.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
         try:
             make_private_folder(path.parent)
-            with open_atomically(path) as file:
-                np.savez_compressed(
-                    file,
-                    allow_pickle=False,
-                    content=np.array(json.dumps(content)),
-                    **self.suspicion.arrays(),
-                )
+            write_atomically(path, self.to_bytes())
             # The table of models names it from then on.
             sync_to_disk(path, path.parent)
         except OSError as error:
@@ -113,11 +119,21 @@ class FittedModel:
             StoreError: it cannot be read.
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                content = json.loads(str(arrays["content"]))
-                suspicion = SuspicionModel.from_arrays(arrays)
+            return cls.from_bytes(path.read_bytes())
         except (OSError, ValueError, KeyError) as error:
             raise StoreError(f"{path}: the model cannot be read: {error}") from error
+
+    @classmethod
+    def from_bytes(cls, written: bytes) -> FittedModel:
+        """Read a model that `to_bytes` has written.
+
+        Raises:
+            ValueError: the bytes are no model.
+            KeyError: a part of it is missing.
+        """
+        with np.load(io.BytesIO(written), allow_pickle=False) as arrays:
+            content = json.loads(str(arrays["content"]))
+            suspicion = SuspicionModel.from_arrays(arrays)
         return cls(
             tuple(content["label_types"]),
             suspicion,

@@ -96,6 +96,17 @@ class IndexSearch:
         """As many similarities as it has found."""
         return self._k
 
+    def found(self, documents: Ints) -> tuple[npt.NDArray[np.int32], Similarities]:
+        """Return what was looked up: corpus rows of shape (m, k), -1 for none, and similarities.
+
+        Args:
+            documents: shape (m,), rows in the corpus, prepared where the index is asked.
+        """
+        if self._ask is None:
+            shape = (len(documents), self._k)
+            return np.full(shape, -1, dtype=np.int32), np.full(shape, -1.0, dtype=np.float32)
+        return self._rows[documents], self._similarities[documents]
+
     def prepare(self, documents: Ints, vectors: Vectors) -> None:
         """Look up the neighbours of those documents that were not looked up before."""
         if self._ask is None:
@@ -115,6 +126,38 @@ class IndexSearch:
             return _nothing(len(documents), self._k)
         rows = self._rows[documents].astype(np.int64)
         return np.where((rows >= 0) & eligible[rows], rows, -1), self._similarities[documents]
+
+
+class KnownNeighbours:
+    """Searches neighbours that were found elsewhere; see `IndexSearch.found`."""
+
+    def __init__(self, own: Ints, rows: npt.NDArray[np.int32], similarities: Similarities) -> None:
+        """Set up.
+
+        Args:
+            own: shape (m,), corpus rows of the documents whose neighbours are known, ascending.
+            rows: shape (m, k), corpus rows, -1 for none.
+            similarities: shape (m, k).
+        """
+        self._own = own
+        self._rows = rows
+        self._similarities = similarities
+
+    @property
+    def width(self) -> int:
+        """As many similarities as were found."""
+        return self._rows.shape[1]
+
+    def prepare(self, documents: Ints, vectors: Vectors) -> None:
+        """Do nothing; see `CorpusSearch.prepare`."""
+
+    def nearest(
+        self, documents: Ints, eligible: npt.NDArray[np.bool_]
+    ) -> tuple[Ints, Similarities]:
+        """Search; see `CorpusSearch.nearest`."""
+        at = np.searchsorted(self._own, documents)
+        rows = self._rows[at].astype(np.int64)
+        return np.where((rows >= 0) & eligible[rows], rows, -1), self._similarities[at]
 
 
 def _nothing(documents: int, k: int) -> tuple[Ints, Similarities]:

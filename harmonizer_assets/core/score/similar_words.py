@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import duckdb
@@ -18,7 +18,12 @@ from harmonizer_assets.core.index.vectors import QUERY_BATCH, VectorIndex
 from harmonizer_assets.core.records.label import LABEL_KEY, WORD_COLUMNS, qualified
 from harmonizer_assets.core.records.status import Status
 from harmonizer_assets.core.score.corpus import Corpus, status_votes
-from harmonizer_assets.core.score.searches import ExactSearch, IndexSearch
+from harmonizer_assets.core.score.searches import (
+    CorpusSearch,
+    ExactSearch,
+    IndexSearch,
+    KnownNeighbours,
+)
 from harmonizer_assets.core.score.votes import (
     Ints,
     MerchantLabels,
@@ -86,13 +91,10 @@ class SimilarWords:
         counts, merchants = self._warehouse.read(_read_corpus)
         self.corpus = Corpus.from_counts(counts, self.label_types)
         n, k = len(self.corpus.document_ids), self._settings.neighbours
-        self._vectors: Vectors | None = None
-        self._search: ExactSearch | IndexSearch = IndexSearch(
-            n, k, self._ask if merchants > 1 else None
-        )
+        self.exact: ExactWords | None = None
+        self._search = IndexSearch(n, k, self._ask if merchants > 1 else None)
         if n <= self._settings.exact_search_limit:
-            self._vectors = self._fetch(np.arange(n))
-            self._search = ExactSearch(self._vectors, k)
+            self.exact = ExactWords(self.corpus, self._fetch(np.arange(n)), self._settings)
 
     def votes(
         self, labels: pa.Table, wanted: npt.NDArray[np.bool_] | None = None
@@ -107,38 +109,50 @@ class SimilarWords:
             The votes on the m wanted labels whose words have arrived, in their order, and which
             those are, shape (n,).
         """
+        self.cover(labels)
+        if self.exact is not None:
+            return self.exact.votes(labels, wanted)
         document = self.corpus.rows(labels["document_id"].to_pylist())
-        known = labels["document_id"].is_valid().to_numpy()
-        if (known & (document < 0)).any():
-            # Another run has added documents since the corpus was read.
-            self._load_corpus()
-            document = self.corpus.rows(labels["document_id"].to_pylist())
         judged = document >= 0 if wanted is None else (document >= 0) & wanted
-        parts = []
-        runs = [run for run in _runs(labels["merchant_key"]) if judged[slice(*run)].any()]
-        for group in _grouped(runs, _FETCHED_AT_ONCE):
-            inside = np.concatenate([np.arange(*run) for run in group])
-            vectors = self._vectors_of(document[inside], judged[inside])
-            parts += [
-                self._merchant_votes(
-                    labels.slice(first, end - first),
-                    document[first:end],
-                    judged[first:end],
-                    vectors,
-                )
-                for first, end in group
-            ]
-        if not parts:
-            return _no_votes(len(self.label_types)), judged
-        return joined_votes(parts), judged
+        votes = _gather(
+            labels, document, judged, self._vectors_of, self.corpus, self._search, self._settings
+        )
+        return votes, judged
+
+    def cover(self, labels: pa.Table) -> None:
+        """Read the corpus again where another run has added documents of these labels to it."""
+        known = labels["document_id"].is_valid().to_numpy()
+        if (known & (self.corpus.rows(labels["document_id"].to_pylist()) < 0)).any():
+            self._load_corpus()
+
+    def neighbourhood(self, labels: pa.Table) -> Neighbourhood | None:
+        """Look up all that is needed of the corpus to gather the votes on labels, without it.
+
+        Args:
+            labels: all labels of some merchants, as `read_merchant_labels` gives them.
+
+        Returns:
+            None where their documents are too many to be held at once.
+        """
+        self.cover(labels)
+        document = self.corpus.rows(labels["document_id"].to_pylist())
+        own = np.unique(document[document >= 0])
+        if len(own) > _FETCHED_AT_ONCE:
+            return None
+        vectors = self._fetch(own)
+        self._search.prepare(own, vectors)
+        rows, similarities = self._search.found(own)
+        needed = np.union1d(own, rows[rows >= 0])
+        there = np.where(rows >= 0, np.searchsorted(needed, rows), -1).astype(np.int32)
+        return Neighbourhood(
+            self.corpus.of(needed), np.searchsorted(needed, own), vectors, there, similarities
+        )
 
     def _vectors_of(self, document: Ints, judged: npt.NDArray[np.bool_]) -> VectorsOf:
         """Return what looks up vectors: those of all labels at once, unless they are too many.
 
         Only a single merchant has too many.
         """
-        if self._vectors is not None:
-            return self._vectors.__getitem__
         distinct = np.unique(document[document >= 0])
         if len(distinct) > _FETCHED_AT_ONCE:
             return self._fetch
@@ -165,31 +179,125 @@ class SimilarWords:
                 similarities[batch] = found.similarities
         return rows, similarities
 
-    def _merchant_votes(
-        self,
-        labels: pa.Table,
-        document: Ints,
-        judged: npt.NDArray[np.bool_],
-        vectors: VectorsOf,
-    ) -> Votes:
-        known = document >= 0
-        statuses = labels["validation_status"].to_pylist()
-        merchant = MerchantLabels(
-            document=document[known],
-            label_type=label_type_columns(labels, self.label_types)[known],
-            vote=status_votes(statuses)[known],
-            valid=np.array([status == Status.VALID for status in statuses])[known],
-            receipt=labels["receipt"].to_numpy()[known],
+
+@dataclass(frozen=True)
+class Neighbourhood:
+    """All that is needed of a corpus to gather the votes on the labels of some merchants.
+
+    Attributes:
+        corpus: the m documents of the merchants and their neighbours, with their votes.
+        own: shape (m,), the merchants' documents in it, ascending.
+        vectors: shape (m, d), their unit vectors.
+        rows: shape (m, k), their neighbours in it, -1 for none.
+        similarities: shape (m, k).
+    """
+
+    corpus: Corpus
+    own: Ints
+    vectors: Vectors
+    rows: npt.NDArray[np.int32]
+    similarities: Singles
+
+    def votes(
+        self, labels: pa.Table, settings: SimilaritySettings
+    ) -> tuple[Votes, npt.NDArray[np.bool_]]:
+        """Gather votes on the labels that it was looked up for; see `SimilarWords.votes`."""
+        document = self.corpus.rows(labels["document_id"].to_pylist())
+        judged = document >= 0
+        search = KnownNeighbours(self.own, self.rows, self.similarities)
+        votes = _gather(labels, document, judged, self._vectors_of, self.corpus, search, settings)
+        return votes, judged
+
+    def _vectors_of(self, _document: Ints, _judged: npt.NDArray[np.bool_]) -> VectorsOf:
+        return lambda rows: self.vectors[np.searchsorted(self.own, rows)]
+
+
+class ExactWords:
+    """Gathers votes against a corpus with all its vectors at hand; needs no index.
+
+    Attributes:
+        corpus: every document, with its votes.
+        vectors: shape (n, d), unit rows, in the order of the documents.
+    """
+
+    def __init__(self, corpus: Corpus, vectors: Vectors, settings: SimilaritySettings) -> None:
+        self.corpus = corpus
+        self.vectors = vectors
+        self._settings = settings
+        self._search = ExactSearch(vectors, settings.neighbours)
+
+    def votes(
+        self, labels: pa.Table, wanted: npt.NDArray[np.bool_] | None = None
+    ) -> tuple[Votes, npt.NDArray[np.bool_]]:
+        """Gather votes on labels; see `SimilarWords.votes`."""
+        document = self.corpus.rows(labels["document_id"].to_pylist())
+        judged = document >= 0 if wanted is None else (document >= 0) & wanted
+        votes = _gather(
+            labels, document, judged, self._vectors_of, self.corpus, self._search, self._settings
         )
-        return gather_votes(
-            merchant,
-            np.unique(merchant.document),
-            vectors,
-            self.corpus,
-            self._search,
-            self._settings,
-            np.flatnonzero(judged[known]),
-        )
+        return votes, judged
+
+    def _vectors_of(self, _document: Ints, _judged: npt.NDArray[np.bool_]) -> VectorsOf:
+        return self.vectors.__getitem__
+
+
+def _gather(
+    labels: pa.Table,
+    document: Ints,
+    judged: npt.NDArray[np.bool_],
+    vectors_of: Callable[[Ints, npt.NDArray[np.bool_]], VectorsOf],
+    corpus: Corpus,
+    search: CorpusSearch,
+    settings: SimilaritySettings,
+) -> Votes:
+    """Gather the votes on the judged ones among all labels of some merchants, in their order."""
+    parts = []
+    runs = [run for run in _runs(labels["merchant_key"]) if judged[slice(*run)].any()]
+    for group in _grouped(runs, _FETCHED_AT_ONCE):
+        inside = np.concatenate([np.arange(*run) for run in group])
+        vectors = vectors_of(document[inside], judged[inside])
+        parts += [
+            _merchant_votes(
+                labels.slice(first, end - first),
+                document[first:end],
+                judged[first:end],
+                vectors,
+                corpus,
+                search,
+                settings,
+            )
+            for first, end in group
+        ]
+    return joined_votes(parts) if parts else _no_votes(len(corpus.label_types))
+
+
+def _merchant_votes(
+    labels: pa.Table,
+    document: Ints,
+    judged: npt.NDArray[np.bool_],
+    vectors: VectorsOf,
+    corpus: Corpus,
+    search: CorpusSearch,
+    settings: SimilaritySettings,
+) -> Votes:
+    known = document >= 0
+    statuses = labels["validation_status"].to_pylist()
+    merchant = MerchantLabels(
+        document=document[known],
+        label_type=label_type_columns(labels, corpus.label_types)[known],
+        vote=status_votes(statuses)[known],
+        valid=np.array([status == Status.VALID for status in statuses])[known],
+        receipt=labels["receipt"].to_numpy()[known],
+    )
+    return gather_votes(
+        merchant,
+        np.unique(merchant.document),
+        vectors,
+        corpus,
+        search,
+        settings,
+        np.flatnonzero(judged[known]),
+    )
 
 
 def _read_corpus(con: duckdb.DuckDBPyConnection) -> tuple[pa.Table, int]:

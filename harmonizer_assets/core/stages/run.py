@@ -46,6 +46,10 @@ _UNCHANGED_PER_READ: Final = 10
 """Chunks of unchanged partitions reported from one read: nothing is computed for them."""
 
 
+class _NothingSucceedsError(HarmonizerError):
+    """The cause of failures is not in the partitions."""
+
+
 class StageRun:
     """One run of a stage over partitions: finds those that are up to date, commits the others."""
 
@@ -97,7 +101,22 @@ class StageRun:
         self._partitions = len(wanted)
         self._labels_total = sum(self._labels.get(partition, 0) for partition in wanted)
         self._done = self._labels_done = 0
+        self._note = ""
         self._last_commit = time.monotonic()
+
+    @property
+    def stale(self) -> list[PartitionKey]:
+        """The partitions that have to be computed, by merchant."""
+        return self._stale
+
+    @property
+    def labels(self) -> Mapping[PartitionKey, int]:
+        """Labels of each partition of the home that holds any."""
+        return self._labels
+
+    def check_stop(self) -> None:
+        """End the run if its caller has stopped it; see `RunOptions.check_stop`."""
+        self._options.check_stop()
 
     def chunks(self) -> Iterator[Chunk]:
         """Group the partitions that have to be computed into chunks of whole merchants."""
@@ -144,28 +163,49 @@ class StageRun:
             raise
         except Exception as error:
             if len(chunk.partitions) == 1:
-                yield from self._advance([self._fail(chunk, error)])
+                yield from self._advance(self._fail(chunk, error))
             else:
                 for half in chunk.halves():
                     yield from self.compute(half, compute)
             return
         yield from self._advance(results)
 
-    def _fail(self, chunk: Chunk, error: Exception) -> PartitionResult:
-        [partition] = chunk.partitions
+    def _fail(self, chunk: Chunk, error: Exception) -> list[PartitionResult]:
         said = redacted(f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}")
         said = said[:_MAX_ERROR]
         trace = redacted("".join(traceback.format_exception(error)))[-_MAX_TRACEBACK:]
+        try:
+            return self._failures(chunk, said, trace)
+        except _NothingSucceedsError as nothing:
+            raise HarmonizerError(str(nothing)) from error
+
+    def fail(self, chunk: Chunk, error: str, trace: str) -> Iterator[PartitionResult]:
+        """Record that the partitions of a chunk cannot be computed.
+
+        Args:
+            chunk: the partitions.
+            error: in one line.
+            trace: the traceback; may be empty.
+
+        Raises:
+            HarmonizerError: `GIVE_UP_AFTER` partitions have failed and none has succeeded.
+        """
+        yield from self._advance(self._failures(chunk, error, trace))
+
+    def _failures(self, chunk: Chunk, error: str, trace: str) -> list[PartitionResult]:
         self._warehouse.write(
-            lambda con: store_failure(con, self._stage, chunk, said, trace, self._options.run_id)
+            lambda con: store_failure(con, self._stage, chunk, error, trace, self._options.run_id)
         )
-        self._failed += 1
+        self._failed += len(chunk.partitions)
         if self._failed >= GIVE_UP_AFTER and not self._succeeded:
-            raise HarmonizerError(
+            raise _NothingSucceedsError(
                 f"{self._stage.asset}: the first {self._failed} partitions all failed, the last "
-                f"one with {said}"
-            ) from error
-        return PartitionResult(partition, chunk.labels[partition], False, "", {}, error=said)
+                f"one with {error}"
+            )
+        return [
+            PartitionResult(partition, labels, False, "", {}, error=error)
+            for partition, labels in chunk.labels.items()
+        ]
 
     def commit(self, chunk: Chunk, rows: ChunkRows) -> Iterator[PartitionResult]:
         """Write a chunk's rows in one transaction together with its fingerprints."""
@@ -194,6 +234,11 @@ class StageRun:
             self._done += 1
             self._labels_done += result.labels
             yield result
+        self.announce(self._note)
+
+    def announce(self, note: str) -> None:
+        """Report the progress so far, with a note that stays until another one replaces it."""
+        self._note = note
         if self._options.on_progress:
             self._options.on_progress(
                 Progress(
@@ -202,6 +247,7 @@ class StageRun:
                     self._partitions,
                     self._labels_done,
                     self._labels_total,
+                    note,
                 )
             )
 

@@ -72,3 +72,19 @@ def test_databases_stay_open_and_no_more_than_a_few(tmp_path):
     storage.dispose()
     left = [file for file in psutil.Process().open_files() if Path(file.path).parent == tmp_path]
     assert left == []
+
+
+def test_events_do_not_take_a_page_each_in_the_index(tmp_path):
+    """An event of a partition takes over two kilobytes, and a usual page has four."""
+    storage = BatchingSqliteEventLogStorage(str(tmp_path))
+    storage.store_event_batch(
+        [materialized(ASSET, str(n), n, summary="x" * 1_000) for n in range(200)]
+    )
+    storage.dispose()
+    with sqlite3.connect(tmp_path / "index.db") as con:
+        [(total,)] = con.execute("SELECT sum(length(event)) FROM event_logs").fetchall()
+        [(taken,)] = con.execute(
+            "SELECT sum(pgsize) FROM dbstat WHERE name = 'event_logs'"
+        ).fetchall()
+    assert 2_000 < total / 200 < 4_000
+    assert taken < 1.3 * total

@@ -16,12 +16,12 @@ from harmonizer_tests.support.events import ASSET, materialized
 NOW = datetime.now(UTC)
 
 
-def ended_runs(instance, count: int) -> list[str]:
-    """Runs that have ended, the earliest first, each with a materialization of one partition."""
+def ended_runs(instance, count: int, times: int = 1) -> list[str]:
+    """Runs that have ended, the earliest first; each has materialized one partition some times."""
     runs = [bare_run(instance, DagsterRunStatus.SUCCESS, {"kind": "test"}) for _ in range(count)]
     for number, run in enumerate(runs):
         event = materialized(ASSET, "partition", number)._replace(run_id=run.run_id)
-        instance.event_log_storage.store_event(event)
+        instance.event_log_storage.store_event_batch([event] * times)
     return [run.run_id for run in runs]
 
 
@@ -80,7 +80,7 @@ def test_ticks_go_that_asked_for_nothing_and_old_ones_but_the_latest_of_each_sen
 
 
 def test_unused_pages_are_given_back(home, instance):
-    ended_runs(instance, 30)
+    ended_runs(instance, 3, times=100)
     prune_runs(instance, 0, 0, NOW + timedelta(days=1), dry_run=False)
     file = home.dagster / "history" / "runs" / "index.db"
     instance.event_log_storage.dispose()

@@ -1,0 +1,266 @@
+"""Object stores by URL: `file://` on a disk that all share, or `s3://`.
+
+An object is written as a whole or not at all, and never changed.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+from harmonizer_assets.core.base.errors import ConfigurationError, StoreError
+from harmonizer_assets.core.base.files import make_private_folder
+from harmonizer_assets.core.base.secrets import translated
+
+_PARTIAL: Final = ".partial-"
+_DELETED_AT_ONCE: Final = 1_000
+"""The most that S3 takes in one request."""
+
+
+class MissingObjectError(StoreError):
+    """There is no object of this name."""
+
+
+class ObjectStore(ABC):
+    """Objects of one place, by names such as `results/abc.parquet`.
+
+    Attributes:
+        url: of the place.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    @abstractmethod
+    def put(self, name: str, content: bytes) -> bool:
+        """Store an object unless there is one of this name; return whether there was none.
+
+        Raises:
+            StoreError: it cannot be written; nothing of it is visible.
+        """
+
+    @abstractmethod
+    def get(self, name: str) -> bytes:
+        """Read an object.
+
+        Raises:
+            MissingObjectError: there is none.
+            StoreError: it cannot be read.
+        """
+
+    @abstractmethod
+    def exists(self, name: str) -> bool:
+        """Say whether there is an object.
+
+        Raises:
+            StoreError: the place cannot be read.
+        """
+
+    @abstractmethod
+    def list(self, prefix: str) -> list[str]:
+        """List the names in a folder that begin with a prefix such as `dead/` or `dead/ab`; sorted.
+
+        Raises:
+            StoreError: the place cannot be read.
+        """
+
+    @abstractmethod
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete objects; those that are not there are passed over.
+
+        Raises:
+            StoreError: the place cannot be written.
+        """
+
+
+def open_store(url: str, endpoint_url: str | None = None) -> ObjectStore:
+    """Open the store of a URL; nothing is read yet.
+
+    Args:
+        url: `file:///folder`, or `s3://bucket/prefix` with credentials from the environment.
+        endpoint_url: of a server that speaks S3, where it is not Amazon's.
+
+    Raises:
+        ConfigurationError: it is no such URL, or the extra for it is not installed.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "file" and parts.path.startswith("/") and not parts.netloc:
+        return FileStore(url)
+    if parts.scheme == "s3" and parts.netloc:
+        return S3Store(url, endpoint_url)
+    raise ConfigurationError(
+        f"{url!r} is no store of units: write file:///folder or s3://bucket/prefix"
+    )
+
+
+class FileStore(ObjectStore):
+    """Files in a folder, which several machines may share."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._folder = Path(unquote(urlsplit(url).path))
+
+    def put(self, name: str, content: bytes) -> bool:
+        """Write a file and give it its name; see `ObjectStore.put`."""
+        path = self._folder / name
+        with self._errors(name):
+            make_private_folder(path.parent)
+            descriptor, partial = tempfile.mkstemp(prefix=_PARTIAL, dir=path.parent)
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(descriptor)
+                Path(partial).chmod(path.parent.stat().st_mode & 0o666)
+                return _linked(Path(partial), path)
+            finally:
+                Path(partial).unlink(missing_ok=True)
+
+    def get(self, name: str) -> bytes:
+        """Read a file; see `ObjectStore.get`."""
+        with self._errors(name):
+            return (self._folder / name).read_bytes()
+
+    def exists(self, name: str) -> bool:
+        """Look for a file; see `ObjectStore.exists`."""
+        with self._errors(name):
+            return (self._folder / name).exists()
+
+    def list(self, prefix: str) -> list[str]:
+        """List the files of a folder; see `ObjectStore.list`."""
+        folder, _, start = prefix.rpartition("/")
+        with suppress(MissingObjectError), self._errors(prefix):
+            found = (path.name for path in (self._folder / folder).iterdir())
+            names = [name for name in found if name.startswith(start)]
+            return sorted(f"{folder}/{name}" for name in names if not name.startswith(_PARTIAL))
+        return []
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Remove files; see `ObjectStore.delete`."""
+        for name in names:
+            with self._errors(name):
+                (self._folder / name).unlink(missing_ok=True)
+
+    @contextmanager
+    def _errors(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise MissingObjectError(f"{self.url} holds no {name}") from None
+        except OSError as error:
+            raise StoreError(f"{self.url}: {name}: {error.strerror}") from error
+
+
+def _linked(partial: Path, path: Path) -> bool:
+    """Give a finished file its name, unless that is taken."""
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        return False
+    except OSError:
+        # Some network file systems have no links. Who loses the race has written the same.
+        if path.exists():
+            return False
+        partial.replace(path)
+    return True
+
+
+class S3Store(ObjectStore):
+    """Objects under a prefix of a bucket."""
+
+    def __init__(self, url: str, endpoint_url: str | None = None) -> None:
+        super().__init__(url)
+        parts = urlsplit(url)
+        self._bucket = parts.netloc
+        prefix = parts.path.strip("/")
+        self._prefix = f"{prefix}/" if prefix else ""
+        # boto3 is optional and takes a second to import.
+        try:
+            import boto3
+        except ModuleNotFoundError:
+            raise ConfigurationError(
+                f"{url} needs boto3: install the extra with `pip install 'label-harmonizer[s3]'`"
+            ) from None
+        with self._errors(""):
+            self._client: Any = boto3.client("s3", endpoint_url=endpoint_url)
+
+    def put(self, name: str, content: bytes) -> bool:
+        """Put an object with a condition; see `ObjectStore.put`."""
+        from botocore.exceptions import ClientError
+
+        with self._errors(name):
+            try:
+                self._client.put_object(
+                    Bucket=self._bucket, Key=self._prefix + name, Body=content, IfNoneMatch="*"
+                )
+            except ClientError as error:
+                # The second is what a put gets that loses against one at the same moment.
+                if _code(error) in ("PreconditionFailed", "ConditionalRequestConflict"):
+                    return False
+                raise
+        return True
+
+    def get(self, name: str) -> bytes:
+        """Get an object; see `ObjectStore.get`."""
+        with self._errors(name):
+            answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name)
+            content: bytes = answer["Body"].read()
+        return content
+
+    def exists(self, name: str) -> bool:
+        """Ask for an object's head; see `ObjectStore.exists`."""
+        with suppress(MissingObjectError), self._errors(name):
+            self._client.head_object(Bucket=self._bucket, Key=self._prefix + name)
+            return True
+        return False
+
+    def list(self, prefix: str) -> list[str]:
+        """List objects page by page; see `ObjectStore.list`."""
+        with self._errors(prefix):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=self._prefix + prefix
+            )
+            return sorted(
+                found["Key"].removeprefix(self._prefix)
+                for page in pages
+                for found in page.get("Contents", [])
+            )
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete objects, many in one request; see `ObjectStore.delete`."""
+        keys = [{"Key": self._prefix + name} for name in names]
+        for start in range(0, len(keys), _DELETED_AT_ONCE):
+            wanted = {"Objects": keys[start : start + _DELETED_AT_ONCE], "Quiet": True}
+            with self._errors(""):
+                self._client.delete_objects(Bucket=self._bucket, Delete=wanted)
+
+    @contextmanager
+    def _errors(self, name: str) -> Iterator[None]:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        def ours(error: Exception) -> StoreError:
+            if isinstance(error, ClientError):
+                code = _code(error)
+                if code in ("NoSuchKey", "404"):
+                    return MissingObjectError(f"{self.url} holds no {name}")
+                return StoreError(
+                    f"{self.url}: the bucket answers {code}: check its name, and that the "
+                    "credentials in the environment may list, read and write it"
+                )
+            return StoreError(
+                f"{self.url}: the bucket cannot be reached ({type(error).__name__}): check the "
+                "network, the credentials in the environment and [units] store_endpoint_url"
+            )
+
+        with translated(ours, ClientError, BotoCoreError, ValueError):
+            yield
+
+
+def _code(error: Any) -> str:
+    return str(error.response.get("Error", {}).get("Code", "unknown"))

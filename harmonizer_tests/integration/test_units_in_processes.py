@@ -1,0 +1,227 @@
+"""Units on the processes of one machine: the same tables, whatever happens to the processes."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import boto3
+import pytest
+
+from harmonizer_assets.core.base.home import Home
+from harmonizer_assets.core.records.merchant import merchant_key
+from harmonizer_assets.core.units.executors.processes import ProcessExecutor
+from harmonizer_assets.core.units.spread import unit_store
+from harmonizer_tests.support.aws import aws_server
+from harmonizer_tests.support.receipts import OFFLINE
+from harmonizer_tests.support.units import (
+    Errors,
+    Poison,
+    copy_shops,
+    opened,
+    poisoned_by,
+    scored,
+    scores,
+)
+
+SPOILED = merchant_key("Gamma Bar")
+
+
+@pytest.fixture
+def shops(home: Home) -> Home:
+    copy_shops(home)
+    return home
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The scores that the run's own process computes, with and without exact search."""
+    tables = {}
+    for exact in (True, False):
+        home = Home(tmp_path_factory.mktemp("inline") / "home").ensure()
+        copy_shops(home)
+        pipeline = opened(home, exact=exact, executor="inline")
+        scored(pipeline)
+        tables[exact] = scores(pipeline)
+    return tables
+
+
+def poisoned(monkeypatch, *arguments, **more) -> None:
+    for name, value in poisoned_by(Poison(*arguments, **more)).items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_processes_compute_what_the_run_itself_does(shops, undisturbed, exact):
+    pipeline = opened(shops, exact=exact, executor="processes")
+    results = scored(pipeline)
+    assert all(result.changed for result in results)
+    assert scores(pipeline) == undisturbed[exact]
+    assert list(shops.units.rglob("*.*")) == []
+
+
+def test_units_and_results_may_be_in_a_bucket(shops, undisturbed, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with aws_server() as url:
+        bucket = boto3.resource("s3", endpoint_url=url).create_bucket(Bucket="units")
+        place = {"store": "s3://units/home", "store_endpoint_url": url}
+        pipeline = opened(shops, executor="processes", **place)
+        scored(pipeline)
+        assert list(bucket.objects.all()) == []
+    assert scores(pipeline) == undisturbed[True]
+    assert not shops.units.exists()
+
+
+def test_similar_words_alone_score_in_processes_as_well(shops, tmp_path):
+    tables = []
+    for executor in ("inline", "processes"):
+        home = Home(tmp_path / executor).ensure()
+        copy_shops(home)
+        pipeline = opened(home, scorer="count_rule", executor=executor)
+        scored(pipeline)
+        tables.append(scores(pipeline))
+    assert tables[0] == tables[1]
+
+
+def test_a_unit_that_fails_is_cut_until_the_merchant_fails_alone(shops, undisturbed, monkeypatch):
+    poisoned(monkeypatch, "raise", SPOILED)
+    pipeline = opened(shops, executor="processes", labels_per_unit=10_000)
+    failed = Errors.of(scored(pipeline))
+    assert failed == Errors({SPOILED}, {"ValueError: a spoiled word"})
+    assert scores(pipeline) == [r for r in undisturbed[True] if r["merchant_key"] != SPOILED]
+    assert "spoiled word" in pipeline.tables.failures()[0].traceback
+    store = unit_store(pipeline.settings.units, shops)
+    [letter] = store.dead_letters()
+    assert (letter.attempts, letter.error) == (3, "ValueError: a spoiled word")
+
+
+@pytest.mark.parametrize(
+    ("how", "seconds"), [("crash", 600), ("hang", 3)], ids=["crash", "time-out"]
+)
+def test_a_unit_that_ends_its_process_is_given_up_and_others_go_on(
+    shops, undisturbed, monkeypatch, how, seconds
+):
+    poisoned(monkeypatch, how, SPOILED)
+    pipeline = opened(shops, executor="processes", attempts=2, seconds=seconds)
+    failed = Errors.of(scored(pipeline))
+    assert failed.merchants == {SPOILED}
+    assert all("attempt 2: its process ended without a word" in said for said in failed.said)
+    assert scores(pipeline) == [r for r in undisturbed[True] if r["merchant_key"] != SPOILED]
+
+
+def test_a_dead_unit_is_not_tried_again_until_it_is_forgotten(shops, undisturbed, monkeypatch):
+    poisoned(monkeypatch, "raise", SPOILED)
+    pipeline = opened(shops, executor="processes", attempts=1)
+    scored(pipeline)
+    monkeypatch.setenv("HARMONIZER_TEST_POISON", "[]")
+    assert Errors.of(scored(pipeline)) == Errors({SPOILED}, {"ValueError: a spoiled word"})
+    store = unit_store(pipeline.settings.units, shops)
+    for letter in store.dead_letters(split=True):
+        store.remove(letter.unit)
+    assert Errors.of(scored(pipeline)) == Errors()
+    assert scores(pipeline) == undisturbed[True]
+
+
+def test_processes_that_are_killed_at_random_change_nothing(shops, undisturbed, monkeypatch):
+    poisoned(monkeypatch, "sleep", seconds=0.2)
+    pipeline = opened(shops, executor="processes", attempts=20)
+    started = []
+    start = ProcessExecutor.__init__
+
+    def noted(executor, *arguments, **more):
+        started.append(executor)
+        start(executor, *arguments, **more)
+
+    monkeypatch.setattr(ProcessExecutor, "__init__", noted)
+    results, killed = [], 0
+    draw = random.Random(7)
+    for result in pipeline.score.run(pipeline.partitions.held(), OFFLINE):
+        results.append(result)
+        pids = started[0].pids()
+        if pids and killed < 3 and len(results) % 9 == 1:
+            os.kill(draw.choice(pids), signal.SIGKILL)
+            killed += 1
+    assert killed == 3
+    assert Errors.of(results) == Errors()
+    assert scores(pipeline) == undisturbed[True]
+
+
+RUN = """
+import sys
+from pathlib import Path
+from harmonizer_assets.core.base.home import Home
+from harmonizer_tests.support.units import opened, scored
+scored(opened(Home(Path(sys.argv[1])), executor="processes"))
+"""
+
+
+def test_a_run_that_is_killed_goes_on_and_computes_nothing_twice(shops, undisturbed, monkeypatch):
+    slow = {**os.environ, **poisoned_by(Poison("sleep", seconds=0.3))}
+    run = subprocess.Popen([sys.executable, "-c", RUN, str(shops.root)], env=slow)
+    results = shops.units / "results"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (results.exists() and any(results.iterdir())):
+        time.sleep(0.01)
+    run.kill()
+    run.wait()
+    time.sleep(1.5)  # for what its processes are still working on
+    store = unit_store(opened(shops).settings.units, shops)
+    computed = {name for name in store.objects.list("results/") if name.endswith(".parquet")}
+    assert computed
+    pipeline = opened(shops, executor="processes")
+    submitted = []
+    submit = ProcessExecutor.submit
+    monkeypatch.setattr(
+        ProcessExecutor, "submit", lambda self, unit: (submitted.append(unit), submit(self, unit))
+    )
+    scored(pipeline)
+    assert not {f"results/{unit}.parquet" for unit in submitted} & computed
+    assert scores(pipeline) == undisturbed[True]
+    assert store.objects.list("results/") == []
+
+
+def test_a_damaged_result_is_computed_again(shops, undisturbed, monkeypatch):
+    poisoned(monkeypatch, "sleep", seconds=0.0)
+    pipeline = opened(shops, executor="processes")
+    submit = ProcessExecutor.submit
+    damaged = []
+
+    def submit_damaged(executor, unit):
+        if not damaged:
+            damaged.append(unit)
+            unit_store(pipeline.settings.units, shops).put_result(unit, b"PAR1 half of it")
+        submit(executor, unit)
+
+    monkeypatch.setattr(ProcessExecutor, "submit", submit_damaged)
+    assert Errors.of(scored(pipeline)) == Errors()
+    assert scores(pipeline) == undisturbed[True]
+
+
+def test_a_unit_that_is_gone_is_cut_again(shops, undisturbed, monkeypatch):
+    pipeline = opened(shops, executor="processes")
+    submit, removed = ProcessExecutor.submit, []
+
+    def submit_removed(executor, unit):
+        if not removed:
+            removed.append(unit)
+            unit_store(pipeline.settings.units, shops).remove(unit)
+        submit(executor, unit)
+
+    monkeypatch.setattr(ProcessExecutor, "submit", submit_removed)
+    assert Errors.of(scored(pipeline)) == Errors()
+    assert scores(pipeline) == undisturbed[True]
+
+
+def test_a_caller_who_stops_leaves_what_is_computed_for_the_next_run(shops, undisturbed):
+    pipeline = opened(shops, executor="processes")
+    results = pipeline.score.run(pipeline.partitions.held(), OFFLINE)
+    next(results)
+    results.close()
+    scored(pipeline)
+    assert scores(pipeline) == undisturbed[True]
