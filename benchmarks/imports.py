@@ -6,7 +6,7 @@
 
 The first says for each format how long an import into a folder takes and how much memory at most.
 With `--cord`, the tables of the data set are written as CORD's own JSON and imported from it; every
-score of the imported words must be that of the tables, whose boxes are cut at the image's edges.
+score of the imported words must be that of the tables, boxes cut at the image's edges.
 """
 
 from __future__ import annotations
@@ -159,8 +159,8 @@ def compare(data: Path) -> None:
         report = import_to_folder("cord", [source], folder / "out", label_map=folder / "map.yaml")
         written = report.written
         print(
-            f"imported: {written.words:,} words, {written.labels:,} labels; {written.clipped} boxes "
-            "reach out of their image and are clipped"
+            f"imported: {written.words:,} words, {written.labels:,} labels; {written.clipped} "
+            "boxes reach out of their image and are clipped"
         )
         labels, out = data / "labels.parquet", report.folder
         as_given = scored(folder / "tables", data / "words.parquet", labels, data)
