@@ -28,7 +28,6 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from sklearn.metrics import average_precision_score
 
 from benchmarks.offline_runs import OFFLINE
 from harmonizer_assets.core.base.home import Home
@@ -190,6 +189,9 @@ def clipped(data: Path, folder: Path) -> Path:
 
 def judged(scores: dict[tuple[Any, ...], float], data: Path) -> float:
     """Average precision of the labels that were judged wrong; see `benchmarks.judged`."""
+    # Not at the top: the processes whose memory is measured do not need it.
+    from sklearn.metrics import average_precision_score
+
     rows = duckdb.read_csv(str(data / "judged.csv")).to_arrow_table().to_pylist()
     verdicts = {tuple(row[name] for name in LABEL_KEY): row["verdict"] for row in rows}
     certain = [key for key in scores if verdicts.get(key) != "doubtful"]

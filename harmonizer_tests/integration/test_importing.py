@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -17,6 +18,7 @@ from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.records.label import LabelKey
 from harmonizer_assets.core.records.taxonomy import Taxonomy
 from harmonizer_assets.core.review.answers import Answer
+from harmonizer_tests.support.cli import started
 
 
 def source(tmp_path: Path, *records: dict) -> Path:
@@ -251,3 +253,17 @@ def test_a_folder_with_other_files_is_never_replaced(tmp_path):
     with pytest.raises(InputError, match=r"thesis\.txt"):
         import_to_folder("hugging-face", [source(tmp_path, record())], out, overwrite=True)
     assert (out / "thesis.txt").read_text() == "mine"
+
+
+def test_an_import_that_is_killed_leaves_nothing_behind_that_looks_imported(tmp_path):
+    path = source(tmp_path, *(record(str(n)) for n in range(20_000)))
+    out = tmp_path / "out"
+    with started("import", "hugging-face", path, "--out", out, home=tmp_path / "home") as process:
+        while not any(tmp_path.glob(".out.*/words.parquet")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+    assert not out.exists()
+    report = import_to_folder("hugging-face", [path], out)
+    assert report.written.receipts == 20_000
