@@ -25,7 +25,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 import harmonizer_assets
-from harmonizer_assets import api
+from harmonizer_assets import api, importers
 from harmonizer_assets.cli import main
 from harmonizer_assets.core.base.errors import HarmonizerError
 from harmonizer_assets.core.base.home import Home
@@ -411,13 +411,18 @@ def label_types_page() -> str:
 def python_page() -> str:
     """The public Python API, rendered by mkdocstrings from signatures and docstrings."""
     about = (
-        "What is listed here can be imported from `harmonizer_assets`; nothing else is public. "
+        "What is listed here can be imported from `harmonizer_assets`, importers from "
+        "`harmonizer_assets.importers`; nothing else is public. "
         "[Use it from Python](../how-to/python.md) shows how these fit together."
     )
     page = ["# Python", about]
     for title, names in public_names().items():
         page.append(f"## {title}")
         page += [f"::: {_definition(name)}\n{_ENTRY_OPTIONS}" for name in names]
+    page += ["## Importers", inspect.cleandoc(importers.__doc__ or "").partition("\n\nExample")[0]]
+    for name in importers.__all__:
+        value = getattr(importers, name)
+        page.append(f"::: {value.__module__}.{value.__qualname__}\n{_ENTRY_OPTIONS}")
     return "\n\n".join(page)
 
 

@@ -1,7 +1,7 @@
 """Label Harmonizer: keeps word-level labels consistent across receipts.
 
-What can be imported from here is the public interface (`harmonizer_assets.api` lists it); nothing
-else is public.
+What can be imported from here (`harmonizer_assets.api` lists it) and from
+`harmonizer_assets.importers` is the public interface; nothing else is public.
 
 Example:
     >>> from harmonizer_assets import Home, Pipeline, RunOptions

@@ -52,6 +52,14 @@ predictions_option = click.option(
 @click.command("import")
 @click.argument("format")
 @click.argument("path", nargs=-1, required=True, type=FILE)
+@click.option(
+    "--list",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda context, _, given: _list_formats(context) if given else None,
+    help="List the formats, and do nothing else.",
+)
 @click.option("--out", type=FILE, help="Write into this folder instead of a home.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier import in that folder.")
 @map_option
@@ -99,6 +107,7 @@ def import_formats(
     options = ImportOptions(images, unit, keep_prefix, status, merchant, columns, predictions)
     with terminal_progress() as on_progress:
         if out is None:
+            home.keep_private()
             report = import_to_home(
                 format, path, home, options, label_map=label_map, on_progress=on_progress
             )
@@ -115,6 +124,14 @@ def import_formats(
     if json_file is not None:
         write_json(json_file, asdict(report))
     _show(report, is_folder=out is not None)
+
+
+def _list_formats(context: click.Context) -> None:
+    from harmonizer_assets.cli.show import facts, show
+    from harmonizer_assets.core.importers.registry import importers
+
+    show(facts((one.name, one.describes) for one in importers()))
+    context.exit()
 
 
 def _show(report: ImportReport, *, is_folder: bool) -> None:

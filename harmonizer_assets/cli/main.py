@@ -24,6 +24,7 @@ from harmonizer_assets.cli.merchants import merchants
 from harmonizer_assets.cli.next import next_labels
 from harmonizer_assets.cli.options import FILE, HOME_HELP
 from harmonizer_assets.cli.plan import plan
+from harmonizer_assets.cli.propose import propose_labels
 from harmonizer_assets.cli.prune import prune
 from harmonizer_assets.cli.review import review
 from harmonizer_assets.cli.rules import patterns, rules
@@ -101,6 +102,7 @@ for command in (
     next_labels,
     patterns,
     plan,
+    propose_labels,
     prune,
     push,
     redo,

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from harmonizer_assets.core.apply.apply import Brake, apply_corrections
+from harmonizer_assets.core.base.errors import InputError
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.progress import ProgressFn
 from harmonizer_assets.core.base.secrets import secrets_removed
@@ -28,6 +29,11 @@ from harmonizer_assets.core.decide.alarms import update_merchant_alarms, update_
 from harmonizer_assets.core.decide.missing import MissingLabels
 from harmonizer_assets.core.decide.patterns import update_patterns
 from harmonizer_assets.core.decide.stage import DecideStage, outlier_stage
+from harmonizer_assets.core.decide.unlabelled import (
+    propose_labels,
+    unlabelled_receipts,
+    write_proposals,
+)
 from harmonizer_assets.core.decide.validation_queue import update_validation_queue
 from harmonizer_assets.core.erase import Deletion
 from harmonizer_assets.core.index.embedders import make_embedder
@@ -209,6 +215,36 @@ class Pipeline:
     def missing(self) -> MissingLabels:
         """Finds words that carry no label and look as if they should."""
         return MissingLabels(self.warehouse, self.taxonomy.names, self.settings.missing_labels)
+
+    def propose_labels(
+        self, path: Path, least: float = 0.8, *, overwrite: bool = False
+    ) -> tuple[int, int]:
+        """Write labels for receipts that carry none, as the fitted model sees them, to a file.
+
+        Nothing in the home changes.
+
+        Args:
+            path: a Parquet file, to be made.
+            least: probability from which a label is proposed, 0..1.
+            overwrite: whether a file that is there is replaced.
+
+        Returns:
+            How many receipts have no label, and how many labels are proposed for them.
+
+        Raises:
+            InputError: no model is fitted yet, or the file cannot be written.
+        """
+        version = self.score.model_version()
+        model = None if version == DUE else self.score.fit(RunOptions())[1]
+        if model is None:
+            raise InputError(
+                f"{self.home.root}: there is no fitted model: it takes 200 labels and a run"
+            )
+        receipts = unlabelled_receipts(self.warehouse)
+        tables = propose_labels(
+            self.warehouse, receipts, self.taxonomy.names, model, version, least
+        )
+        return receipts.num_rows, write_proposals(path, tables, overwrite=overwrite)
 
     @secrets_removed()
     def ingest(self, on_progress: ProgressFn | None = None) -> IngestReport:

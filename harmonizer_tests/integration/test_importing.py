@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,8 +13,12 @@ import yaml
 from harmonizer_assets.core.base.errors import InputError
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.importers.importing import import_to_folder, import_to_home
+from harmonizer_assets.core.importers.writing_back import write_back
 from harmonizer_assets.core.pipeline import Pipeline
+from harmonizer_assets.core.records.label import LabelKey
 from harmonizer_assets.core.records.taxonomy import Taxonomy
+from harmonizer_assets.core.review.answers import Answer
+from harmonizer_tests.support.cli import started
 
 
 def source(tmp_path: Path, *records: dict) -> Path:
@@ -108,6 +113,30 @@ def test_labels_that_came_in_another_way_stay(home, tmp_path):
     take(home, source(tmp_path, record(tags=("TIME", "O"))))
     ingest(home)
     assert labels_of(home) == [("a", 1, "TIME", "PENDING"), ("a", 2, "TAX", "VALID")]
+
+
+def test_what_was_corrected_in_the_home_stays_corrected_when_its_source_comes_again(home, tmp_path):
+    path = source(tmp_path, record(tags=("DATE", "TAX")))
+    take(home, path)
+    ingest(home)
+    pipeline = Pipeline(home)
+    key = LabelKey("a", 1, 1, 2, "TAX")
+    pipeline.review.answer(key, "ann", Answer.WRONG, to_label="GRAND_TOTAL")
+    assert len(pipeline.apply("ann", commit=True).corrections) == 1
+    corrected = labels_of(home)
+    assert {row[2]: row[3] for row in corrected} == {
+        "DATE": "PENDING",
+        "GRAND_TOTAL": "VALID",
+        "TAX": "INVALID",
+    }
+    for _ in range(2):  # the source as it was, and the one with the corrected label
+        report = take(home, path)
+        assert (report.words_gone, report.labels_gone) == (0, 0)
+        ingest(home)
+        assert labels_of(home) == corrected
+        written = tmp_path / "corrected.jsonl"
+        write_back(pipeline.warehouse, "hugging-face", path, written, overwrite=True)
+        path.write_bytes(written.read_bytes())
 
 
 # Label types
@@ -224,3 +253,17 @@ def test_a_folder_with_other_files_is_never_replaced(tmp_path):
     with pytest.raises(InputError, match=r"thesis\.txt"):
         import_to_folder("hugging-face", [source(tmp_path, record())], out, overwrite=True)
     assert (out / "thesis.txt").read_text() == "mine"
+
+
+def test_an_import_that_is_killed_leaves_nothing_behind_that_looks_imported(tmp_path):
+    path = source(tmp_path, *(record(str(n)) for n in range(20_000)))
+    out = tmp_path / "out"
+    with started("import", "hugging-face", path, "--out", out, home=tmp_path / "home") as process:
+        while not any(tmp_path.glob(".out.*/words.parquet")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+    assert not out.exists()
+    report = import_to_folder("hugging-face", [path], out)
+    assert report.written.receipts == 20_000

@@ -132,7 +132,7 @@ def damaged(path: Path) -> list[tuple[str, bytes]]:
     deep = b"[" * 100_000
     return [
         ("empty", b""),
-        ("cut off", content[: len(content) // 2]),
+        *((f"cut off at {n}/7", content[: len(content) * n // 7]) for n in range(1, 7)),
         ("cut off near its end", content[:-10]),
         ("not UTF-8", b"\xff\xfe\x00\x81" + content),
         ("bytes", bytes(range(256)) * 20),

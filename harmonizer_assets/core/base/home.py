@@ -130,6 +130,11 @@ class Home:
         return self.root / "merchants.yaml"
 
     @property
+    def label_map(self) -> Path:
+        """Proposals for names of labels that an import did not find in the taxonomy."""
+        return self.root / "label-map.yaml"
+
+    @property
     def review_policy(self) -> Path:
         """Which proposals need how much of a person, where it is not the default."""
         return self.root / "review.yaml"

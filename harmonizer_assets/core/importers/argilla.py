@@ -13,74 +13,42 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from harmonizer_assets.core.importers.base import (
-    Importer,
-    ImportOptions,
-    Problem,
-    Read,
-    SourceFile,
-    SourceLabel,
-    SourceReceipt,
-)
-from harmonizer_assets.core.importers.files import as_list, as_object, json_records
-from harmonizer_assets.core.importers.malformed import MALFORMED, not_as
-from harmonizer_assets.core.importers.spans import Span, labelled
+from harmonizer_assets.core.importers.base import ImportOptions, Problem, Read, SourceLabel
+from harmonizer_assets.core.importers.files import as_list, as_object
+from harmonizer_assets.core.importers.json_tasks import Task, TaskImporter
+from harmonizer_assets.core.importers.spans import Span
 from harmonizer_assets.core.importers.texts import tokens
 
 
-class Argilla(Importer):
+class Argilla(TaskImporter):
     """Texts with labelled spans."""
 
     name = "argilla"
     suffixes = (".json", ".jsonl", ".ndjson")
     describes = "Argilla: records with spans as JSON"
+    tool = "Argilla"
+    task = "the record"
 
-    def read(self, source: SourceFile, options: ImportOptions) -> Iterator[Read]:
-        """Read the records of a file."""
-        for row, number, record in json_records(source.path):
-            try:
-                yield from [*_record(source, row, number, record, options)]
-            except MALFORMED as error:
-                yield not_as("Argilla", source.path, row, error)
-
-
-def _record(
-    source: SourceFile, row: str, number: int, record: Any, options: ImportOptions
-) -> Iterator[Read]:
-    if isinstance(record, Exception):
-        raise ValueError(str(record))
-    content = as_object(record, "the record")
-    fields = as_object(content.get("fields") or content, "fields")
-    text = fields.get("text")
-    if not isinstance(text, str):
-        text = next((value for value in fields.values() if isinstance(value, str)), None)
-    if text is None:
-        raise ValueError("it has no field with a text")
-    given, proposed = [*_given(content)], [*_proposed(content)]
-    if proposed and not options.predictions:
-        yield Problem(
-            source.path,
-            row,
-            f"{len(proposed)} labels that a model has proposed are not taken",
-            "--predictions takes them",
-            is_left_out=False,
-        )
-    spans = [*given, *(proposed if options.predictions else ())]
-    words = []
-    for one in labelled(tokens(text), spans, source.path, row):
-        if isinstance(one, Problem):
-            yield one
-        else:
-            words.append(one)
-    own = content.get("id")
-    merchant = fields.get("merchant")
-    yield SourceReceipt(
-        f"{source.name}/{number}" if own is None else str(own),
-        source.path,
-        words,
-        row,
-        merchant_name=merchant if isinstance(merchant, str) else None,
-    )
+    def receipts(self, task: Task, options: ImportOptions) -> Iterator[Read]:
+        """Read a record."""
+        content = task.content
+        fields = as_object(content.get("fields") or content, "fields")
+        text = fields.get("text")
+        if not isinstance(text, str):
+            text = next((value for value in fields.values() if isinstance(value, str)), None)
+        if text is None:
+            raise ValueError("it has no field with a text")
+        given, proposed = [*_given(content)], [*_proposed(content)]
+        if proposed and not options.predictions:
+            yield Problem(
+                task.source.path,
+                task.row,
+                f"{len(proposed)} labels that a model has proposed are not taken",
+                "--predictions takes them",
+                is_left_out=False,
+            )
+        spans = [*given, *(proposed if options.predictions else ())]
+        yield from task.of_text(content.get("id"), tokens(text), spans, fields.get("merchant"))
 
 
 def _given(record: Mapping[str, Any]) -> Iterator[Span]:

@@ -11,64 +11,32 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from harmonizer_assets.core.importers.base import (
-    Importer,
-    ImportOptions,
-    Problem,
-    Read,
-    SourceFile,
-    SourceLabel,
-    SourceReceipt,
-    SourceWord,
-)
-from harmonizer_assets.core.importers.files import as_list, as_object, json_records
-from harmonizer_assets.core.importers.malformed import MALFORMED, not_as
-from harmonizer_assets.core.importers.spans import Span, labelled
+from harmonizer_assets.core.importers.base import ImportOptions, Read, SourceLabel
+from harmonizer_assets.core.importers.files import as_list, as_object
+from harmonizer_assets.core.importers.json_tasks import Task, TaskImporter
+from harmonizer_assets.core.importers.spans import Span
 from harmonizer_assets.core.importers.texts import tokens
 
 
-class Doccano(Importer):
+class Doccano(TaskImporter):
     """Texts with labelled spans."""
 
     name = "doccano"
     suffixes = (".jsonl", ".json")
     describes = "doccano: texts with labelled spans as JSONL"
+    tool = "doccano"
+    task = "the document"
 
-    def read(self, source: SourceFile, options: ImportOptions) -> Iterator[Read]:
-        """Read the documents of a file."""
+    def receipts(self, task: Task, options: ImportOptions) -> Iterator[Read]:
+        """Read a document."""
         del options
-        for row, number, document in json_records(source.path):
-            try:
-                yield from [*_document(source, row, number, document)]
-            except MALFORMED as error:
-                yield not_as("doccano", source.path, row, error)
-
-
-def _document(source: SourceFile, row: str, number: int, document: Any) -> Iterator[Read]:
-    if isinstance(document, Exception):
-        raise ValueError(str(document))
-    content = as_object(document, "the document")
-    text = content.get("text", content.get("data"))
-    if not isinstance(text, str):
-        raise ValueError("text is missing")
-    by = content.get("username", content.get("annotator"))
-    words = []
-    for one in labelled(
-        tokens(text), _spans(content, None if by is None else str(by)), source.path, row
-    ):
-        if isinstance(one, Problem):
-            yield one
-        elif isinstance(one, SourceWord):
-            words.append(one)
-    own = content.get("id")
-    merchant = content.get("merchant")
-    yield SourceReceipt(
-        f"{source.name}/{number}" if own is None else str(own),
-        source.path,
-        words,
-        row,
-        merchant_name=merchant if isinstance(merchant, str) else None,
-    )
+        content = task.content
+        text = content.get("text", content.get("data"))
+        if not isinstance(text, str):
+            raise ValueError("text is missing")
+        by = content.get("username", content.get("annotator"))
+        spans = [*_spans(content, None if by is None else str(by))]
+        yield from task.of_text(content.get("id"), tokens(text), spans, content.get("merchant"))
 
 
 def _spans(document: Mapping[str, Any], by: str | None) -> Iterator[Span]:

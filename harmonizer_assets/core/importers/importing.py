@@ -23,10 +23,11 @@ from harmonizer_assets.core.importers.files import source_files
 from harmonizer_assets.core.importers.names import LabelMap, Names, load_map
 from harmonizer_assets.core.importers.registry import importer
 from harmonizer_assets.core.importers.taxonomy import Fit, fit, map_file, taxonomy_file
-from harmonizer_assets.core.importers.update import mark_what_is_gone
+from harmonizer_assets.core.importers.update import keep_statuses, mark_what_is_gone
 from harmonizer_assets.core.importers.writing import TableWriter, Written
 from harmonizer_assets.core.ingest.inbox import Inbox, submit_files
 from harmonizer_assets.core.ingest.readers import readable
+from harmonizer_assets.core.records.status import Status
 from harmonizer_assets.core.records.taxonomy import Taxonomy
 from harmonizer_assets.core.store.tables import Tables
 from harmonizer_assets.core.store.warehouse import Warehouse
@@ -146,11 +147,13 @@ def import_to_home(
         taxonomy = _with_types(taxonomy, _confirmed_types(confirmed))
         found = fit(written.names, taxonomy.names)
         is_new = is_new and not found.is_clean
-        proposals = home.root / MAP if found.near or (found.new and not is_new) else None
+        proposals = home.label_map if found.near or (found.new and not is_new) else None
         if proposals is not None:
             write_atomically(proposals, map_file(found))
         if not found.is_clean and not is_new:
-            raise InputError(_unconfirmed(found, home.root / MAP))
+            raise InputError(_unconfirmed(found, home.label_map))
+        if options is None or options.status == Status.PENDING:
+            keep_statuses(home, folder)
         words_gone, labels_gone = mark_what_is_gone(home, folder, format_name)
         if is_new:
             write_atomically(home.taxonomy, taxonomy_file(written.names, taxonomy))

@@ -2,11 +2,13 @@
 
 The label is a part of the key of a label, so one that the source calls otherwise now would stand
 beside the one from before. What an earlier import of the same images brought, and the present one
-does not, is marked as deleted in the batch. Labels that came in another way stay.
+does not, is marked as deleted in the batch. Labels that came in another way stay, and so do those
+that were corrected in the home.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -16,14 +18,22 @@ import pyarrow.parquet as pq
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.ingest.inbox import Inbox
 from harmonizer_assets.core.ingest.marked import DELETED
-from harmonizer_assets.core.records.label import LABEL_KEY, WORD_KEY
+from harmonizer_assets.core.records.label import LABEL_COLUMNS, LABEL_KEY, WORD_KEY
+from harmonizer_assets.core.records.status import Status
 from harmonizer_assets.core.store.warehouse import Connection, Warehouse
 
+_STATUSES: Final = f"""
+SELECT {LABEL_COLUMNS}, validation_status FROM labels SEMI JOIN imported USING (image_id)
+WHERE validation_status <> $status
+"""
 _KEYS: Final = {"words": WORD_KEY, "labels": LABEL_KEY}
 _HELD: Final = """
 SELECT {key} FROM {table} SEMI JOIN imported USING (image_id)
-WHERE extra->>'imported_by' = $format
+{corrected} WHERE extra->>'imported_by' = $format
 """
+# What people have corrected in the home is not the source's any more: neither the label that they
+# have retired, nor the one that they have given.
+_NOT_CORRECTED: Final = f"ANTI JOIN label_row_changes USING ({LABEL_COLUMNS})"
 
 
 def mark_what_is_gone(home: Home, folder: Path, format_name: str) -> tuple[int, int]:
@@ -41,11 +51,61 @@ def mark_what_is_gone(home: Home, folder: Path, format_name: str) -> tuple[int, 
     return counts[0], counts[1]
 
 
+def keep_statuses(home: Home, folder: Path) -> None:
+    """Give labels that come again the statuses that they have in the home by now.
+
+    A source without statuses says nothing about them, so a label that a person has validated stays
+    `VALID` when its source is imported again.
+
+    Args:
+        home: into which it is imported.
+        folder: with `words.parquet` and `labels.parquet`, whose labels are `PENDING` where the
+            source says nothing else.
+    """
+    file = folder / "labels.parquet"
+    if not home.database.exists() or not pq.read_metadata(file).num_rows:
+        return
+    images = _images(folder / "words.parquet")
+
+    def read(con: Connection) -> list[tuple]:
+        con.register("imported", images)
+        found = con.execute(_STATUSES, {"status": Status.PENDING.value}).fetchall()
+        con.unregister("imported")
+        return found
+
+    held = {tuple(key): status for *key, status in Warehouse(home).read(read)}
+    if held:
+        _rewrite(file, lambda batch: _with_statuses(batch, held))
+
+
+def _with_statuses(batch: pa.RecordBatch, held: Mapping[tuple, str]) -> pa.RecordBatch:
+    keys = zip(*(batch[name].to_pylist() for name in LABEL_KEY), strict=True)
+    given = batch["validation_status"].to_pylist()
+    statuses = [
+        held.get(key, status) if status == Status.PENDING else status
+        for key, status in zip(keys, given, strict=True)
+    ]
+    place = batch.schema.get_field_index("validation_status")
+    columns = [*batch.columns]
+    columns[place] = pa.array(statuses, pa.string())
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+
+
+def _images(words: Path) -> pa.Table:
+    return pq.read_table(words, columns=["image_id"]).group_by("image_id").aggregate([])
+
+
+def _rewrite(file: Path, change: Callable[[pa.RecordBatch], pa.RecordBatch]) -> None:
+    partial = file.with_suffix(".rewritten")
+    with pq.ParquetFile(file) as old, pq.ParquetWriter(partial, old.schema_arrow) as writer:
+        for batch in old.iter_batches():
+            writer.write_batch(change(batch))
+    partial.replace(file)
+
+
 def _mark(home: Home, file: Path, table: str, format_name: str) -> int:
     key = _KEYS[table]
-    words = file.with_name("words.parquet")
-    images = pq.read_table(words, columns=["image_id"]).group_by("image_id").aggregate([])
-    held = _held(home, table, images, format_name)
+    held = _held(home, table, _images(file.with_name("words.parquet")), format_name)
     if not held.num_rows:
         return 0
     gone = _without(held, pq.read_table(file, columns=[*key]))
@@ -60,7 +120,8 @@ def _held(home: Home, table: str, images: pa.Table, format_name: str) -> pa.Tabl
 
     def read(con: Connection) -> pa.Table:
         con.register("imported", images)
-        sql = _HELD.format(key=", ".join(key), table=table)
+        corrected = _NOT_CORRECTED if table == "labels" else ""
+        sql = _HELD.format(key=", ".join(key), table=table, corrected=corrected)
         found = con.execute(sql, {"format": format_name}).to_arrow_table()
         con.unregister("imported")
         return found

@@ -280,6 +280,10 @@ class SuspicionModel:
         """
         return self.views[0].log_probability(features, folds)
 
+    def class_log_probability_of_text(self, features: sparse.csr_matrix, folds: Folds) -> Floats:
+        """Compute the same by the view of the text alone, for words with no labels around."""
+        return self.views[-1].log_probability(features, folds)
+
     def _contributions(
         self,
         features: sparse.csr_matrix,

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from harmonizer_assets.core.base.errors import InputError
 from harmonizer_assets.core.base.files import open_atomically, write_atomically
-from harmonizer_assets.core.ingest.readers import read_objects, readable
+from harmonizer_assets.core.importers.files import json_array, starts_with
+from harmonizer_assets.core.ingest.readers import read_objects
 
 MEMBER: Final = "harmonizer"
 """Name of the member that carries the record of a task."""
@@ -73,25 +74,19 @@ def read_lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def read_array(path: Path, what: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Read the objects of an array, each with its place.
+    """Read the objects of an array one by one, each with its place.
 
     Args:
         path: of the file.
         what: the array holds, such as `task`.
 
     Raises:
-        InputError: the file is no array of objects.
+        InputError: the file is no array of objects, or is damaged; what stands before the damage
+            has been yielded by then.
     """
-    with readable(path):
-        try:
-            found = json.loads(path.read_text(encoding="utf-8-sig"))
-        except ValueError as error:
-            raise InputError(
-                f"{path}: not valid JSON ({error}): export the file from the tool again"
-            ) from error
-    if not isinstance(found, list):
+    if not starts_with(path, b"["):
         raise InputError(f"{path}: not an array: export all {what}s as one JSON array")
-    for number, one in enumerate(found, start=1):
+    for number, one in enumerate(json_array(path), start=1):
         if not isinstance(one, dict):
             raise InputError(f"{path}: {what} {number} is no object: export the file again")
         yield f"{what} {number}", one

@@ -1,0 +1,116 @@
+"""What `deploy/` holds: the script starts a server that works, and ends as a whole."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import tomllib
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from harmonizer_assets.cli import main
+from harmonizer_assets.core.base.settings import Settings
+from harmonizer_assets.core.pipeline import Pipeline
+from harmonizer_assets.dagster_compat.instance import open_instance
+from harmonizer_tests.support.brokers import UnreachableError, queue_on
+from harmonizer_tests.support.receipts import OFFLINE, shop_receipts, table
+from harmonizer_tests.support.served import wait_for
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+SERVER = DEPLOY / "server"
+
+
+@pytest.fixture
+def broker():
+    try:
+        with queue_on("rabbitmq") as broker:
+            yield broker
+    except UnreachableError as error:
+        pytest.skip(str(error))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def answers(port: int) -> bool:
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info", timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.timeout(600)
+def test_the_script_serves_a_home_whose_labels_workers_score(
+    home, tmp_path, postgres_url, broker, monkeypatch
+):
+    monkeypatch.setenv("DAGSTER_PG_URL", postgres_url)
+    monkeypatch.setenv("HARMONIZER_BROKER_URL", broker.url)
+    home.settings_file.write_text(f'[units]\nexecutor = "celery"\nqueue = "{broker.queue}"\n')
+    port, log = free_port(), tmp_path / "log"
+    with log.open("w") as output:
+        server = subprocess.Popen(
+            [SERVER / "run"],
+            env={**os.environ, "PORT": str(port), "WORKERS": "1"},
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    started = psutil.Process(server.pid)
+    try:
+        wait_for(lambda: answers(port) or server.poll() is not None)
+        assert server.poll() is None, log.read_text()
+        pipeline = Pipeline(home)
+        shop_receipts(each=3).submit(pipeline, tmp_path / "files")
+        wait_for(lambda: pipeline.tables.counts().labels and not pipeline.stale(OFFLINE))
+        processes = started.children(recursive=True)
+    finally:
+        server.send_signal(signal.SIGTERM)
+    assert server.wait(timeout=120) == 143
+    psutil.wait_procs(processes, timeout=60)
+    assert [process for process in processes if process.is_running()] == []
+    assert table(pipeline, "similarity_matches")
+    assert re.search(r"Task harmonizer\.unit\[\S+\] succeeded", log.read_text())
+    with open_instance(home) as instance:
+        assert [run.is_success for run in instance.get_runs()] != []
+    assert not (home.dagster / "history" / "runs.db").exists()
+
+
+@pytest.mark.parametrize("missing", ["HARMONIZER_HOME", "DAGSTER_PG_URL", "HARMONIZER_BROKER_URL"])
+def test_the_script_names_what_is_not_set(missing, tmp_path):
+    names = ("HARMONIZER_HOME", "DAGSTER_PG_URL", "HARMONIZER_BROKER_URL")
+    environment = {"PATH": os.environ["PATH"], **dict.fromkeys(names, str(tmp_path / "x"))}
+    del environment[missing]
+    done = subprocess.run(
+        [SERVER / "run"], check=False, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert missing in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_and_commands_of_the_compose_file_exist():
+    """No container runtime is needed to see that."""
+    Settings.model_validate(tomllib.loads((SERVER / "harmonizer.toml").read_text()))
+    services = yaml.safe_load((SERVER / "compose.yaml").read_text())["services"]
+    ours = {name: service for name, service in services.items() if "build" in service}
+    assert {*ours} == {"ui", "worker"}
+    for service in ours.values():
+        name, *options = service["command"]
+        known = {option for given in main.commands[name].params for option in given.opts}
+        assert {option for option in options if option.startswith("--")} <= known
+        for volume in service["volumes"]:
+            source = volume.partition(":")[0]
+            assert not source.startswith(".") or (SERVER / source).exists()
+    assert all("ports" not in service for name, service in services.items() if name != "ui")
+    assert services["ui"]["ports"] == ["127.0.0.1:8080:8080"]
