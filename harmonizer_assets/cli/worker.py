@@ -50,8 +50,8 @@ def worker(
 
     os.environ.update(ONE_THREAD)
     from harmonizer_assets.core.base.settings import Settings
+    from harmonizer_assets.core.store.objects import open_store
     from harmonizer_assets.core.units.executors.celery import make_worker_app, run_worker
-    from harmonizer_assets.core.units.objects import open_store
     from harmonizer_assets.core.units.spread import make_broker, store_url
 
     given = {"queue": queue, "processes": processes, "attempts": attempts, "seconds": seconds}

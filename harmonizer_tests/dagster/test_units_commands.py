@@ -79,4 +79,4 @@ def test_a_worker_without_a_broker_says_what_to_set(shops):
 def test_a_worker_refuses_what_is_no_store(shops, store):
     refused = cli("worker", "--store", store, home=shops.root)
     assert refused.returncode == 2
-    assert "no store of units" in refused.stderr
+    assert "no store: write" in refused.stderr

@@ -11,9 +11,9 @@ import pytest
 from harmonizer_assets.core.base.errors import ConfigurationError
 from harmonizer_assets.core.base.figure import png
 from harmonizer_assets.core.report.pictures import pictures
+from harmonizer_assets.core.store.objects import open_store
 from harmonizer_assets.core.units.executors.brokers import broker_of
 from harmonizer_assets.core.units.executors.celery import make_app
-from harmonizer_assets.core.units.objects import open_store
 from harmonizer_tests.support.receipts import harmonize, shop_receipts
 
 

@@ -10,7 +10,7 @@ import boto3
 import pytest
 
 from harmonizer_assets.core.base.errors import ConfigurationError, StoreError
-from harmonizer_assets.core.units.objects import MissingObjectError, ObjectStore, open_store
+from harmonizer_assets.core.store.objects import MissingObjectError, ObjectStore, open_store
 from harmonizer_assets.core.units.store import Failure, UnitStore
 from harmonizer_tests.support.aws import aws_server
 
@@ -91,7 +91,7 @@ def test_a_store_is_made_for_its_owner_alone(tmp_path):
 
 @pytest.mark.parametrize("url", ["", "/folder", "file://host/folder", "s3:///prefix", "ftp://a/b"])
 def test_a_url_of_no_store_is_refused(url):
-    with pytest.raises(ConfigurationError, match="no store of units"):
+    with pytest.raises(ConfigurationError, match="no store: write"):
         open_store(url)
 
 

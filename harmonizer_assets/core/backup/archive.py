@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Final
 
 from harmonizer_assets.core.base.errors import InputError, StoreError
-from harmonizer_assets.core.units.objects import MissingObjectError, ObjectStore, open_store
+from harmonizer_assets.core.store.objects import MissingObjectError, ObjectStore, open_store
 
 CHUNK_BYTES: Final = 4 << 20
 _VERSION: Final = 1

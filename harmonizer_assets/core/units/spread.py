@@ -36,7 +36,7 @@ def unit_store(settings: UnitSettings, home: Home) -> UnitStore:
     Raises:
         ConfigurationError: the URL is none, or the extra for it is not installed.
     """
-    from harmonizer_assets.core.units.objects import open_store
+    from harmonizer_assets.core.store.objects import open_store
     from harmonizer_assets.core.units.store import UnitStore
 
     return UnitStore(open_store(store_url(settings, home), settings.store_endpoint_url))

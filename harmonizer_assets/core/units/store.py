@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 from harmonizer_assets.core.base.errors import StoreError
-from harmonizer_assets.core.units.objects import MissingObjectError, ObjectStore
+from harmonizer_assets.core.store.objects import MissingObjectError, ObjectStore
 from harmonizer_assets.core.units.unit import name_of
 
 _FOLDERS: Final = ("units", "shared", "results", "attempts", "errors", "dead", "split")

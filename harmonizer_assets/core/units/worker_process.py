@@ -12,8 +12,8 @@ import sys
 
 from harmonizer_assets.core.base.errors import HarmonizerError
 from harmonizer_assets.core.base.secrets import redacted
+from harmonizer_assets.core.store.objects import open_store
 from harmonizer_assets.core.units.executors.processes import READY
-from harmonizer_assets.core.units.objects import open_store
 from harmonizer_assets.core.units.store import UnitStore
 from harmonizer_assets.core.units.work import Work
 

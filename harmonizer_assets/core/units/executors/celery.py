@@ -11,9 +11,9 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Final
 
 from harmonizer_assets.core.base.errors import ConfigurationError
+from harmonizer_assets.core.store.objects import ObjectStore, open_store
 from harmonizer_assets.core.units.executors.base import Executor, watch
 from harmonizer_assets.core.units.executors.brokers import TASK, Broker
-from harmonizer_assets.core.units.objects import ObjectStore, open_store
 from harmonizer_assets.core.units.store import UnitStore
 from harmonizer_assets.core.units.unit import is_name
 from harmonizer_assets.core.units.work import Outcome, Work

@@ -94,9 +94,7 @@ def open_store(url: str, endpoint_url: str | None = None) -> ObjectStore:
         return FileStore(url)
     if parts.scheme == "s3" and parts.netloc:
         return S3Store(url, endpoint_url)
-    raise ConfigurationError(
-        f"{url!r} is no store of units: write file:///folder or s3://bucket/prefix"
-    )
+    raise ConfigurationError(f"{url!r} is no store: write file:///folder or s3://bucket/prefix")
 
 
 class FileStore(ObjectStore):
@@ -264,7 +262,8 @@ class S3Store(ObjectStore):
                 )
             return StoreError(
                 f"{self.url}: the bucket cannot be reached ({type(error).__name__}): check the "
-                "network, the credentials in the environment and [units] store_endpoint_url"
+                "network, the credentials in the environment and, of a server that is not Amazon's, "
+                "its address"
             )
 
         with translated(ours, ClientError, BotoCoreError, ValueError):
