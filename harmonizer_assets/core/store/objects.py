@@ -262,7 +262,7 @@ class S3Store(ObjectStore):
                 )
             return StoreError(
                 f"{self.url}: the bucket cannot be reached ({type(error).__name__}): check the "
-                "network, the credentials in the environment and, of a server that is not Amazon's, "
+                "network, the credentials in the environment and, where the server is not Amazon's, "
                 "its address"
             )
 
