@@ -262,8 +262,8 @@ class S3Store(ObjectStore):
                 )
             return StoreError(
                 f"{self.url}: the bucket cannot be reached ({type(error).__name__}): check the "
-                "network, the credentials in the environment and, where the server is not Amazon's, "
-                "its address"
+                "network, the credentials in the environment and, where the server is not "
+                "Amazon's, its address"
             )
 
         with translated(ours, ClientError, BotoCoreError, ValueError):
