@@ -198,3 +198,12 @@ def test_a_run_with_too_few_labels_for_a_model_says_so(pipeline, tmp_path):
     )
     assert model_metadata(pipeline, NO_MODEL)["reason"] == why
     assert why in pipeline.write_report().read_text(encoding="utf-8")
+
+
+def test_what_nothing_is_known_about_is_for_a_person_unless_its_question_failed(pipeline, tmp_path):
+    decided(pipeline, tmp_path, labelled(("banana", "GRAND_TOTAL")))
+    assert [row["action"] for row in table(pipeline, "proposals")] == ["ask"]
+    pipeline.warehouse.write(
+        lambda con: con.execute("UPDATE judgements SET reasoning = 'not judged: no more money'")
+    )
+    assert table(pipeline, "proposals") == []

@@ -11,7 +11,7 @@ from harmonizer_assets.core.apply.undo import Selection, undo
 from harmonizer_assets.core.base.errors import InputError
 from harmonizer_assets.core.base.settings import Settings
 from harmonizer_assets.core.pipeline import Pipeline
-from harmonizer_assets.core.records.label import label_key
+from harmonizer_assets.core.records.label import LABEL_COLUMNS, LabelKey, label_key
 from harmonizer_assets.core.review.answers import Answer
 from harmonizer_assets.core.review.queue import ReviewFilter
 from harmonizer_tests.support.cli import cli, shown_error
@@ -20,6 +20,7 @@ from harmonizer_tests.support.receipts import harmonize, shop_receipts, table
 
 ALL_BLIND = "blind_share: 1.0\nrules: [{name: all, tier: automatic, agreement: 0.3}]\n"
 NONE_BLIND = "blind_share: 0.001\nrules: [{name: all, tier: by_kind, agreement: 0.3}]\n"
+LATER_SHOPS = ["Epsilon Bar", "Zeta Grill", "Eta Inn", "Theta Pub", "Iota Spa", "Kappa Gym"]
 
 
 @pytest.fixture
@@ -168,8 +169,69 @@ def test_a_rule_applies_nothing_before_people_agree_with_its_blind_sample(home, 
     pipeline.review.answer(label_key(items[2]), "ann", Answer.WRONG, to_label="GRAND_TOTAL")
     assert pipeline.review.tiers()["all"].is_open
     report = pipeline.apply("ann", commit=True)
-    assert {row["source"] for row in report.corrections} == {"person", "policy"}
-    assert len(report.corrections) == 4
+    assert [row["source"] for row in report.corrections] == ["person"] * 3
+
+
+def half_blind(home, tmp_path, tier: str) -> tuple[Pipeline, list[LabelKey], list[LabelKey]]:
+    """A home with four wrong totals, two of them in the blind sample: these, and the others."""
+    pipeline = reviewed(home, tmp_path)
+    drawn = pipeline.warehouse.query(
+        f"SELECT md5_number(concat_ws(chr(31), {LABEL_COLUMNS})) % 1000 AS number FROM proposals "
+        "WHERE action = 'move' ORDER BY number"
+    )["number"].to_pylist()
+    home.review_policy.write_text(
+        f"blind_share: {(int(drawn[1]) + 1) / 1000}\n"
+        f"rules: [{{name: all, tier: {tier}, agreement: 0.2, actions: [move]}}]\n"
+    )
+    pipeline = Pipeline(home)
+    pipeline.review.update()
+    queue = [row for row in table(pipeline, "review_queue") if row["action"] == "move"]
+    blind, shown = (
+        [label_key(r) for r in queue if r["is_blind"] is is_it] for is_it in (True, False)
+    )
+    assert (len(blind), len(shown)) == (2, 2)
+    return pipeline, blind, shown
+
+
+def test_an_open_rule_is_applied_to_what_nobody_was_asked_about_and_leaves_its_sample_to_people(
+    home, tmp_path
+):
+    pipeline, blind, shown = half_blind(home, tmp_path, "automatic")
+    for key in blind:
+        pipeline.review.answer(key, "ann", Answer.WRONG, to_label="GRAND_TOTAL")
+    shop_receipts(LATER_SHOPS, each=6, images="new").submit(pipeline, tmp_path / "more")
+    harmonize(pipeline)
+    asked = {
+        label_key(row)
+        for row in table(pipeline, "review_queue")
+        if row["is_blind"] and label_key(row) not in blind
+    }
+    assert asked, "one of the new labels is in the sample"
+    made = {label_key(row): row["source"] for row in pipeline.apply("ann", commit=True).corrections}
+    assert {key: made[key] for key in blind} == dict.fromkeys(blind, "person")
+    assert {key: made[key] for key in shown} == dict.fromkeys(shown, "policy")
+    assert asked.isdisjoint(made)
+
+
+def test_a_kind_that_a_person_has_said_yes_to_is_applied_to_all_labels_of_it(home, tmp_path):
+    pipeline, blind, shown = half_blind(home, tmp_path, "by_kind")
+    for key in blind:
+        pipeline.review.answer(key, "ann", Answer.WRONG, to_label="GRAND_TOTAL")
+    assert pipeline.review.tiers()["all"].is_open
+    assert {row["source"] for row in pipeline.apply("ann", commit=True).corrections} == {"person"}
+    [kind] = {row["kind_id"] for row in dates(pipeline)}
+    expected = [label_key(row) for row in pipeline.review.kind("ann", kind)]
+    assert {*expected} == {*shown}
+    pipeline.review.answer_kind(
+        kind, "ann", Answer.WRONG, to_label="GRAND_TOTAL", expected=expected
+    )
+    pipeline.apply("ann", commit=True)
+    shop_receipts(LATER_SHOPS, each=6, images="new").submit(pipeline, tmp_path / "more")
+    harmonize(pipeline)
+    new = [row for row in table(pipeline, "review_queue") if row["kind_id"] == kind]
+    made = {label_key(row): row["source"] for row in pipeline.apply("ann").corrections}
+    assert made == {label_key(row): "policy" for row in new if not row["is_blind"]}
+    assert made
 
 
 def test_a_disagreement_with_the_blind_sample_closes_the_rule_until_it_is_reopened(home, tmp_path):
@@ -190,9 +252,7 @@ def test_a_disagreement_with_the_blind_sample_closes_the_rule_until_it_is_reopen
         pipeline.review.reopen("none", "bob")
 
 
-def test_a_kind_that_a_person_has_said_yes_to_is_applied_to_later_labels_while_the_rule_is_open(
-    home, tmp_path
-):
+def test_a_yes_to_a_kind_applies_nothing_later_while_the_rule_is_closed(home, tmp_path):
     pipeline = reviewed(home, tmp_path, NONE_BLIND)
     shown = dates(pipeline)
     assert not any(row["is_blind"] for row in shown)

@@ -29,7 +29,8 @@ UNION ALL
 SELECT policy, reopened_at, NULL FROM review_reopenings
 ORDER BY policy, happened_at
 """
-# What a person has answered about, or undone, no rule does.
+# What a person has answered about, or undone, no rule does. The blind sample waits for answers when
+# its rule is open as well, or no disagreement could close the rule again.
 _OF_POLICY: Final = f"""
 WITH fitted AS ({FITTED}),
 approved AS (
@@ -41,7 +42,7 @@ SELECT {qualified("f", LABEL_KEY)}, f.action, f.to_label, '{Source.POLICY}' AS s
     f.kind_id, NULL AS answer_id, f.rule_id, f.run_id, f.model, f.prompt_version,
     f.validation_status AS seen_status, f.word_text AS seen_text
 FROM fitted f
-WHERE f.policy IN (SELECT name FROM open_rules)
+WHERE f.policy IN (SELECT name FROM open_rules) AND NOT f.is_blind
     AND (f.tier = '{Tier.AUTOMATIC}' OR f.kind_id IN (FROM approved))
     AND ({qualified("f", LABEL_KEY)}) NOT IN (SELECT ({LABEL_COLUMNS}) FROM standing_answers)
     AND ({qualified("f", LABEL_KEY)}) NOT IN (

@@ -24,7 +24,7 @@ class Tier(StrEnum):
     AUTOMATIC = "automatic"
     """Applied without a person."""
     BY_KIND = "by_kind"
-    """Applied once a person has said yes to one label of the kind."""
+    """Applied to labels of a kind once a person has given one answer for all of it, a yes."""
     SINGLE = "single"
     """Applied once a person has answered about this label."""
 
