@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from harmonizer_assets.core.apply import rows
 from harmonizer_assets.core.apply.apply import Brake
 from harmonizer_assets.core.apply.history import label_history, operations
 from harmonizer_assets.core.apply.undo import Selection, redo, undo
-from harmonizer_assets.core.base.errors import InputError
+from harmonizer_assets.core.base.errors import InputError, StoreError
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.ingest.inbox import submit_batch
 from harmonizer_assets.core.pipeline import Pipeline
@@ -206,6 +207,44 @@ def test_undo_brings_the_labels_back_to_the_byte_and_redo_makes_them_again(pipel
     assert not redo(pipeline.warehouse, undone.operation_id, actor="bob", commit=True).corrections
     undo(pipeline.warehouse, Selection(operation=redone.operation_id), actor="bob", commit=True)
     assert labels(pipeline) == before
+
+
+@pytest.mark.parametrize(
+    "by", ["correction", "operation", "answer", "actor", "rule", "merchant", "run"]
+)
+def test_an_undo_takes_back_what_it_names_and_nothing_else(pipeline, by):
+    first, second = (row for row in labels(pipeline) if row["validation_status"] == "PENDING")
+    named = {"answer_id": "a1", "rule_id": "r1", "run_id": "run1"}
+    applied(pipeline, correction(first, "mark_invalid", **named))
+    applied(pipeline, correction(second, "mark_invalid", actor="bob"))
+    [made] = [
+        row for row in table(pipeline, "label_corrections") if label_key(row) == label_key(first)
+    ]
+    selection = Selection(
+        **{
+            by: {
+                "correction": made["correction_id"],
+                "operation": made["operation_id"],
+                "actor": "ann",
+                "merchant": first["merchant_key"],
+            }.get(by, named.get(f"{by}_id"))
+        }
+    )
+    report = undo(pipeline.warehouse, selection, actor="cleo", commit=True)
+    assert [label_key(row) for row in report.corrections] == [label_key(first)]
+    assert label(pipeline, label_key(first)) == first
+    assert label(pipeline, label_key(second))["validation_status"] == "INVALID"
+
+
+def test_what_is_read_back_otherwise_than_it_was_written_changes_nothing(
+    pipeline, wrong, monkeypatch
+):
+    before = labels(pipeline)
+    monkeypatch.setattr(rows, "_WRITTEN", f"{rows._WRITTEN} AND c.label <> 'GRAND_TOTAL'")
+    with pytest.raises(StoreError, match="1 labels are not what was written"):
+        applied(pipeline, correction(wrong, "move", "GRAND_TOTAL"))
+    assert labels(pipeline) == before
+    assert table(pipeline, "label_operations") == []
 
 
 def test_a_dry_undo_says_what_it_would_do_and_changes_nothing(pipeline, wrong):
