@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from harmonizer_assets.core.importers.writing import Written
 
 _LISTED: Final = 20
-"""Problems and label types that are shown; files hold them all."""
+"""Problems and label types that are shown; `--json` writes more, and `--out` keeps all problems."""
 
 images_option = click.option(
     "--images", type=FILE, help="Folder of the images, where the sizes of images are needed."
