@@ -9,6 +9,8 @@ import socket
 import subprocess
 import tomllib
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -50,6 +52,32 @@ def answers(port: int) -> bool:
     return True
 
 
+@contextmanager
+def serving(log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The script and what it starts; what is left of it at the end is killed."""
+    # A test before may have left the signal ignored, and a shell cannot undo that.
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with log.open("w") as output:
+            server = subprocess.Popen(
+                [SERVER / "run"],
+                env={**os.environ, **environment},
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+    try:
+        yield server
+    finally:
+        if server.poll() is None:
+            left = psutil.Process(server.pid)
+            for process in [left, *left.children(recursive=True)]:
+                process.kill()
+            server.wait()
+
+
 @pytest.mark.timeout(600)
 def test_the_script_serves_a_home_whose_labels_workers_score(
     home, tmp_path, postgres_url, broker, monkeypatch
@@ -58,27 +86,17 @@ def test_the_script_serves_a_home_whose_labels_workers_score(
     monkeypatch.setenv("HARMONIZER_BROKER_URL", broker.url)
     home.settings_file.write_text(f'[units]\nexecutor = "celery"\nqueue = "{broker.queue}"\n')
     port, log = free_port(), tmp_path / "log"
-    with log.open("w") as output:
-        server = subprocess.Popen(
-            [SERVER / "run"],
-            env={**os.environ, "PORT": str(port), "WORKERS": "1"},
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    started = psutil.Process(server.pid)
-    try:
+    with serving(log, PORT=str(port), WORKERS="1") as server:
         wait_for(lambda: answers(port) or server.poll() is not None)
         assert server.poll() is None, log.read_text()
         pipeline = Pipeline(home)
         shop_receipts(each=3).submit(pipeline, tmp_path / "files")
         wait_for(lambda: pipeline.tables.counts().labels and not pipeline.stale(OFFLINE))
-        processes = started.children(recursive=True)
-    finally:
+        processes = psutil.Process(server.pid).children(recursive=True)
         server.send_signal(signal.SIGTERM)
-    assert server.wait(timeout=120) == 143
-    psutil.wait_procs(processes, timeout=60)
-    assert [process for process in processes if process.is_running()] == []
+        assert server.wait(timeout=120) == 143
+        psutil.wait_procs(processes, timeout=60)
+        assert [process for process in processes if process.is_running()] == []
     assert table(pipeline, "similarity_matches")
     assert re.search(r"Task harmonizer\.unit\[\S+\] succeeded", log.read_text())
     with open_instance(home) as instance:

@@ -23,7 +23,7 @@ from harmonizer_assets.core.records.merchant import merchant_key
 from harmonizer_assets.core.records.options import RunOptions
 from harmonizer_assets.core.records.partition import PartitionKey
 from harmonizer_assets.core.records.reports import ASSETS
-from harmonizer_assets.core.stages.run import run_stage
+from harmonizer_assets.core.stages.run import StageRun
 from harmonizer_tests.support.homes import copy_home
 from harmonizer_tests.support.receipts import (
     OFFLINE,
@@ -80,10 +80,10 @@ def harmonized_shops(home: Home, tmp_path: Path) -> tuple[Receipts, Pipeline]:
 def small_chunks(monkeypatch):
     """Scores are computed in chunks of about 300 labels."""
 
-    def spy(*args, **kwargs):
-        return run_stage(*args, **{**kwargs, "labels_per_chunk": 300})
+    def small(*args, **kwargs):
+        return StageRun(*args, **{**kwargs, "labels_per_chunk": 300})
 
-    monkeypatch.setattr("harmonizer_assets.core.score.stage.run_stage", spy)
+    monkeypatch.setattr("harmonizer_assets.core.score.stage.StageRun", small)
 
 
 def test_a_wrong_label_is_found_and_the_right_type_suggested(home, tmp_path):
