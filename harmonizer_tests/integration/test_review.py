@@ -66,6 +66,18 @@ def test_a_label_that_has_gone_since_it_was_asked_about_can_be_added_again(pipel
     assert label(pipeline, key)["validation_status"] == "VALID"
 
 
+def test_the_later_answer_counts_although_the_clock_was_set_back_between_them(pipeline):
+    key = label_key(dates(pipeline)[0])
+    pipeline.review.answer(key, "ann", Answer.RIGHT)
+    pipeline.warehouse.write(
+        lambda con: con.execute(
+            "UPDATE review_answers SET answered_at = answered_at + INTERVAL 1 DAY"
+        )
+    )
+    pipeline.review.answer(key, "ann", Answer.WRONG, to_label="GRAND_TOTAL")
+    assert [row["verdict"] for row in table(pipeline, "standing_answers")] == ["wrong"]
+
+
 def test_what_a_person_says_is_applied_and_nothing_else_is(pipeline):
     first, second, *_ = dates(pipeline)
     pipeline.review.answer(label_key(first), "ann", Answer.WRONG, to_label="GRAND_TOTAL")

@@ -224,11 +224,18 @@ def store_answers(con: Connection, rows: pa.Table) -> None:
             end.
     """
     con.register("answered", rows)
-    stored = con.execute(_ANSWERED, {"now": dt.datetime.now(dt.UTC)}).fetchone()
+    stored = con.execute(_ANSWERED, {"now": _later_than_all(con)}).fetchone()
     con.unregister("answered")
     if not stored or stored[0] < rows.num_rows:
         # Nothing is stored of an answer about labels that have come or gone meanwhile.
         raise InputError("the label is not there any more, or by now: nothing was stored")
+
+
+def _later_than_all(con: Connection) -> dt.datetime:
+    """Return the time, or the one after the last answer where the clock was set back since."""
+    now = dt.datetime.now(dt.UTC)
+    [(last,)] = con.execute("SELECT max(answered_at) FROM review_answers").fetchall()
+    return now if last is None else max(now, last + dt.timedelta(microseconds=1))
 
 
 def withdraw_answer(warehouse: Warehouse, answer_id: str, reviewer: str) -> None:
