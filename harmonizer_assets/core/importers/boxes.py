@@ -71,7 +71,8 @@ def normalise(points: Points, width: Any, height: Any) -> Normalised:
 
     Args:
         points: the corners.
-        width, height: of the image, in the unit of the corners.
+        width: of the image, in the unit of the corners.
+        height: of the image, likewise.
 
     Raises:
         ValueError: a coordinate is missing, no number or not finite, or the box is far outside of

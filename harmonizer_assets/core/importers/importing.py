@@ -131,8 +131,12 @@ def import_to_home(
     deleted.
 
     Args:
-        format_name, paths, options, label_map, on_progress: see `import_to_folder`.
+        format_name: see `registry.format_names`.
+        paths: files, or folders that are searched for files.
         home: whose inbox it is.
+        options: what the source does not say itself.
+        label_map: a mapping file that a person has confirmed.
+        on_progress: called with the number of words.
 
     Raises:
         InputError: nothing can be read, or label types are not confirmed; nothing was imported.

@@ -100,7 +100,8 @@ def write_back(
         format_name: of the file.
         path: the file, as it was imported.
         out: the file to be written.
-        options, label_map: as they were given to the import.
+        options: as they were given to the import.
+        label_map: likewise.
         root: the folder that was given to the import, where it was one.
         overwrite: whether `out` may be replaced.
 
