@@ -21,6 +21,7 @@ def backup(*, home: Home, url: str, keep: int | None) -> None:
     URL holds the backups of one home. What an earlier one has is not copied again, and a backup
     that was interrupted goes on where it was.
     """
+    from harmonizer_assets.cli.show import megabytes
     from harmonizer_assets.cli.terminal import terminal_progress
     from harmonizer_assets.core.backup import back_up
     from harmonizer_assets.core.backup.archive import open_archive
@@ -37,8 +38,8 @@ def backup(*, home: Home, url: str, keep: int | None) -> None:
             on_progress=progress,
         )
     click.echo(
-        f"Backup {report.name}: {report.files:,} files, {_megabytes(report.size)} MB, of which "
-        f"{_megabytes(report.stored)} MB were new at {archive.url}."
+        f"Backup {report.name}: {report.files:,} files, {megabytes(report.size)} MB, of which "
+        f"{megabytes(report.stored)} MB were new at {archive.url}."
     )
     if report.removed:
         click.echo(f"{report.removed:,} older backups were removed.")
@@ -53,6 +54,7 @@ def backup(*, home: Home, url: str, keep: int | None) -> None:
 @home_option
 def restore(*, home: Home, url: str, name: str | None, only_list: bool) -> None:
     """Make a new home of a backup at URL."""
+    from harmonizer_assets.cli.show import megabytes
     from harmonizer_assets.cli.terminal import terminal_progress
     from harmonizer_assets.core.backup import restore as restore_home
     from harmonizer_assets.core.backup.archive import open_archive
@@ -66,9 +68,5 @@ def restore(*, home: Home, url: str, name: str | None, only_list: bool) -> None:
         report = restore_home(archive, home, name, on_progress=progress)
     click.echo(
         f"Backup {report.name} restored into {home.root}: {report.files:,} files, "
-        f"{_megabytes(report.size)} MB."
+        f"{megabytes(report.size)} MB."
     )
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f}"

@@ -17,7 +17,7 @@ def prune(*, home: Home, yes: bool) -> None:
 
     A served home does this every night; a run of the command line, once a day.
     """
-    from harmonizer_assets.cli.show import Column, listing, show
+    from harmonizer_assets.cli.show import Column, listing, megabytes, show
     from harmonizer_assets.core.base.settings import Settings
     from harmonizer_assets.dagster_compat.instance import open_instance
     from harmonizer_assets.defs.pruning import prune as prune_home
@@ -27,11 +27,7 @@ def prune(*, home: Home, yes: bool) -> None:
     with open_instance(home) as instance:
         freed = prune_home(home, instance, settings, dry_run=not yes)
     columns = [Column("what"), Column("count", is_number=True), Column("MB", is_number=True)]
-    show(listing(columns, [(one.what, f"{one.count:,}", _megabytes(one.bytes)) for one in freed]))
-    total = _megabytes(sum(one.bytes for one in freed))
+    show(listing(columns, [(one.what, f"{one.count:,}", megabytes(one.bytes)) for one in freed]))
+    total = megabytes(sum(one.bytes for one in freed))
     said = "removed" if yes else "would be removed; `harmonizer prune --yes` does it"
     click.echo(f"\n{total} MB {said}.")
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f}"

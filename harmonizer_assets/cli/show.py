@@ -101,3 +101,8 @@ def as_text(text: str | None, style: str = "") -> Text:
 def printable(text: str | None) -> str:
     """Replace control characters, which a terminal would interpret, by question marks."""
     return "".join(character if character.isprintable() else "?" for character in text or "")
+
+
+def megabytes(size: int) -> str:
+    """Render a number of bytes as millions of them."""
+    return f"{size / 1e6:,.1f}"
