@@ -77,12 +77,14 @@ class _Table:
         import sqlalchemy as sa
 
         then, now = then_and_now(row)
-        if self._status(row) != _status_of(then):
-            return False
         if then is None:
+            if self._status(row) is not None:
+                return False
             self._connection.execute(sa.insert(self._table).values(self._new(row, now, changed)))
             return True
-        where = self._where(row)
+        # The database compares: who changes the label at the same moment is not overwritten.
+        status = sa.func.upper(sa.func.trim(self._table.c.validation_status))
+        where = sa.and_(self._where(row), status == _status_of(then))
         if now is None:
             return self._changes_one(sa.delete(self._table).where(where))
         values = {"validation_status": now["validation_status"], self._changed.name: changed}
