@@ -109,21 +109,26 @@ class SimilarWords:
             The votes on the m wanted labels whose words have arrived, in their order, and which
             those are, shape (n,).
         """
-        self.cover(labels)
+        document = self.cover(labels)
         if self.exact is not None:
             return self.exact.votes(labels, wanted)
-        document = self.corpus.rows(labels["document_id"].to_pylist())
         judged = document >= 0 if wanted is None else (document >= 0) & wanted
         votes = _gather(
             labels, document, judged, self._vectors_of, self.corpus, self._search, self._settings
         )
         return votes, judged
 
-    def cover(self, labels: pa.Table) -> None:
-        """Read the corpus again where another run has added documents of these labels to it."""
-        known = labels["document_id"].is_valid().to_numpy()
-        if (known & (self.corpus.rows(labels["document_id"].to_pylist()) < 0)).any():
+    def cover(self, labels: pa.Table) -> Ints:
+        """Look up the corpus rows of labels' documents, -1 for words that have not arrived.
+
+        The corpus is read again where another run has added documents of these labels to it.
+        """
+        ids = labels["document_id"].to_pylist()
+        document = self.corpus.rows(ids)
+        if (labels["document_id"].is_valid().to_numpy() & (document < 0)).any():
             self._load_corpus()
+            document = self.corpus.rows(ids)
+        return document
 
     def neighbourhood(self, labels: pa.Table) -> Neighbourhood | None:
         """Look up all that is needed of the corpus to gather the votes on labels, without it.
@@ -134,8 +139,7 @@ class SimilarWords:
         Returns:
             None where their documents are too many to be held at once.
         """
-        self.cover(labels)
-        document = self.corpus.rows(labels["document_id"].to_pylist())
+        document = self.cover(labels)
         own = np.unique(document[document >= 0])
         if len(own) > _FETCHED_AT_ONCE:
             return None
