@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+import sysconfig
 import tomllib
 import urllib.request
 from collections.abc import Iterator
@@ -38,6 +39,11 @@ def broker():
         pytest.skip(str(error))
 
 
+def command_on_path() -> str:
+    """PATH with the environment of these tests first, activated or not."""
+    return os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -61,7 +67,7 @@ def serving(log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
         with log.open("w") as output:
             server = subprocess.Popen(
                 [SERVER / "run"],
-                env={**os.environ, **environment},
+                env={**os.environ, "PATH": command_on_path(), **environment},
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
@@ -114,6 +120,20 @@ def test_the_script_names_what_is_not_set(missing, tmp_path):
     )
     assert done.returncode != 0
     assert missing in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_script_says_so_where_the_command_is_not_installed(tmp_path):
+    system = os.pathsep.join(
+        path for path in ("/usr/bin", "/bin") if not Path(path, "harmonizer").exists()
+    )
+    names = ("HARMONIZER_HOME", "DAGSTER_PG_URL", "HARMONIZER_BROKER_URL")
+    environment = {"PATH": system, **dict.fromkeys(names, str(tmp_path / "x"))}
+    done = subprocess.run(
+        [SERVER / "run"], check=False, env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (127, 1)
+    assert "the command harmonizer is not on PATH" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
