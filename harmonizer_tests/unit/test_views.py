@@ -65,6 +65,24 @@ def test_a_label_of_a_rare_type_needs_more_against_it():
     assert margin(0.2, 0.2, 0.2, share=(0.01, 0.99)) < margin(0.2, 0.2, 0.2) - 0.5
 
 
+def test_a_rare_type_is_learned_from_what_the_first_fit_does_not_see():
+    """Twelve labels on receipts of one fold, which nothing but the labels around them tells."""
+    common, rare = 1_000, 12
+    is_rare = np.arange(common + rare) >= common
+    features = sparse.lil_matrix((common + rare, COLUMNS), dtype=np.float32)
+    features[:, 0] = 1
+    features[common:, group_ranges(2)["around"][0] + 1] = 6
+    row = np.arange(common + rare) % FOLDS
+    folds = Folds(np.where(is_rare, 0, row), row)
+    votes = np.full((common + rare, 2), 0.5)
+    words, label_type = np.arange(common + rare), is_rare.astype(np.int64)
+    weight = np.full(common + rare, 0.5)
+    model = SuspicionModel.fit(features.tocsr(), words, label_type, weight, folds, votes, 2)
+    margins = model.margin(model.opinions(features.tocsr(), folds, votes), label_type)
+    assert margins[is_rare].mean() < 1
+    assert margins[~is_rare].mean() < -5
+
+
 def test_contributions_of_the_groups_add_up_to_the_log_odds_of_two_types():
     random = np.random.RandomState(0)
     starts = np.array([start for start, _ in group_ranges(2).values()])
