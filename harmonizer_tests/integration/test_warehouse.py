@@ -103,6 +103,23 @@ def test_a_database_of_an_older_version_is_migrated_by_whatever_comes_first(ware
     assert opened.query("FROM taken_arrivals").num_rows == 0
 
 
+def test_a_file_has_the_storage_format_that_opens_fast_whatever_it_had_before(warehouse, home):
+    """Files of DuckDB's default format take about three times as long to open."""
+
+    def storage_format() -> str:
+        with duckdb.connect(home.database) as con:
+            found = con.execute("SELECT tags->>'storage_version' FROM duckdb_databases()")
+            return found.fetchall()[0][0]
+
+    fast = f"{database.STORAGE_VERSION}+"
+    duckdb.connect(home.database).close()
+    assert storage_format() != fast
+    warehouse.migrate()
+    assert storage_format() == fast
+    warehouse.compact()
+    assert storage_format() == fast
+
+
 def test_a_failing_transaction_leaves_nothing_behind(warehouse):
     def fail(con: duckdb.DuckDBPyConnection) -> None:
         con.execute("INSERT INTO index_state VALUES ('e', '1', 2, now(), 0)")

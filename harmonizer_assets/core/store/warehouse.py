@@ -18,7 +18,12 @@ from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.interrupts import interrupts_raised
 from harmonizer_assets.core.base.settings import WaitSettings
 from harmonizer_assets.core.base.sql import literal, quoted
-from harmonizer_assets.core.store.database import MAX_PAUSE_SECONDS, Connection, database_file
+from harmonizer_assets.core.store.database import (
+    MAX_PAUSE_SECONDS,
+    STORAGE_VERSION,
+    Connection,
+    database_file,
+)
 from harmonizer_assets.core.store.errors import store_error
 from harmonizer_assets.core.store.migrate import apply_migrations, missing_migrations
 
@@ -148,7 +153,8 @@ class Warehouse:
         with self._opened(read_only=False) as con, staged(self.home.database) as partial:
             con.execute("CHECKPOINT")
             name = con.execute("SELECT current_database()").fetchall()[0][0]
-            con.execute(f"ATTACH {literal(str(partial))} AS compacted")
+            version = literal(STORAGE_VERSION)
+            con.execute(f"ATTACH {literal(str(partial))} AS compacted (STORAGE_VERSION {version})")
             try:
                 con.execute(f"COPY FROM DATABASE {quoted(name)} TO compacted")
             finally:
