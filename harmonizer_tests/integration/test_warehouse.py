@@ -120,6 +120,23 @@ def test_a_file_has_the_storage_format_that_opens_fast_whatever_it_had_before(wa
     assert storage_format() == fast
 
 
+@pytest.mark.skipif(os.cpu_count() == 1, reason="there is one thread only")
+def test_small_files_are_queried_by_one_thread_and_large_ones_by_all(warehouse, tmp_path):
+    def threads(**attached: Path) -> int:
+        found = warehouse.write(
+            lambda con: con.execute("SELECT current_setting('threads')").fetchall(),
+            attached=attached,
+        )
+        return int(found[0][0])
+
+    large = tmp_path / "large.duckdb"
+    with duckdb.connect(large) as con:
+        everything = con.execute("SELECT current_setting('threads')").fetchall()[0][0]
+        con.execute("CREATE TABLE numbers AS SELECT random() AS a FROM range(3_000_000)")
+    assert large.stat().st_size > database.SMALL_BYTES
+    assert [threads(), threads(large=large), threads()] == [1, everything, 1]
+
+
 def test_a_failing_transaction_leaves_nothing_behind(warehouse):
     def fail(con: duckdb.DuckDBPyConnection) -> None:
         con.execute("INSERT INTO index_state VALUES ('e', '1', 2, now(), 0)")

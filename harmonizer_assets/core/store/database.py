@@ -32,6 +32,8 @@ STORAGE_VERSION: Final = "v1.2.0"
 
 What DuckDB writes by default is for 1.0 as well, and takes about three times as long to open.
 """
+SMALL_BYTES: Final = 16 * 2**20
+"""Size of files up to which one thread is faster than several, which have to be woken."""
 _FIRST_PAUSE: Final = 0.02
 """The longest pause, in seconds, between two attempts of the first in the queue."""
 _LATER_PAUSE: Final = 0.1
@@ -64,6 +66,9 @@ class DatabaseFile:
         self._queue = WaitingQueue(home.locks / "database.queue")
         self._engine: Connection | None = None
         self._attached: list[str] = []
+        self._sizes: dict[str, int] = {}
+        self._all_threads = 0
+        self._threads = 0
         self._read_only = True
         self._connections = 0
         self._sessions = 0
@@ -95,6 +100,7 @@ class DatabaseFile:
                 self._attach_patiently(read_only, busy_timeout)
             for name, path in (others or {}).items():
                 self._attach(name, path, read_only=True)
+            self._set_threads()
             con = self._started().cursor()
             con.execute(f"USE {_NAME}")
         except BaseException as error:  # an interrupt, too, must not leave the file open
@@ -167,7 +173,17 @@ class DatabaseFile:
                     "autoload_known_extensions": "false",
                 },
             )
+            found = self._engine.execute("SELECT current_setting('threads')").fetchall()
+            self._all_threads = self._threads = int(found[0][0])
         return self._engine
+
+    def _set_threads(self) -> None:
+        """Let queries on small files run in one thread."""
+        size = sum(self._sizes[name] for name in self._attached)
+        wanted = 1 if size <= SMALL_BYTES else self._all_threads
+        if wanted != self._threads:
+            self._started().execute(f"SET threads = {wanted}")
+            self._threads = wanted
 
     def _temporary_folder(self) -> str:
         """Make the folder for what does not fit into memory; "" keeps DuckDB from writing any.
@@ -191,6 +207,7 @@ class DatabaseFile:
         options = "READ_ONLY" if read_only else f"STORAGE_VERSION {literal(STORAGE_VERSION)}"
         self._started().execute(f"ATTACH {literal(str(path))} AS {quoted(name)} ({options})")
         self._attached.append(name)
+        self._sizes[name] = path.stat().st_size
 
     def _let_go(self) -> None:
         """Close the files that are open."""
