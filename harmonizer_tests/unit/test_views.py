@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from harmonizer_assets.core.score.classifier import KINDS, ROW, SuspicionModel
+from harmonizer_assets.core.score.classifier import KINDS, ROW, TEXT, SuspicionModel
 from harmonizer_assets.core.score.features import group_ranges
 from harmonizer_assets.core.score.folds import FOLDS, Folds
-from harmonizer_assets.core.score.view import View
+from harmonizer_assets.core.score.view import TrainingData, View, fit_views
 
 UNSEEN = -30.0
 ONE_WORD = Folds(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
@@ -81,6 +81,22 @@ def test_a_rare_type_is_learned_from_what_the_first_fit_does_not_see():
     margins = model.margin(model.opinions(features.tocsr(), folds, votes), label_type)
     assert margins[is_rare].mean() < 1
     assert margins[~is_rare].mean() < -5
+
+
+def test_a_view_of_nothing_that_occurs_often_says_how_frequent_the_types_are():
+    """As where every text is another one."""
+    n = 40
+    label_type = (np.arange(n) % 4 == 0).astype(np.int64)
+    features = sparse.lil_matrix((n, COLUMNS), dtype=np.float32)
+    features[:, group_ranges(2)["place"][0]] = 1
+    features[np.arange(n), np.arange(n)] = 1
+    row = np.arange(n) // 4
+    data = TrainingData(
+        features.tocsr(), label_type, np.ones(n), Folds(row % FOLDS, row % FOLDS), 2
+    )
+    (fitted,) = fit_views([TEXT], data)
+    found = np.exp(fitted.log_probability(data.features, data.folds))
+    assert found == pytest.approx(np.tile([0.75, 0.25, 0.0], (n, 1)), abs=1e-6)
 
 
 def test_contributions_of_the_groups_add_up_to_the_log_odds_of_two_types():

@@ -185,6 +185,11 @@ def _fit_fold(
     if len(classes) < 2:
         intercepts[classes] = 0.0
         return coefficients, intercepts
+    if not features.shape[1]:
+        # Nothing that the view looks at occurs often enough: it says how frequent the types are.
+        weight = np.bincount(data.target[rows], data.weight[rows], minlength=data.n_types + 1)
+        intercepts[classes] = np.log(weight[classes] / weight.sum())
+        return coefficients, intercepts
     learner = LogisticRegression(C=strength, max_iter=_ITERATIONS, tol=1e-3)
     learner.fit(features[rows], data.target[rows], sample_weight=data.weight[rows])
     if len(classes) == 2:
