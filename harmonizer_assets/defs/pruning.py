@@ -82,7 +82,9 @@ def prune_if_due(home: Home, instance: DagsterInstance, settings: Settings) -> l
         # A new home has nothing to prune.
         _stamp(home).touch()
         return []
-    return prune(home, instance, settings, now=now) if now - last >= _EVERY else []
+    # A time to come is that of a clock that was wrong: waiting for it could take years.
+    is_due = not dt.timedelta(0) <= now - last < _EVERY
+    return prune(home, instance, settings, now=now) if is_due else []
 
 
 def _stamp(home: Home) -> Path:

@@ -85,6 +85,7 @@ SUSPICION_MODELS = TableSchema(
 QUALITY_HISTORY = TableSchema(
     [
         TableColumn("evaluated_at", "timestamp", description="When"),
+        TableColumn("number", "int", description="Orders evaluations"),
         TableColumn("truth_file", "string", description="Against what"),
         TableColumn("label_type", "string", description="Null: all labels together"),
         TableColumn("precision", "float", description="Of the flagged, how many are wrong"),
@@ -124,6 +125,7 @@ LLM_VERDICTS = TableSchema(
         TableColumn("completion_tokens", "int", description="Tokens of the answer"),
         TableColumn("cost_usd", "float", description="Null where the price is not known"),
         TableColumn("created_at", "timestamp", description="When the answer came"),
+        TableColumn("number", "int", description="Orders answers by when they were stored"),
     ]
 )
 LLM_USAGE = TableSchema(

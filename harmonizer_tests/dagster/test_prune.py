@@ -170,6 +170,13 @@ def test_a_run_of_the_command_line_prunes_once_a_day(checked, home, instance):
     assert prune_if_due(home, instance, NOTHING_KEPT) == []
 
 
+def test_a_clock_that_was_ahead_does_not_keep_it_from_pruning(home, instance):
+    assert prune_if_due(home, instance, NOTHING_KEPT) == []
+    os.utime(home.root / ".pruned", (4e9, 4e9))
+    assert prune_if_due(home, instance, NOTHING_KEPT) != []
+    assert prune_if_due(home, instance, NOTHING_KEPT) == []
+
+
 def test_the_nightly_job_prunes(checked, home, instance):
     home.settings_file.write_text("[retention]\nrun_days = 0\n")
     made = execute(instance, home, "prune_home").asset_materializations_for_node("home_retention")

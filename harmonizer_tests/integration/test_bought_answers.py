@@ -110,8 +110,13 @@ def test_an_answer_to_another_question_decides_nothing(shop, server):
     assert not {"llm", "cache"} & set(decided_by(pipeline))
 
 
-def test_the_model_that_was_asked_last_decides(shop, server, monkeypatch):
-    bought(shop)
+def test_the_model_that_was_asked_last_decides_although_the_clock_was_set_back(
+    shop, server, monkeypatch
+):
+    first = bought(shop)
+    first.warehouse.write(
+        lambda con: con.execute("UPDATE llm_verdicts SET created_at = created_at + INTERVAL 1 DAY")
+    )
     monkeypatch.setenv("HARMONIZER_MODEL", "gpt-4o")
     server.decide = lambda text: text[-1] in "02468"
     before = decisions(bought(shop))
@@ -143,6 +148,8 @@ def _journal_of_a_killed_run(home: Home) -> int:
     answers = table(pipeline, "llm_verdicts")
     pipeline.home.database.write_bytes(before)
     rows = [{**row, "created_at": row["created_at"].isoformat()} for row in answers]
+    for row in rows:
+        del row["number"]  # an answer gets it when it comes into the table
     record = {"run_id": "killed", "answers": rows, "usage": []}
     home.journals.mkdir(exist_ok=True)
     (home.journals / "1.ndjson").write_text(json.dumps(record) + "\n")

@@ -199,6 +199,12 @@ def test_a_batch_that_only_sends_the_labels_again_is_no_conflict_and_a_new_text_
 def test_an_answer_that_was_given_here_since_the_export_is_not_replaced(pipeline, tmp_path):
     path = answer(exported(pipeline, tmp_path / "a.ndjson"), "wrong", "wrong")
     pipeline.review.answer(keys(path)[0], "ann", Answer.RIGHT)
+    # The clock was set back after the export.
+    pipeline.warehouse.write(
+        lambda con: con.execute(
+            "UPDATE review_answers SET answered_at = answered_at - INTERVAL 1 DAY"
+        )
+    )
     report = taken(pipeline, path)
     assert report.answers == {"wrong": 1}
     assert reasons(report) == ["ann has answered here since the export"]

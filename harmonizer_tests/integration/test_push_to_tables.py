@@ -121,6 +121,12 @@ def test_a_correction_that_came_back_without_who_made_it_can_be_undone(there):
     before, ours = there.rows(), said(there.pipeline)
     applied(there.pipeline, correction(pending(there.pipeline), "move", "GRAND_TOTAL"))
     push(there)
+    # The clock is set back before what was pushed is undone.
+    there.pipeline.warehouse.write(
+        lambda con: con.execute(
+            "UPDATE pushed_corrections SET pushed_at = pushed_at + INTERVAL 1 DAY"
+        )
+    )
     there.pipeline.ingest()
     undo_all(there)
     assert push(there).undone == 1

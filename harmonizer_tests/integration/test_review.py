@@ -258,6 +258,12 @@ def test_a_disagreement_with_the_blind_sample_closes_the_rule_until_it_is_reopen
     assert (state.is_open, state.was_closed) == (False, True)
     sources = {row["source"] for row in pipeline.apply("ann").corrections}
     assert sources == {"person"}
+    # The clock is set back before it is reopened.
+    pipeline.warehouse.write(
+        lambda con: con.execute(
+            "UPDATE review_answers SET answered_at = answered_at + INTERVAL 1 DAY"
+        )
+    )
     pipeline.review.reopen("all", "bob", "it was a mistake")
     assert pipeline.review.tiers()["all"].answers == 0
     with pytest.raises(InputError, match="no rule"):

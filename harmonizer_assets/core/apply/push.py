@@ -15,13 +15,15 @@ from harmonizer_assets.core.apply.targets import Target, Writer
 from harmonizer_assets.core.records.correction import Refusal
 from harmonizer_assets.core.records.label import LABEL_KEY, label_key, qualified
 from harmonizer_assets.core.store.database import Connection
+from harmonizer_assets.core.store.numbers import newest_first, next_number
 from harmonizer_assets.core.store.warehouse import Warehouse
 
 # In the order in which they were made; what was undone, in the opposite one.
 _DUE: Final = f"""
 WITH last AS (
-    SELECT correction_id, arg_max(undone, pushed_at) AS was_undone FROM pushed_corrections
-    WHERE target = $target GROUP BY ALL
+    SELECT correction_id, undone AS was_undone FROM pushed_corrections WHERE target = $target
+    QUALIFY row_number() OVER (
+        PARTITION BY correction_id ORDER BY {newest_first("pushed_at")}) = 1
 )
 SELECT r.correction_id, {qualified("r", LABEL_KEY)}, row_before, row_after, c.action, c.to_label,
     u.correction_id IS NOT NULL AS is_undone
@@ -105,7 +107,11 @@ def _record(warehouse: Warehouse, target: str, corrections: Sequence[Rows]) -> N
     values = [[target, rows[0]["correction_id"], rows[0]["is_undone"]] for rows in corrections]
 
     def write(con: Connection) -> None:
-        con.executemany("INSERT INTO pushed_corrections VALUES ($1, $2, $3, now())", values)
+        con.executemany(
+            "INSERT INTO pushed_corrections BY NAME SELECT $1 AS target, $2 AS correction_id, "
+            f"$3 AS undone, now() AS pushed_at, {next_number('pushed_corrections')} AS number",
+            values,
+        )
 
     warehouse.write(write)
 

@@ -145,7 +145,7 @@ def _sent_as(folder: Path) -> str:
 
 
 def _settled(path: Path, found: Sequence[os.stat_result], problem: str) -> InboxBatch | None:
-    if clock.time() - max(state.st_mtime for state in found) < _SETTLED_SECONDS:
+    if abs(clock.time() - max(state.st_mtime for state in found)) < _SETTLED_SECONDS:
         return None
     return _refused(path, found[0], problem)
 

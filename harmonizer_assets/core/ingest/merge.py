@@ -23,6 +23,7 @@ from harmonizer_assets.core.records.correction import PROVENANCE
 from harmonizer_assets.core.records.label import LABEL_KEY, WORD_KEY, qualified
 from harmonizer_assets.core.records.reports import BatchReport
 from harmonizer_assets.core.store.deletions import covered
+from harmonizer_assets.core.store.numbers import next_number
 
 _NO_FILE: Final = StagedFile(0, {})
 _NO_PROVENANCE: Final = json.dumps(dict.fromkeys(PROVENANCE))
@@ -96,6 +97,7 @@ def quarantine_batch(con: duckdb.DuckDBPyConnection, batch: InboxBatch, error: s
     """Record in `quarantine` that a batch cannot be read; used inside `Warehouse.write`."""
     con.execute(
         "INSERT INTO quarantine BY NAME SELECT $batch_id AS batch_id, $file AS file, "
+        f"{next_number('quarantine')} AS number, "
         "NULL AS row_number, NULL AS table_name, $reason AS reason, now() AS quarantined_at",
         {"batch_id": batch.folder.name, "file": batch.source, "reason": error},
     )
@@ -107,7 +109,7 @@ def _quarantine_rows(con: duckdb.DuckDBPyConnection, batch_id: str) -> int:
     rejected = con.execute(
         "INSERT INTO quarantine BY NAME "
         "SELECT $batch_id AS batch_id, * EXCLUDE (row), row::JSON AS row, "
-        "now() AS quarantined_at FROM staged.rejected",
+        f"{next_number('quarantine')} AS number, now() AS quarantined_at FROM staged.rejected",
         {"batch_id": batch_id},
     ).fetchone()
     return int(rejected[0]) if rejected else 0
@@ -119,7 +121,11 @@ def _record(con: duckdb.DuckDBPyConnection, arrival: Arrival, report: BatchRepor
     }
     values |= {"name": arrival.name, "batch_time": arrival.time}
     columns = ", ".join(f"${name} AS {name}" for name in values)
-    con.execute(f"INSERT INTO batches BY NAME SELECT {columns}, now() AS ingested_at", values)
+    con.execute(
+        f"INSERT INTO batches BY NAME SELECT {columns}, now() AS ingested_at, "
+        f"{next_number('batches')} AS number",
+        values,
+    )
 
 
 def _record_types(

@@ -22,6 +22,7 @@ from harmonizer_assets.core.records.partition import PartitionKey
 from harmonizer_assets.core.score.unknown import NO_WORD
 from harmonizer_assets.core.stages.stage import Stage, partition_table
 from harmonizer_assets.core.stages.state import invalidate
+from harmonizer_assets.core.store.numbers import newest_first
 from harmonizer_assets.core.store.warehouse import replace_partitions
 
 ASSET: Final = "llm_verdicts"
@@ -54,9 +55,10 @@ UPDATE judgements j
 SET reasoning = 'the labelled word is quarantined: ' || q.reason
     || ' (' || q.file || ', row ' || q.row_number || ')'
 FROM (
-    SELECT {_QUARANTINED_WORDS}, arg_max(reason, quarantined_at) AS reason,
-        arg_max(file, quarantined_at) AS file, arg_max(row_number, quarantined_at) AS row_number
-    FROM quarantine WHERE table_name = 'words' AND json_type(row) = 'OBJECT' GROUP BY ALL
+    SELECT {_QUARANTINED_WORDS}, reason, file, row_number
+    FROM quarantine WHERE table_name = 'words' AND json_type(row) = 'OBJECT'
+    QUALIFY row_number() OVER (
+        PARTITION BY {", ".join(WORD_KEY)} ORDER BY {newest_first("quarantined_at")}) = 1
 ) q
 WHERE j.reasoning = $not_arrived
     AND {" AND ".join(f"j.{column} = q.{column}" for column in WORD_KEY)}

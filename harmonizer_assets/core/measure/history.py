@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from harmonizer_assets.core.measure.evaluation import Evaluation, evaluate
 from harmonizer_assets.core.measure.metrics import rounded
+from harmonizer_assets.core.store.numbers import next_number, oldest_first
 from harmonizer_assets.core.store.warehouse import Warehouse
 
 _log = logging.getLogger(__name__)
@@ -36,7 +37,10 @@ def record(warehouse: Warehouse, evaluation: Evaluation, run_id: str) -> None:
 
     def write(con: duckdb.DuckDBPyConnection) -> None:
         con.register("evaluated", rows)
-        con.execute("INSERT INTO quality_history BY NAME SELECT * FROM evaluated")
+        con.execute(
+            "INSERT INTO quality_history BY NAME "
+            f"SELECT *, {next_number('quality_history')} AS number FROM evaluated"
+        )
 
     warehouse.write(write)
     _log.info(
@@ -63,6 +67,6 @@ def read(warehouse: Warehouse, truth_sha256: str) -> list[dict[str, Any]]:
     """Read the figures over all labels of each evaluation against one truth, oldest first."""
     return warehouse.query(
         "SELECT * FROM quality_history WHERE truth_sha256 = $truth AND label_type IS NULL "
-        "ORDER BY evaluated_at",
+        f"ORDER BY {oldest_first('evaluated_at')}",
         {"truth": truth_sha256},
     ).to_pylist()

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import duckdb
 
+from harmonizer_assets.core.store.numbers import next_number
 from harmonizer_assets.core.store.warehouse import Warehouse
 
 _SURPRISE: Final = 3.0
@@ -64,7 +65,9 @@ ORDER BY label_type NULLS FIRST
 
 _DRIFT: Final = """
 WITH identities AS (
-    SELECT model, prompt_version, row_number() OVER (ORDER BY max(created_at) DESC) AS place
+    SELECT model, prompt_version, row_number() OVER (
+        ORDER BY max(number) DESC NULLS LAST, max(created_at) DESC
+    ) AS place
     FROM llm_verdicts GROUP BY ALL
 ),
 answers AS (
@@ -128,7 +131,7 @@ def record(warehouse: Warehouse, run_id: str) -> None:
             con.execute(
                 "INSERT INTO run_history BY NAME "
                 "SELECT now() AS recorded_at, $1 AS run_id, "
-                "(SELECT coalesce(max(number), 0) + 1 FROM run_history) AS number, * FROM totals",
+                f"{next_number('run_history')} AS number, * FROM totals",
                 [run_id],
             )
         con.execute("DROP TABLE totals")

@@ -19,7 +19,7 @@ import jinja2
 from harmonizer_assets.core.base.errors import StoreError
 from harmonizer_assets.core.base.files import make_private_folder, write_atomically
 from harmonizer_assets.core.base.home import Home
-from harmonizer_assets.core.base.written_reports import written_reports
+from harmonizer_assets.core.base.written_reports import count_as_newest, written_reports
 from harmonizer_assets.core.decide.explain import printable
 from harmonizer_assets.core.records.label import WORD_COLUMNS
 from harmonizer_assets.core.store.warehouse import Warehouse
@@ -155,6 +155,7 @@ def publish_report(home: Home, page: str, name: str) -> Path:
         StoreError: the folder cannot be written.
     """
     file = write_report(home.reports, page, name)
+    count_as_newest(file)
     write_report(home.reports, page, "latest")
     for old in written_reports(home.reports)[KEPT:]:
         old.unlink(missing_ok=True)

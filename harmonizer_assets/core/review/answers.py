@@ -6,7 +6,6 @@ answer of each person counts.
 
 from __future__ import annotations
 
-import datetime as dt
 import uuid
 from collections.abc import Sequence
 from enum import StrEnum
@@ -25,6 +24,7 @@ from harmonizer_assets.core.records.label import (
     qualified,
 )
 from harmonizer_assets.core.store.database import Connection
+from harmonizer_assets.core.store.numbers import newest_first, next_number, oldest_first
 from harmonizer_assets.core.store.warehouse import Warehouse
 
 
@@ -41,6 +41,10 @@ class Answer(StrEnum):
     """The word has this label, which nobody has given it yet."""
 
 
+NUMBERED: Final = ("review_answers", "review_reopenings")
+"""Tables whose rows are numbered together, in the order in which they were written."""
+_ORDER: Final = f"{oldest_first('answered_at')}, answer_id"
+
 # What the reviewer saw is the state of the label when it was exported, or the queue was made; of a
 # label that a word lacks there is none, whatever a queue from before says.
 _ANSWERED: Final = f"""
@@ -50,8 +54,8 @@ SELECT a.answer_id, {LABEL_COLUMNS}, a.reviewer, a.verdict, a.to_label, a.note,
     q.action AS proposed_action, q.to_label AS proposed_to, q.decided_by, q.outlier_score,
     CASE WHEN a.verdict <> '{Answer.ADD}'
         THEN coalesce(a.seen_status, q.validation_status, l.validation_status) END AS seen_status,
-    coalesce(a.seen_text, q.word_text, w.text) AS seen_text, $now::TIMESTAMPTZ AS answered_at,
-    a.import_id
+    coalesce(a.seen_text, q.word_text, w.text) AS seen_text, now() AS answered_at,
+    {next_number(*NUMBERED)} AS number, a.import_id
 FROM answered a LEFT JOIN labels l USING ({LABEL_COLUMNS})
 LEFT JOIN review_queue q USING ({LABEL_COLUMNS})
 LEFT JOIN words w USING ({WORD_COLUMNS})
@@ -93,7 +97,7 @@ SELECT {LABEL_COLUMNS}, verdict, to_label FROM (
 _THIRD: Final = f"""
 SELECT {LABEL_COLUMNS}, verdict, to_label FROM (
     SELECT {LABEL_COLUMNS}, verdict, to_label,
-        row_number() OVER (PARTITION BY {LABEL_COLUMNS} ORDER BY answered_at, answer_id) AS place,
+        row_number() OVER (PARTITION BY {LABEL_COLUMNS} ORDER BY {_ORDER}) AS place,
         count(DISTINCT concat_ws('/', verdict, to_label)) OVER (PARTITION BY {LABEL_COLUMNS})
             AS opinions,
         count(*) OVER (PARTITION BY {LABEL_COLUMNS}) AS people
@@ -103,7 +107,7 @@ SELECT {LABEL_COLUMNS}, verdict, to_label FROM (
 _RULES: Final = {"majority": _MAJORITY, "third": _THIRD}
 
 DISAGREEMENTS: Final = f"""
-SELECT {LABEL_COLUMNS}, list(struct_pack(reviewer, verdict, to_label, note) ORDER BY answered_at)
+SELECT {LABEL_COLUMNS}, list(struct_pack(reviewer, verdict, to_label, note) ORDER BY {_ORDER})
     AS answers
 FROM standing_answers WHERE verdict <> '{Answer.SKIP}'
 GROUP BY ALL HAVING count(DISTINCT concat_ws('/', verdict, to_label)) > 1
@@ -126,7 +130,7 @@ def corrections_of_answers(settlement: Settlement) -> str:
     WITH settled AS ({settled(settlement)}),
     backed AS (
         SELECT a.*, row_number() OVER (PARTITION BY {qualified("a", LABEL_KEY)}
-            ORDER BY answered_at DESC, answer_id DESC) AS place
+            ORDER BY {newest_first("answered_at")}, answer_id DESC) AS place
         FROM standing_answers a JOIN settled s USING ({LABEL_COLUMNS})
         WHERE a.verdict = s.verdict AND a.to_label IS NOT DISTINCT FROM s.to_label
     )
@@ -224,18 +228,11 @@ def store_answers(con: Connection, rows: pa.Table) -> None:
             end.
     """
     con.register("answered", rows)
-    stored = con.execute(_ANSWERED, {"now": _later_than_all(con)}).fetchone()
+    stored = con.execute(_ANSWERED).fetchone()
     con.unregister("answered")
     if not stored or stored[0] < rows.num_rows:
         # Nothing is stored of an answer about labels that have come or gone meanwhile.
         raise InputError("the label is not there any more, or by now: nothing was stored")
-
-
-def _later_than_all(con: Connection) -> dt.datetime:
-    """Return the time, or the one after the last answer where the clock was set back since."""
-    now = dt.datetime.now(dt.UTC)
-    [(last,)] = con.execute("SELECT max(answered_at) FROM review_answers").fetchall()
-    return now if last is None else max(now, last + dt.timedelta(microseconds=1))
 
 
 def withdraw_answer(warehouse: Warehouse, answer_id: str, reviewer: str) -> None:

@@ -15,6 +15,7 @@ from harmonizer_assets.core.review.policy import ReviewPolicy, Tier
 from harmonizer_assets.core.review.proposals import FITTED, fitted_to
 from harmonizer_assets.core.review.tiers import Evidence, TierState, tier_state
 from harmonizer_assets.core.store.database import Connection
+from harmonizer_assets.core.store.numbers import oldest_first
 
 _AGREES: Final = f"""
 CASE WHEN verdict = 'right' THEN proposed_action = '{Action.CONFIRM}'
@@ -23,11 +24,11 @@ CASE WHEN verdict = 'right' THEN proposed_action = '{Action.CONFIRM}'
 """
 # A blind answer counts once, however often its giver changes it.
 _EVIDENCE: Final = f"""
-SELECT policy, answered_at AS happened_at, {_AGREES} AS agrees
+SELECT policy, number, answered_at AS happened_at, {_AGREES} AS agrees
 FROM standing_answers WHERE is_blind AND verdict <> 'skip' AND policy IS NOT NULL
 UNION ALL
-SELECT policy, reopened_at, NULL FROM review_reopenings
-ORDER BY policy, happened_at
+SELECT policy, number, reopened_at, NULL FROM review_reopenings
+ORDER BY policy, {oldest_first("happened_at")}
 """
 # What a person has answered about, or undone, no rule does. The blind sample waits for answers when
 # its rule is open as well, or no disagreement could close the rule again.
@@ -57,7 +58,7 @@ def tier_states(con: Connection, policy: ReviewPolicy) -> dict[str, TierState]:
         The state of each rule, by its name.
     """
     events: dict[str, list[Evidence]] = {rule.name: [] for rule in policy.rules}
-    for name, at, agrees in con.execute(_EVIDENCE).fetchall():
+    for name, _, at, agrees in con.execute(_EVIDENCE).fetchall():
         if name in events:
             events[name].append(Evidence(at, agrees))
     return {rule.name: tier_state(events[rule.name], rule.agreement) for rule in policy.rules}

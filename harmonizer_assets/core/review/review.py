@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from harmonizer_assets.core.base.settings import ReviewSettings
 from harmonizer_assets.core.records.label import LABEL_GIVEN, LabelKey, label_key
 from harmonizer_assets.core.review.answers import (
     DISAGREEMENTS,
+    NUMBERED,
     Answer,
     give_answer,
     withdraw_answer,
@@ -41,6 +41,7 @@ from harmonizer_assets.core.review.queue import (
     update_review_queue,
 )
 from harmonizer_assets.core.review.tiers import TierState
+from harmonizer_assets.core.store.numbers import newest_first, next_number, oldest_first
 from harmonizer_assets.core.store.warehouse import Warehouse
 
 
@@ -118,7 +119,7 @@ class Review:
         """List the answers about a label that stand, the earliest first, without skips."""
         return self._warehouse.query(
             f"FROM standing_answers WHERE {LABEL_GIVEN} AND verdict <> '{Answer.SKIP}' "
-            "ORDER BY answered_at, answer_id",
+            f"ORDER BY {oldest_first('answered_at')}, answer_id",
             key._asdict(),
         ).to_pylist()
 
@@ -205,7 +206,7 @@ class Review:
         """Return the last answer of a reviewer that stands, with one of its labels."""
         rows = self._warehouse.query(
             "FROM standing_answers WHERE reviewer = $reviewer "
-            "ORDER BY answered_at DESC, answer_id LIMIT 1",
+            f"ORDER BY {newest_first('answered_at')}, answer_id LIMIT 1",
             {"reviewer": reviewer},
         ).to_pylist()
         return rows[0] if rows else None
@@ -225,8 +226,9 @@ class Review:
             raise InputError(f"the review policy has no rule {rule!r}: it has {known}")
         self._warehouse.write(
             lambda con: con.execute(
-                "INSERT INTO review_reopenings VALUES ($1, $2, $3, $4)",
-                [rule, actor, note, dt.datetime.now(dt.UTC)],
+                "INSERT INTO review_reopenings BY NAME SELECT $1 AS policy, $2 AS actor, "
+                f"$3 AS note, now() AS reopened_at, {next_number(*NUMBERED)} AS number",
+                [rule, actor, note],
             )
         )
 

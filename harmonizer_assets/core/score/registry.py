@@ -24,6 +24,7 @@ from harmonizer_assets.core.score.fitting import (
 )
 from harmonizer_assets.core.score.similar_words import SimilarWords
 from harmonizer_assets.core.stages.state import merchant_fingerprints
+from harmonizer_assets.core.store.numbers import newest_first, next_number
 from harmonizer_assets.core.store.warehouse import Warehouse
 
 _log = logging.getLogger(__name__)
@@ -43,9 +44,7 @@ SELECT count(*) AS labels, count(*) FILTER (WHERE validation_status = 'VALID') A
 FROM labels
 """
 
-_LATEST: Final = (
-    "SELECT * FROM suspicion_models ORDER BY number DESC NULLS LAST, fitted_at DESC LIMIT 1"
-)
+_LATEST: Final = f"SELECT * FROM suspicion_models ORDER BY {newest_first('fitted_at')} LIMIT 1"
 
 
 class Models:
@@ -210,7 +209,7 @@ class Models:
             values = ", ".join(f"${name}" for name in row)
             con.execute(
                 f"INSERT INTO suspicion_models ({names}, fitted_at, number) "
-                f"SELECT {values}, now(), coalesce(max(number), 0) + 1 FROM suspicion_models",
+                f"SELECT {values}, now(), {next_number('suspicion_models')}",
                 row,
             )
 

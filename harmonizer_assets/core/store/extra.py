@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 from harmonizer_assets.core.base.sql import literal, quoted
 from harmonizer_assets.core.store.database import Connection
+from harmonizer_assets.core.store.numbers import oldest_first
 from harmonizer_assets.core.store.typed_json import json_of, readings_of
 
 ExtraAs = Literal["typed", "text", "json"]
@@ -84,7 +85,8 @@ def _types(con: Connection, table: str) -> dict[str, str]:
     """Look up the types that columns had in the latest batch that has types for them."""
     types: dict[str, str] = {}
     for (recorded,) in con.execute(
-        "SELECT extra_types FROM batches WHERE extra_types IS NOT NULL ORDER BY ingested_at"
+        "SELECT extra_types FROM batches WHERE extra_types IS NOT NULL "
+        f"ORDER BY {oldest_first('ingested_at')}"
     ).fetchall():
         found: dict[str, Any] = json.loads(recorded)
         types.update(found.get(table, {}))

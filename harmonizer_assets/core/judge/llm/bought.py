@@ -20,7 +20,7 @@ from harmonizer_assets.core.records.label import LabelKey, Question, Verdict
 
 _MODELS: Final = """
 SELECT model FROM llm_verdicts WHERE prompt_version = $1
-GROUP BY model ORDER BY max(created_at) DESC, model
+GROUP BY model ORDER BY max(number) DESC NULLS LAST, max(created_at) DESC, model
 """
 
 

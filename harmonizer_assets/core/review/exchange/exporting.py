@@ -20,6 +20,7 @@ from harmonizer_assets.core.review.exchange.records import (
 )
 from harmonizer_assets.core.review.queue import QUEUE_FILTER, ReviewFilter
 from harmonizer_assets.core.store.export import check_target
+from harmonizer_assets.core.store.numbers import oldest_first
 from harmonizer_assets.core.store.warehouse import Warehouse
 
 # People must not be told of a blind sample what is proposed, nor what others have said.
@@ -28,7 +29,8 @@ SELECT q.* EXCLUDE (line), coalesce(q.line, t.line) AS line,
     nullif(struct_pack(w.x, w.y, w.width, w.height),
         struct_pack(x := NULL, y := NULL, width := NULL, height := NULL)) AS box,
     json_extract_string(w.extra, '$.image_uri') AS image_uri,
-    CASE WHEN NOT q.is_blind THEN a.answers END AS answers
+    CASE WHEN NOT q.is_blind THEN a.answers END AS answers,
+    (SELECT coalesce(max(number), 0) FROM review_answers) AS last_answer
 FROM review_queue q
 LEFT JOIN words w USING ({WORD_COLUMNS})
 LEFT JOIN (
@@ -37,7 +39,7 @@ LEFT JOIN (
 ) t USING (image_id, receipt_id, line_id)
 LEFT JOIN (
     SELECT {LABEL_COLUMNS}, list(struct_pack(reviewer, verdict, to_label, note)
-        ORDER BY answered_at, answer_id) AS answers
+        ORDER BY {oldest_first("answered_at")}, answer_id) AS answers
     FROM standing_answers GROUP BY ALL
 ) a USING ({LABEL_COLUMNS})
 WHERE {QUEUE_FILTER}
@@ -139,6 +141,7 @@ def _record(row: Mapping[str, Any], now: dt.datetime) -> ExchangeRecord:
         batch_id=row["batch_id"],
         batch_time=row["batch_time"],
         exported_at=now,
+        last_answer=row["last_answer"],
         is_blind=is_blind,
         proposal=None if is_blind else _proposal(row),
         answers=tuple(StandingAnswer(**one) for one in row["answers"] or ()),

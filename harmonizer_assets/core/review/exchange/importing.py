@@ -43,6 +43,7 @@ _IMPORTED: Final = pa.schema(
         *GIVEN,
         pa.field("place", pa.string()),
         pa.field("exported_at", pa.timestamp("us", "UTC")),
+        pa.field("last_answer", pa.int64()),
     ]
 )
 # An answer that was given here counts as later than one that was given in the tool, whose time
@@ -60,7 +61,8 @@ SELECT i.*, coalesce(b.stands, false) AS is_known,
         WHEN b.import_id IS NOT NULL
             THEN format('it was imported before; {{}} has answered again, or withdrawn it, since',
                 i.reviewer)
-        WHEN mine.import_id IS NULL AND mine.answered_at > i.exported_at
+        WHEN mine.import_id IS NULL
+            AND coalesce(mine.number > i.last_answer, mine.answered_at > i.exported_at)
             AND (mine.verdict, mine.to_label) IS DISTINCT FROM (i.verdict, i.to_label)
             THEN format('{{}} has answered here since the export', i.reviewer)
         WHEN i.verdict = '{Answer.ADD}' AND l.label IS NOT NULL
@@ -259,6 +261,7 @@ class _Taken:
             "place": place,
             "version": opinion.version,
             "exported_at": exported_at,
+            "last_answer": record.last_answer,
         }
         self._rows.setdefault(import_id, row)
 

@@ -65,6 +65,8 @@ class ExchangeRecord:
         image_uri: where the image is.
         validation_status, batch_id, batch_time: the state of the label when it was looked at.
         exported_at: when.
+        last_answer: the number of the last answer before, of whatever label; None in exports of
+            versions that gave no numbers.
         is_blind: whether it is of a blind sample. Then it has neither proposal nor answers.
         proposal: what is proposed.
         answers: what people had said.
@@ -76,6 +78,7 @@ class ExchangeRecord:
     batch_id: str
     batch_time: dt.datetime
     exported_at: dt.datetime
+    last_answer: int | None = None
     line: str | None = None
     merchant_name: str | None = None
     box: Box | None = None
@@ -139,6 +142,7 @@ FIELDS: Final = {
     "batch_id": TEXT,
     "batch_time": TIME,
     "exported_at": TIME,
+    "last_answer": WHOLE,
     "check": TEXT,
 }
 """Names and kinds of the values of a row, in the order of its columns."""
@@ -171,6 +175,7 @@ def packed(record: ExchangeRecord) -> dict[str, Any]:
         "batch_id": record.batch_id,
         "batch_time": _iso(record.batch_time),
         "exported_at": _iso(record.exported_at),
+        "last_answer": record.last_answer,
     }
     if record.answers:
         row["answers"] = json.dumps([asdict(one) for one in record.answers], ensure_ascii=False)
@@ -206,6 +211,7 @@ def unpacked(row: Mapping[str, Any]) -> ExchangeRecord:
         batch_id=values["batch_id"],
         batch_time=batch_time,
         exported_at=exported_at,
+        last_answer=values["last_answer"],
         is_blind=values["is_blind"],
         proposal=_proposal(values),
         answers=_answers(values["answers"]),

@@ -15,6 +15,7 @@ from harmonizer_assets.core.judge.llm.wire.answers import Answer
 from harmonizer_assets.core.judge.llm.wire.prompt import Ask
 from harmonizer_assets.core.judge.verdicts import ASSET, DOWNSTREAM
 from harmonizer_assets.core.stages.state import invalidate
+from harmonizer_assets.core.store.numbers import next_number
 
 _VERDICT_SCHEMA: Final = pa.schema(
     [
@@ -39,7 +40,10 @@ _NEW: Final = """
 CREATE OR REPLACE TEMP TABLE new_answers AS
 SELECT * FROM answers ANTI JOIN llm_verdicts USING (verdict_key)
 """
-_STORE: Final = "INSERT INTO llm_verdicts BY NAME SELECT * FROM new_answers"
+_STORE: Final = f"""
+INSERT INTO llm_verdicts BY NAME
+SELECT *, {next_number("llm_verdicts")} AS number FROM new_answers
+"""
 
 _LOOKUP: Final = """
 SELECT verdict_key, is_outlier, suggested_label, confidence, reasoning

@@ -25,7 +25,9 @@ SELECT c.verdict_key, v.verdict_key AS answered_by
 FROM candidates c JOIN llm_verdicts v ON v.verdict_key = c.answered_by
     AND v.label_type = c.label AND v.word_text = c.word_text
 WHERE v.model = $model AND v.prompt_version = $prompt_version
-QUALIFY row_number() OVER (PARTITION BY c.verdict_key ORDER BY v.created_at DESC, v.verdict_key) = 1
+QUALIFY row_number() OVER (
+    PARTITION BY c.verdict_key
+    ORDER BY v.number DESC NULLS LAST, v.created_at DESC, v.verdict_key) = 1
 """
 _ADD: Final = f"""
 INSERT INTO answer_aliases BY NAME
