@@ -24,7 +24,7 @@ from harmonizer_assets.core.base.errors import (
 )
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.progress import ProgressFn
-from harmonizer_assets.core.base.settings import JudgeOverrides, Settings
+from harmonizer_assets.core.base.settings import BUDGETS, JudgeOverrides, Settings
 from harmonizer_assets.core.judge.llm.plan import Plan
 from harmonizer_assets.core.records.options import RunOptions
 from harmonizer_assets.core.records.reports import ASSETS, Counts, PartitionFailure
@@ -35,6 +35,7 @@ from harmonizer_assets.dagster_compat.run_ids import new_run_id
 from harmonizer_assets.dagster_compat.tags import MAX_RETRIES_TAG
 from harmonizer_assets.definitions import build_definitions
 from harmonizer_assets.defs.jobs import (
+    EMBEDDINGS_STEP,
     HARMONIZE_STEP,
     arrivals_job,
     check_job,
@@ -47,6 +48,7 @@ from harmonizer_assets.defs.jobs import (
 from harmonizer_assets.defs.progress import silent
 from harmonizer_assets.defs.pruning import prune_if_due
 from harmonizer_assets.defs.reporting import BUDGET_TAG
+from harmonizer_assets.defs.resources import LAUNCH_TAG
 
 _INGESTED: Final[Mapping[str, Mapping[str, Any]]] = {
     "words": {"inserted": 0, "updated": 0},
@@ -147,7 +149,11 @@ class LocalRuns:
         self._log_level = log_level
 
     def execute(
-        self, job: str, config: Mapping[str, Any] | None = None, run_id: str | None = None
+        self,
+        job: str,
+        config: Mapping[str, Any] | None = None,
+        run_id: str | None = None,
+        launch_id: str | None = None,
     ) -> ExecuteInProcessResult:
         """Execute a job.
 
@@ -155,6 +161,7 @@ class LocalRuns:
             job: its name.
             config: of its steps.
             run_id: of the run; made where none is given.
+            launch_id: the run whose budget it shares, where that is not its own.
 
         Raises:
             HarmonizerError: a step failed; the message says why.
@@ -170,7 +177,11 @@ class LocalRuns:
                     "loggers": {"console": {"config": {"log_level": self._log_level}}},
                 },
                 # The daemon must not retry a command that was killed; people start it again.
-                tags={**process_tags(), MAX_RETRIES_TAG: "0"},
+                tags={
+                    **process_tags(),
+                    MAX_RETRIES_TAG: "0",
+                    **({LAUNCH_TAG: launch_id} if launch_id else {}),
+                },
                 resources={"on_progress": self._on_progress},
             )
         except HarmonizerError:
@@ -253,7 +264,10 @@ def run_pipeline(
     with local_runs(home, options.on_progress or silent, log_level) as runs:
         # All other partitions are done then, and the failures are in the tables.
         with suppress(PartitionsFailedError):
-            runs.execute(job.name, _config(HARMONIZE_STEP, options, overrides), run_id)
+            config = _config(HARMONIZE_STEP, options, overrides)
+            if job is arrivals_job:
+                config["ops"] |= _embedding_config(overrides)["ops"]
+            runs.execute(job.name, config, run_id)
         checked = runs.execute(check_job.name)
         shown = {
             asset: {**nothing, **runs.reported(run_id, asset)}
@@ -303,7 +317,7 @@ def run_plan(
     Arguments and errors are those of `run_pipeline`.
     """
     with local_runs(home, options.on_progress or silent, log_level) as runs:
-        runs.execute(ingest_job.name)
+        runs.execute(ingest_job.name, _embedding_config(overrides))
         run_id = options.run_id or new_run_id()
         runs.execute(plan_job.name, _config("llm_plan", options, overrides), run_id)
         return Plan(**runs.reported(run_id, "llm_plan")["plan"])
@@ -321,10 +335,17 @@ def run_submit(
     Arguments and errors are those of `run_pipeline`.
     """
     with local_runs(home, options.on_progress or silent, log_level) as runs:
-        runs.execute(ingest_job.name)
         run_id = options.run_id or new_run_id()
+        runs.execute(ingest_job.name, _embedding_config(overrides), launch_id=run_id)
         runs.execute(submit_job.name, _config("llm_batch_jobs", options, overrides), run_id)
         return list(runs.reported(run_id, "llm_batch_jobs")["batch_jobs"])
+
+
+def _embedding_config(overrides: JudgeOverrides | None) -> dict[str, Any]:
+    """Make the configuration of the step that embeds, for a run with these budgets."""
+    chosen = (overrides or JudgeOverrides()).chosen()
+    budgets = {name: chosen[name] for name in BUDGETS if name in chosen}
+    return step_config(EMBEDDINGS_STEP, options=budgets)
 
 
 def _config(step: str, options: RunOptions, overrides: JudgeOverrides | None) -> dict[str, Any]:

@@ -11,10 +11,13 @@ from harmonizer_assets.core.records.reports import ASSETS
 HARMONIZE_STEP: Final = "harmonize"
 """The step that computes the partitioned assets; it is configured by `HarmonizeConfig`."""
 
+EMBEDDINGS_STEP: Final = "word_embeddings"
+"""The step that embeds words; it is configured by `EmbeddingConfig`."""
+
 CORRECTIONS_STEP: Final = "correct"
 """The step that corrects labels; it is configured by `CorrectionsConfig`."""
 
-_INGESTED: Final = ("words", "labels", "quarantine", "word_embeddings")
+_INGESTED: Final = ("words", "labels", "quarantine", EMBEDDINGS_STEP)
 
 
 def harmonize_config(**options: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Dagster resources, and the configuration of runs."""
 
-from typing import Any, Literal
+from collections.abc import Iterable
+from typing import Any, Final, Literal
 
 from dagster import Config, ConfigurableResource, DagsterRun, InitResourceContext
 from pydantic import Field, create_model
@@ -8,12 +9,15 @@ from pydantic import Field, create_model
 from harmonizer_assets.core.base.collector import collect_garbage_seldom
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.progress import ProgressFn
-from harmonizer_assets.core.base.settings import JudgeOverrides, Settings
+from harmonizer_assets.core.base.settings import BUDGETS, JudgeOverrides, Settings
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.records.account import Account
 from harmonizer_assets.core.records.options import RunOptions
 from harmonizer_assets.dagster_compat.run_health import process_tags
 from harmonizer_assets.dagster_compat.tags import BACKFILL_ID_TAG, ROOT_RUN_ID_TAG
+
+LAUNCH_TAG: Final = "harmonizer/launch"
+"""On a run that one command starts after another one: the first of them, whose budget it shares."""
 
 
 def _plain(annotation: Any) -> Any:
@@ -23,14 +27,29 @@ def _plain(annotation: Any) -> Any:
     return (str if text else next(kinds, str)) | None
 
 
-JudgeOptions: type[Config] = create_model(
+def _options(model: str, doc: str, settings: Iterable[str]) -> type[Config]:
+    """Make the configuration of some of the judge's settings, each of them null by default."""
+    described = JudgeOverrides.described()
+    fields: Any = {
+        name: (
+            _plain(described[name].annotation),
+            Field(default=None, description=described[name].description),
+        )
+        for name in settings
+    }
+    return create_model(model, __base__=Config, __doc__=doc, **fields)
+
+
+_OVERRIDES = tuple(JudgeOverrides.described())
+JudgeOptions = _options(
     "JudgeOptions",
-    __base__=Config,
-    __doc__="Settings of the openai judge for one run; null leaves the home's setting.",
-    **{  # type: ignore[call-overload]
-        name: (_plain(field.annotation), Field(default=None, description=field.description))
-        for name, field in JudgeOverrides.described().items()
-    },
+    "Settings of the openai judge for one run; null leaves the home's setting.",
+    _OVERRIDES,
+)
+BudgetOptions = _options(
+    "BudgetOptions",
+    "Budgets of an embedder behind an endpoint for one run; null leaves the home's.",
+    BUDGETS,
 )
 
 
@@ -95,12 +114,9 @@ class CorrectionsConfig(Config):
     note: str | None = Field(default=None, description="Why, for the record.")
 
 
-_OVERRIDES = tuple(JudgeOverrides.described())
-
-
 def account_of(run: DagsterRun) -> Account:
     """Return the account that a run's spending is charged to."""
-    launch = run.tags.get(ROOT_RUN_ID_TAG, run.run_id)
+    launch = run.tags.get(LAUNCH_TAG) or run.tags.get(ROOT_RUN_ID_TAG, run.run_id)
     return Account(run.run_id, launch, run.tags.get(BACKFILL_ID_TAG))
 
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import re
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from dagster import AssetKey, DagsterRunStatus
 
-from harmonizer_assets.cli.runs import run_pipeline
+from harmonizer_assets.cli.runs import run_pipeline, run_submit
+from harmonizer_assets.core.base.errors import HarmonizerError
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.records.options import RunOptions
 from harmonizer_assets.dagster_compat.instance import open_instance
+from harmonizer_assets.dagster_compat.run_ids import new_run_id
 from harmonizer_assets.defs.jobs import harmonize_config
+from harmonizer_tests.support.chat_server import chat_server
 from harmonizer_tests.support.cli import cli, shown_error, started
 from harmonizer_tests.support.dagster_runs import execute, last_materializations, shown_versions
 from harmonizer_tests.support.environment import KEY, use_endpoint
@@ -46,6 +50,43 @@ def endpoint(simulated: Endpoint, home, monkeypatch: pytest.MonkeyPatch) -> Endp
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
     return shop_receipts(MERCHANTS).write(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("command", "budget"),
+    [
+        (("run", "--judge", "openai"), ("--budget-usd", "0.0000001")),
+        (("batch", "submit"), ("--budget-tokens", "10")),
+    ],
+)
+def test_the_budget_of_a_command_limits_its_embeddings_too(
+    home, tmp_path, monkeypatch, command, budget
+):
+    shop_receipts().submit(Pipeline(home), tmp_path)
+    home.settings_file.write_text(
+        '[embedding]\nembedder = "openai"\nopenai_dimensions = 16\n'
+        "[judge]\nskip_high_confidence = false\n"
+    )
+    with chat_server() as server:
+        use_endpoint(monkeypatch, server.url)
+        run = cli(*command, *budget, home=home.root)
+        assert run.returncode == 3, run.stderr
+        assert "stopped at the budget before all documents were embedded" in shown_error(run)
+        assert "raise the budget" in shown_error(run)
+        assert server.requests == []
+
+
+def test_embeddings_and_questions_of_a_submission_share_one_budget(home, tmp_path, monkeypatch):
+    shop_receipts().submit(Pipeline(home), tmp_path)
+    home.settings_file.write_text('[embedding]\nembedder = "openai"\nopenai_dimensions = 16\n')
+    submitting = RunOptions(run_id=new_run_id(), judge="openai")
+    # The server has no Batch API: what it has embedded before counts all the same.
+    with chat_server() as server, suppress(HarmonizerError):
+        use_endpoint(monkeypatch, server.url)
+        run_submit(home, submitting)
+    [embedded] = table(Pipeline(home), "llm_ledger")
+    assert embedded["purpose"] == "embeddings"
+    assert embedded["launch_id"] == submitting.run_id != embedded["run_id"]
 
 
 def test_plan_then_run_then_nothing_more(home, endpoint, files, tmp_path):

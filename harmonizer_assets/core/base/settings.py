@@ -406,6 +406,10 @@ class ReviewSettings(_Section):
         return roots
 
 
+BUDGETS: Final = ("budget_usd", "budget_tokens")
+"""Those of `JudgeOverrides` that limit embeddings as well."""
+
+
 @dataclass(frozen=True)
 class JudgeOverrides:
     """The judge's settings that may be set for one run; None leaves a setting as the home has it.

@@ -11,12 +11,25 @@ from dagster import (
 from pydantic import Field
 
 from harmonizer_assets.core.base.progress import ProgressFn
+from harmonizer_assets.core.base.settings import BUDGETS, JudgeOverrides
 from harmonizer_assets.core.records.options import RunOptions
 from harmonizer_assets.defs.progress import LogProgress
-from harmonizer_assets.defs.resources import HomeResource, account_of
+from harmonizer_assets.defs.resources import BudgetOptions, HomeResource, account_of
 from harmonizer_assets.web import columns
 from harmonizer_assets.web.lineage import CODE_VERSIONS, UPSTREAM
 from harmonizer_assets.web.metadata import index_metadata, model_metadata
+
+
+class EmbeddingConfig(Config):
+    """What embedding may cost."""
+
+    options: BudgetOptions = Field(  # type: ignore[valid-type]
+        default=BudgetOptions(), description="Budgets for this run, where an endpoint embeds."
+    )
+
+    def overrides(self) -> JudgeOverrides:
+        """Return the budgets that are replaced for this run."""
+        return JudgeOverrides(**{name: getattr(self.options, name) for name in BUDGETS})
 
 
 @asset(
@@ -28,11 +41,12 @@ from harmonizer_assets.web.metadata import index_metadata, model_metadata
 )
 def word_embeddings(
     context: AssetExecutionContext,
+    config: EmbeddingConfig,
     home: HomeResource,
     on_progress: ResourceParam[ProgressFn],
 ) -> MaterializeResult:
     """Bring the vector index up to date with words and labels."""
-    pipeline = home.open()
+    pipeline = home.open(config.overrides())
     report = pipeline.index(LogProgress(context.log, on_progress), account_of(context.run))
     context.log.info(
         f"{report.embedded} documents embedded for {report.words} labelled words, "
