@@ -20,6 +20,7 @@ from harmonizer_assets.core.base.errors import (
 from harmonizer_assets.core.base.files import write_atomically
 from harmonizer_assets.core.base.home import ENVIRONMENT_VARIABLE, Home
 from harmonizer_assets.core.base.locks import Lock
+from harmonizer_assets.core.base.secrets import translated
 from harmonizer_assets.core.base.settings import Settings
 from harmonizer_assets.dagster_compat.events import EVENT_BATCH_SIZE
 
@@ -171,19 +172,19 @@ def open_instance(home: Home) -> Iterator[DagsterInstance]:
     """
     prepare_instance(home)
     config = home.dagster / "dagster.yaml"
-    try:
-        # Dagster's SQLite storages do not expect two processes to make their tables at once.
-        with _opening(home).held():
-            # A given folder is kept; only one that Dagster creates itself is temporary.
-            instance = DagsterInstance.local_temp(
-                str(home.dagster),
-                overrides={**_resolved(config, instance_environment(home)), **_IN_PROCESS},
-            )
-            _ = instance.run_storage, instance.event_log_storage, instance.schedule_storage
-    except StoreBusyError:
-        raise
-    except Exception as error:
-        raise ConfigurationError(f"{config}: Dagster cannot use it: {error}") from error
+
+    def unusable(error: Exception) -> ConfigurationError:
+        return ConfigurationError(f"{config}: Dagster cannot use it: {error}")
+
+    # Drivers of databases quote the URL that they cannot read. Dagster's SQLite storages do not
+    # expect two processes to make their tables at once.
+    with translated(unusable), _opening(home).held():
+        # A given folder is kept; only one that Dagster creates itself is temporary.
+        instance = DagsterInstance.local_temp(
+            str(home.dagster),
+            overrides={**_resolved(config, instance_environment(home)), **_IN_PROCESS},
+        )
+        _ = instance.run_storage, instance.event_log_storage, instance.schedule_storage
     with instance:
         yield instance
 

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from harmonizer_assets.core.base.errors import HarmonizerError
+from harmonizer_assets.core.apply.push import push_corrections
+from harmonizer_assets.core.apply.targets import configured_targets
+from harmonizer_assets.core.backup import back_up, restore
+from harmonizer_assets.core.backup.archive import open_archive
+from harmonizer_assets.core.base.errors import ConfigurationError, HarmonizerError
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.settings import (
     ArrivalSettings,
+    DynamoSettings,
     EmbeddingSettings,
     Settings,
     TableSettings,
@@ -21,6 +28,10 @@ from harmonizer_assets.core.decide.stage import OutlierPublishing
 from harmonizer_assets.core.judge.llm.batch.table import JobItem, note_status, write_down
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.records.options import RunOptions
+from harmonizer_assets.core.store.objects import ObjectStore, open_store
+from harmonizer_assets.core.units.store import UnitStore
+from harmonizer_assets.dagster_compat.instance import open_instance
+from harmonizer_tests.support.corrections import applied, correction, labels
 from harmonizer_tests.support.homes import copy_home
 from harmonizer_tests.support.indiscreet import Indiscreet, indiscreet_server
 from harmonizer_tests.support.labels import scored_home
@@ -28,7 +39,12 @@ from harmonizer_tests.support.receipts import shop_receipts, table
 
 KEY = "sk-test-very-secret"
 PASSWORD = "pa@ss:hunter2/word"
-ANSWERS = {"400": (400, True), "401": (401, True), "page": (200, False)}
+ANSWERS = {
+    "400": (400, "json"),
+    "401": (401, "json"),
+    "403": (403, "xml"),
+    "page": (200, "page"),
+}
 SETTINGS = Settings(
     arrivals=ArrivalSettings(tables=TableSettings(labels="labels")),
 ).with_judge(skip_high_confidence=False, max_attempts=1, backoff_seconds=0.0)
@@ -37,7 +53,7 @@ SETTINGS = Settings(
 @pytest.fixture(params=ANSWERS)
 def server(request, home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[Indiscreet]:
     with indiscreet_server() as state:
-        state.status, state.is_json = ANSWERS[request.param]
+        state.status, state.form = ANSWERS[request.param]
         monkeypatch.setenv("OPENAI_BASE_URL", f"{state.url}/v1")
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "access-key-id")
@@ -45,6 +61,7 @@ def server(request, home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ind
         monkeypatch.setenv("AWS_SESSION_TOKEN", KEY)
         monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", state.url)
         yield state
 
 
@@ -90,10 +107,57 @@ def embed(pipeline: Pipeline) -> None:
 
 
 def read_bucket(pipeline: Pipeline) -> None:
-    url = os.environ["OPENAI_BASE_URL"].removesuffix("/v1")
-    arrivals = ArrivalSettings(s3="s3://labels/in", s3_endpoint_url=url)
+    arrivals = ArrivalSettings(s3="s3://labels/in", s3_endpoint_url=endpoint())
     for error in Pipeline(pipeline.home, Settings(arrivals=arrivals)).arrivals.pull()[1]:
         raise error
+
+
+def read_dynamo(pipeline: Pipeline) -> None:
+    for error in Pipeline(pipeline.home, Settings(arrivals=dynamo())).arrivals.pull()[1]:
+        raise error
+
+
+def push_to_dynamo(pipeline: Pipeline) -> None:
+    applied(pipeline, correction(labels(pipeline)[0], "mark_invalid"))
+    [target] = configured_targets(dynamo())
+    push_corrections(pipeline.warehouse, target, commit=True)
+
+
+def dynamo() -> ArrivalSettings:
+    return ArrivalSettings(dynamodb=DynamoSettings(table="t", endpoint_url=endpoint()))
+
+
+def put_unit(pipeline: Pipeline) -> None:
+    UnitStore(bucket()).add("unit", b"content")
+
+
+def read_unit(pipeline: Pipeline) -> None:
+    UnitStore(bucket()).bundle("unit")
+
+
+def list_dead_units(pipeline: Pipeline) -> None:
+    UnitStore(bucket()).dead_letters()
+
+
+def drop_objects(pipeline: Pipeline) -> None:
+    bucket().delete(["one", "two"])
+
+
+def back_up_home(pipeline: Pipeline) -> None:
+    archive = open_archive("s3://backups/home")
+    back_up(pipeline.warehouse, pipeline.indexing.vectors, archive)
+
+
+def restore_home(pipeline: Pipeline) -> None:
+    restore(open_archive("s3://backups/home"), Home(pipeline.home.root / "restored"))
+
+
+def bucket() -> ObjectStore:
+    return open_store("s3://units/of-a-home", endpoint())
+
+
+def endpoint() -> str:
+    return os.environ["OPENAI_BASE_URL"].removesuffix("/v1")
 
 
 def note_job(pipeline: Pipeline, batch_id: str | None, status: str) -> None:
@@ -105,7 +169,11 @@ def note_job(pipeline: Pipeline, batch_id: str | None, status: str) -> None:
     pipeline.warehouse.write(write)
 
 
-PATHS = (ask, submit, adopt, refresh, collect, cancel, embed, read_bucket)
+PATHS = (
+    *(ask, submit, adopt, refresh, collect, cancel, embed),
+    *(read_bucket, read_dynamo, push_to_dynamo),
+    *(put_unit, read_unit, list_dead_units, drop_objects, back_up_home, restore_home),
+)
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.__name__)
@@ -163,6 +231,26 @@ def test_a_url_whose_password_is_read_in_pieces_tells_none_of_them(
     assert chain(error) == [error]
     for piece in (PASSWORD, "hunter2", "pa@ss", "word@"):
         assert piece not in told
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://me:{}@127.0.0.1:9/x", "nonsense://me:{}@127.0.0.1:9/x"]
+)
+def test_the_database_of_dagsters_instance_tells_no_password(home, monkeypatch, caplog, url):
+    monkeypatch.setenv("DAGSTER_PG_URL", url.format(PASSWORD))
+    home.dagster.mkdir(parents=True, exist_ok=True)
+    deployed = Path(__file__).parents[2] / "deploy" / "dagster.postgres.yaml"
+    shutil.copy(deployed, home.dagster / "dagster.yaml")
+    with (
+        pytest.raises(ConfigurationError, match="Dagster cannot use it") as raised,
+        open_instance(home),
+    ):
+        pass
+    told = "".join(traceback.format_exception(raised.value)) + caplog.text
+    assert chain(raised.value) == [raised.value]
+    for piece in (PASSWORD, "hunter2", "pa@ss", "word@"):
+        assert piece not in told
+    assert holding(home, "hunter2") == []
 
 
 def test_an_unforeseen_error_that_quotes_a_key_reaches_no_caller(home, monkeypatch, tmp_path):

@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Literal
+from xml.sax.saxutils import escape
+
+_TYPES = {"json": "application/json", "xml": "application/xml", "page": "text/html"}
 
 
 @dataclass
@@ -17,12 +20,13 @@ class Indiscreet:
 
     Attributes:
         status: of every answer.
-        is_json: whether the answer has the form of an error of the OpenAI API.
+        form: of its answers: `json` is an error of OpenAI and of DynamoDB, `xml` one of S3, `page`
+            none.
         requests: how many there were.
     """
 
     status: int = 401
-    is_json: bool = True
+    form: Literal["json", "xml", "page"] = "json"
     requests: int = 0
     url: str = ""
 
@@ -37,14 +41,19 @@ def indiscreet_server() -> Iterator[Indiscreet]:
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
             said = f"not for you: {self.headers}"
             error = {"message": said, "code": said, "type": said, "param": said}
-            body = json.dumps({"error": error}) if state.is_json else f"<html>{said}</html>"
+            shown = escape(said)
+            body = {
+                "json": json.dumps({"error": error, "__type": said, **error}),
+                "xml": f"<Error><Code>{shown}</Code><Message>{shown}</Message></Error>",
+                "page": f"<html>{said}</html>",
+            }[state.form]
             self.send_response(state.status)
-            self.send_header("Content-Type", "application/json" if state.is_json else "text/html")
+            self.send_header("Content-Type", _TYPES[state.form])
             self.send_header("Content-Length", str(len(body.encode())))
             self.end_headers()
             self.wfile.write(body.encode())
 
-        do_GET = do_POST = answer  # noqa: N815
+        do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = answer  # noqa: N815
 
         def log_message(self, format: str, *args: Any) -> None:
             pass

@@ -14,11 +14,13 @@ from typing import Any, Final
 
 from harmonizer_assets.core.apply.targets.base import CHANGED_THERE, provenance, then_and_now
 from harmonizer_assets.core.base.errors import SourceError
+from harmonizer_assets.core.base.secrets import translated
 from harmonizer_assets.core.base.settings import DynamoSettings
 from harmonizer_assets.core.records.dynamodb import item_key, label_item, status_index
 from harmonizer_assets.core.records.label import label_key
 
 _ATTEMPTS: Final = 6
+_CHANGED: Final = "ConditionalCheckFailed"
 _PASSING: Final = frozenset(
     {"ThrottlingError", "TransactionConflict", "ProvisionedThroughputExceeded"}
 )
@@ -52,35 +54,46 @@ class _Table:
         self._name = name
         self._table = settings.table
         self._serializer = TypeSerializer()
-        self._client = boto3.client(
-            "dynamodb",
-            endpoint_url=settings.endpoint_url,
-            region_name=settings.region,
-            config=Config(retries={"max_attempts": _ATTEMPTS, "mode": "standard"}),
-        )
+        with self._errors():
+            self._client = boto3.client(
+                "dynamodb",
+                endpoint_url=settings.endpoint_url,
+                region_name=settings.region,
+                config=Config(retries={"max_attempts": _ATTEMPTS, "mode": "standard"}),
+            )
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> str | None:
         """Write one correction, or take it back, in one transaction; see `Writer.write`."""
-        from botocore.exceptions import BotoCoreError, ClientError
-
         items = [self._change(row) for row in rows]
         for attempt in range(_ATTEMPTS):
-            try:
-                self._client.transact_write_items(TransactItems=items)
-                return None
-            except ClientError as error:
-                reasons = error.response.get("CancellationReasons", [])
-                codes = [reason.get("Code", "None") for reason in reasons]
-                if "ConditionalCheckFailed" in codes:
+            with self._errors():
+                codes = self._refused(items, is_last=attempt == _ATTEMPTS - 1)
+                if not codes:
+                    return None
+                if _CHANGED in codes:
                     # A process that was killed may have written it and not recorded that.
                     done = all(self._is_done(row) for row in rows)
                     return None if done else CHANGED_THERE
-                if not _PASSING.intersection(codes) or attempt == _ATTEMPTS - 1:
-                    raise self._unwritable(error.response["Error"]["Code"]) from None
-            except BotoCoreError as error:
-                raise self._unwritable(type(error).__name__) from None
             time.sleep(random.uniform(0, 0.1 * 2**attempt))
         return None
+
+    def _refused(self, items: Sequence[Mapping[str, Any]], *, is_last: bool) -> list[str]:
+        """Send a transaction; return why it was refused, in codes, where that may pass or is known.
+
+        Raises:
+            ClientError, BotoCoreError: it was refused for another reason, or did not arrive.
+        """
+        from botocore.exceptions import ClientError
+
+        try:
+            self._client.transact_write_items(TransactItems=items)
+        except ClientError as error:
+            reasons = error.response.get("CancellationReasons", [])
+            codes = [reason.get("Code", "None") for reason in reasons]
+            if _CHANGED in codes or (not is_last and _PASSING.intersection(codes)):
+                return codes
+            raise
+        return []
 
     def _is_done(self, row: Mapping[str, Any]) -> bool:
         """Return whether an item is already what it is to become."""
@@ -141,8 +154,19 @@ class _Table:
     def _values(self, values: Mapping[str, Any]) -> dict[str, Any]:
         return {name: self._serializer.serialize(value) for name, value in values.items()}
 
-    def _unwritable(self, code: str) -> SourceError:
-        return SourceError(
-            f"{self._name}: cannot be written ({code}): check the table's name, the region, and "
-            "that the credentials in the environment may write it; what was pushed is recorded"
-        )
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        def unwritable(error: Exception) -> SourceError:
+            code = type(error).__name__
+            if isinstance(error, ClientError):
+                code = error.response.get("Error", {}).get("Code", "unknown")
+            return SourceError(
+                f"{self._name}: cannot be written ({code}): check the table's name, the region, "
+                "and that the credentials in the environment may write it; what was pushed is "
+                "recorded"
+            )
+
+        with translated(unwritable, ClientError, BotoCoreError, ValueError):
+            yield
