@@ -352,8 +352,9 @@ class LimitSettings(_Section):
     max_value_bytes: int = Field(default=40_000, ge=1_000, le=10_000_000)
     """A row with a larger value is quarantined."""
     max_row_bytes: int = Field(default=50_000, ge=1_000, le=10_000_000)
-    """A row, or a line of a CSV or NDJSON file, that is larger is quarantined. Some thousand rows
-    of this size are in memory at once; where that does not fit, the file is set aside."""
+    """A row, or a line of a CSV or NDJSON file, that is larger is quarantined and not kept in
+    memory: 800 lines of 200 KB take less than 200 MB. Some thousand rows of this size are in memory
+    at once; where they take more than 700 MB, the file is set aside."""
     max_bytes_in_flight: int = Field(default=32_000_000, ge=1_000_000)
     """Rows of a file that are read before they are stored; memory grows by a few times as much."""
     max_column_chunk_bytes: int = Field(default=256_000_000, ge=1_000_000)

@@ -138,7 +138,7 @@ def _batch_id(batch: InboxBatch, taxonomy: Taxonomy) -> str:
     digest = hashlib.sha256(json.dumps(sorted(taxonomy.names)).encode())
     for layout, path in batch.files:
         digest.update(f"\n{layout.name}{path.suffix.lower()}\n".encode())
-        with path.open("rb") as file:
+        with readable(path), path.open("rb") as file:
             while block := file.read(_HASHED_BYTES):
                 digest.update(block)
     return digest.hexdigest()[:32]

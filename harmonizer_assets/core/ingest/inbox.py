@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -178,7 +179,9 @@ class Inbox:
         if not is_folder:
             destination.mkdir(mode=0o700)
         with contextlib.suppress(FileNotFoundError):
-            batch.folder.rename(destination if is_folder else destination / batch.folder.name)
+            if is_folder:
+                return _moved(batch.folder, destination)
+            batch.folder.rename(destination / batch.folder.name)
             return destination
         return None
 
@@ -189,6 +192,26 @@ class Inbox:
             folder.rename(_free(self._folder / f"{name}-moved"))
         make_private_folder(folder)
         return folder
+
+
+def _moved(folder: Path, destination: Path) -> Path:
+    """Move a folder, whatever its mode, and return where it is then.
+
+    Who may not write to a folder cannot move it into another one. Our own is made writable; one of
+    somebody else stays in the inbox under a name that is passed over.
+
+    Raises:
+        OSError: it cannot be moved at all.
+    """
+    try:
+        return folder.rename(destination)
+    except PermissionError:
+        with contextlib.suppress(PermissionError):
+            folder.chmod(stat.S_IMODE(folder.stat().st_mode) | stat.S_IRWXU)
+            return folder.rename(destination)
+        return folder.rename(
+            _free(folder.with_name(f"{destination.parent.name}-{destination.name}"))
+        )
 
 
 def _partial(folder: Path) -> Path:
