@@ -11,6 +11,7 @@ from harmonizer_assets.core.score.amounts import (
 )
 from harmonizer_assets.core.score.features import shape_of
 from harmonizer_assets.core.score.money import parse_amount, receipt_amounts
+from harmonizer_tests.support.world_receipts import RECEIPTS, arithmetic_evidence, laid_out
 
 
 @pytest.mark.parametrize(
@@ -162,67 +163,20 @@ def test_sums_of_two_are_those_that_trying_all_pairs_finds(rows):
 # Receipts of the world
 
 
-EUROPEAN = [
-    ["Kaffee", "2", "x", "1,60", "3,20"],
-    ["Brot", "4,80"],
-    ["Sekt", "1\u202f196,00 €"],
-    ["Summe", "1\u202f204,00 €"],
-    ["Bar", "1\u202f250,00 €"],
-    ["Rückgeld", "46,00 €"],
-    ["MwSt", "7,00%", "01.02"],
-]
-SWISS = [
-    ["Fondue", "2", "29.50", "59.00"],
-    ["Uhr", "CHF", "1'234.50"],
-    ["Total", "CHF", "1'293.50"],
-    ["Bar", "1'300.-"],
-    ["Rückgeld", "6.50"],
-]
-INDIAN = [
-    ["Saree", "Rs.1,23,456.00"],
-    ["Dosa", "3", "Rs.120.00", "Rs.360.00"],
-    ["Subtotal", "₹1,23,816.00"],
-    ["CGST", "₹3,095.40"],
-    ["Total", "₹1,26,911.40"],
-]
-JAPANESE = [
-    ["おにぎり", "2", "¥128", "¥256"],
-    ["お茶", "¥1,234"],
-    ["小計", "¥1,490"],
-    ["消費税", "¥149"],
-    ["合計", "1,639円"],
-    ["お預り", "2,000円"],
-    ["お釣り", "361"],
-]
-INDONESIAN = [
-    ["Nasi", "2", "25.000", "50.000"],
-    ["Teh", "7.500"],
-    ["Subtotal", "57.500"],
-    ["Pajak", "5.750"],
-    ["Total", "63.250"],
-]
-
-
 @pytest.mark.parametrize(
-    ("rows", "amounts", "with_evidence"),
+    ("receipt", "amounts", "with_evidence"),
     [
-        pytest.param(EUROPEAN, 7, 6, id="European"),
-        pytest.param(SWISS, 6, 6, id="Swiss"),
-        pytest.param(INDIAN, 6, 6, id="Indian"),
-        pytest.param(JAPANESE, 8, 8, id="Japanese"),
-        pytest.param(INDONESIAN, 6, 6, id="Indonesian"),
+        ("European", 7, 6),
+        ("Swiss", 6, 6),
+        ("Indian", 6, 6),
+        ("Japanese", 8, 8),
+        ("Indonesian", 6, 6),
     ],
 )
-def test_amounts_of_the_world_get_evidence_from_arithmetic(rows, amounts, with_evidence):
-    texts = [text for row in rows for text in row]
-    row = np.array([number for number, row in enumerate(rows) for _ in row], dtype=np.int64)
-    is_amount = receipt_amounts(np.zeros(len(texts), dtype=np.int64), row, texts) >= 0
-    adds_up = [
-        bool(names - {"largest", "repeated"})
-        for (_, names), so in zip(relations(*rows), is_amount, strict=True)
-        if so
-    ]
-    assert (len(adds_up), sum(adds_up)) == (amounts, with_evidence)
+def test_amounts_of_the_world_get_evidence_from_arithmetic(receipt, amounts, with_evidence):
+    row, texts = laid_out(RECEIPTS[receipt])
+    found = arithmetic_evidence(np.zeros_like(row), row, texts)
+    assert found == (amounts, with_evidence)
 
 
 def test_plain_numbers_are_amounts_only_where_a_receipt_prints_no_decimals():
