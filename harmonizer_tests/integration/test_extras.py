@@ -12,8 +12,10 @@ from harmonizer_assets.core.base.errors import ConfigurationError
 from harmonizer_assets.core.base.figure import png
 from harmonizer_assets.core.report.pictures import pictures
 from harmonizer_assets.core.store.objects import open_store
+from harmonizer_assets.core.units.executors.aws_lambda import LambdaExecutor
 from harmonizer_assets.core.units.executors.brokers import broker_of
 from harmonizer_assets.core.units.executors.celery import make_app
+from harmonizer_assets.core.units.store import UnitStore
 from harmonizer_tests.support.receipts import harmonize, shop_receipts
 
 
@@ -50,6 +52,13 @@ def test_without_boto3_a_store_in_a_bucket_names_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "boto3", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'label-harmonizer\[s3\]'"):
         open_store("s3://bucket/units")
+
+
+def test_without_boto3_units_on_lambda_name_its_extra(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    store = UnitStore(open_store(tmp_path.as_uri()))
+    with pytest.raises(ConfigurationError, match=r"pip install 'label-harmonizer\[s3\]'"):
+        LambdaExecutor(store, "units", 3, 60.0, 2)
 
 
 @pytest.mark.usefixtures("no_matplotlib")

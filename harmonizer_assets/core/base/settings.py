@@ -29,7 +29,7 @@ Profile = Literal["fast", "cheap"]
 CacheScope = Literal["context", "word"]
 Explanations = Literal["codes", "text"]
 Settlement = Literal["majority", "third"]
-ExecutorName = Literal["inline", "processes", "celery"]
+ExecutorName = Literal["inline", "processes", "celery", "lambda"]
 Origin = Annotated[str, Field(pattern=r"^https?://[a-z0-9][a-z0-9.-]*(:[0-9]{1,5})?$")]
 
 _ADDRESS: Final = re.compile(r"https?://[^/?#@\s]+/[^?#\s]*")
@@ -179,7 +179,8 @@ class UnitSettings(_Section):
 
     executor: ExecutorName = "inline"
     """`inline`: the process of the run; `processes`: one process per core of this machine;
-    `celery`: workers that `harmonizer worker` starts on any number of machines, through a queue."""
+    `celery`: workers that `harmonizer worker` starts on any number of machines, through a queue;
+    `lambda`: a function of AWS Lambda."""
     store: str | None = Field(default=None, pattern=r"^(file:///|s3://[^/]+)")
     """Where units and results are kept: `file:///folder` on a disk that all workers share, or
     `s3://bucket/prefix`, one for each home; by default a folder of the home."""
@@ -195,8 +196,10 @@ class UnitSettings(_Section):
     """The longest that an attempt may take."""
     queue: str = Field(default="harmonizer-units", pattern="^[A-Za-z0-9_-]{1,60}$")
     """`celery` only: the name of the queue."""
+    function: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_:/.$-]{1,170}$")
+    """`lambda` only: the name or the ARN of the function."""
     most_waiting: int = Field(default=64, ge=1, le=10_000)
-    """`celery` only: units that are handed out at once."""
+    """`celery` and `lambda` only: units that are handed out at once."""
 
 
 class CheckSettings(_Section):

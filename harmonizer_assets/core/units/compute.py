@@ -24,17 +24,22 @@ _KEPT: Final = 4
 _STAGES: Final[dict[str, Callable[[Bundle, Shared], pa.Table]]] = {SIMILARITY_MATCHES: score_unit}
 
 
+def load_libraries() -> None:
+    """Load the libraries that take long, so that no attempt at a unit waits for them."""
+    for library in _LIBRARIES:
+        import_module(library)
+
+
 class Compute:
     """Computes units; keeps what several of them need."""
 
     def __init__(self, read: Callable[[str], bytes]) -> None:
-        """Load the libraries that take long, so that no attempt at a unit waits for them.
+        """Load what is needed.
 
         Args:
             read: reads from the store what units share, by its name.
         """
-        for library in _LIBRARIES:
-            import_module(library)
+        load_libraries()
         self._read = read
         self._kept: OrderedDict[str, Any] = OrderedDict()
 

@@ -80,7 +80,7 @@ def make_executor(store: UnitStore, settings: UnitSettings) -> Executor:
     """Start the executor that the settings name; `inline` is none.
 
     Raises:
-        ConfigurationError: an extra is not installed, or there is no broker's URL.
+        ConfigurationError: an extra is not installed, or broker or function are not named.
         WorkersError: the broker cannot be reached.
     """
     if settings.executor == "processes":
@@ -92,6 +92,16 @@ def make_executor(store: UnitStore, settings: UnitSettings) -> Executor:
             settings.attempts,
             settings.seconds,
             settings.store_endpoint_url,
+        )
+    if settings.executor == "lambda":
+        from harmonizer_assets.core.units.executors.aws_lambda import LambdaExecutor
+
+        if settings.function is None:
+            raise ConfigurationError(
+                '[units] executor = "lambda" needs the name of a function: set [units] function'
+            )
+        return LambdaExecutor(
+            store, settings.function, settings.attempts, settings.seconds, settings.most_waiting
         )
     from harmonizer_assets.core.units.executors.celery import CeleryExecutor
 

@@ -24,10 +24,13 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 from harmonizer_assets.core.base.errors import StoreError
+from harmonizer_assets.core.base.secrets import redacted
 from harmonizer_assets.core.store.objects import MissingObjectError, ObjectStore
 from harmonizer_assets.core.units.unit import name_of
 
 _FOLDERS: Final = ("units", "shared", "results", "attempts", "errors", "dead", "split")
+_MAX_ERROR: Final = 500
+_MAX_TRACEBACK: Final = 8_000
 _SILENT: Final = (
     "its process ended without a word: it was killed, ran out of memory, or took longer than "
     "[units] seconds"
@@ -45,6 +48,18 @@ class Failure:
 
     error: str
     traceback: str = ""
+
+    @classmethod
+    def of(cls, kind: str, said: str, traceback: str = "") -> Failure:
+        """Describe a failure without secrets, and not at any length.
+
+        Args:
+            kind: of error.
+            said: its message, of which the first line is kept.
+            traceback: whose end is kept.
+        """
+        error = redacted(f"{kind}: {next(iter(said.splitlines()), '')}")
+        return cls(error[:_MAX_ERROR], redacted(traceback)[-_MAX_TRACEBACK:])
 
 
 @dataclass(frozen=True)
@@ -141,10 +156,10 @@ class UnitStore:
         """Count the attempts at a unit that were begun."""
         return len(self.objects.list(f"attempts/{unit}-"))
 
-    def note(self, unit: str, attempt: int, failure: Failure) -> None:
-        """Store how an attempt failed."""
+    def note(self, unit: str, attempt: int, failure: Failure) -> bool:
+        """Store how an attempt failed, unless that is known; return whether it was not."""
         content = json.dumps(asdict(failure), ensure_ascii=False).encode()
-        self.objects.put(_error(unit, attempt), content)
+        return self.objects.put(_error(unit, attempt), content)
 
     def last_failure(self, unit: str) -> Failure:
         """Say how the last attempt failed, as far as it could say so itself."""

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from enum import StrEnum
 from typing import Final
 
-from harmonizer_assets.core.base.secrets import redacted
 from harmonizer_assets.core.units.compute import Compute
 from harmonizer_assets.core.units.store import Failure, UnitStore
 
@@ -18,8 +17,6 @@ _log = logging.getLogger(__name__)
 
 _STDERR: Final = 2
 """Its descriptor: workers of a queue put something else in the place of `sys.stderr`."""
-_MAX_ERROR: Final = 500
-_MAX_TRACEBACK: Final = 8_000
 
 
 class Outcome(StrEnum):
@@ -74,9 +71,10 @@ class Work:
             with _limited(self._seconds):
                 result = self._compute.result(unit, self._store.bundle(unit))
         except Exception as error:
-            said = redacted(f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}")
-            trace = redacted("".join(traceback.format_exception(error)))[-_MAX_TRACEBACK:]
-            self._store.note(unit, number, Failure(said[:_MAX_ERROR], trace))
+            trace = "".join(traceback.format_exception(error))
+            failure = Failure.of(type(error).__name__, str(error), trace)
+            self._store.note(unit, number, failure)
+            said = failure.error
             _log.warning("unit %s, attempt %d of %d: %s", unit[:12], number, self._attempts, said)
             if number < self._attempts:
                 return Outcome.AGAIN

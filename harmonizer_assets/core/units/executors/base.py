@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection
@@ -74,3 +76,26 @@ def watch(store: UnitStore, units: Collection[str], seconds: float) -> list[str]
         time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
         pause = min(2 * pause, _LONGEST_PAUSE)
     return ended
+
+
+class Endings:
+    """Units that threads of an executor are done with, and the errors that end the run."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[str | Exception] = queue.SimpleQueue()
+
+    def put(self, ended: str | Exception) -> None:
+        """Say that a unit has ended, or that an error ends the run."""
+        self._queue.put(ended)
+
+    def wait(self, units: Collection[str], seconds: float) -> list[str]:
+        """Wait for one, and return it with those that have ended as well; see `finished`."""
+        ended: list[str] = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                wait = max(seconds, 1e-3) if not ended else 1e-3
+                one = self._queue.get(timeout=wait)
+                if isinstance(one, Exception):
+                    raise one
+                ended.append(one)
+        return [unit for unit in ended if unit in units]

@@ -14,7 +14,7 @@ from typing import Final
 
 from harmonizer_assets.core.base.errors import WorkersError
 from harmonizer_assets.core.base.threads import ONE_THREAD
-from harmonizer_assets.core.units.executors.base import Executor
+from harmonizer_assets.core.units.executors.base import Endings, Executor
 from harmonizer_assets.core.units.store import UnitStore
 from harmonizer_assets.core.units.work import Outcome
 
@@ -56,7 +56,7 @@ class ProcessExecutor(Executor):
             *(store.objects.url, str(attempts), str(seconds), endpoint_url or ""),
         ]
         self._units: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._ended: queue.SimpleQueue[str | Exception] = queue.SimpleQueue()
+        self._ended = Endings()
         self._closed = threading.Event()
         self._handlers = [_Handler(self) for _ in range(processes)]
 
@@ -66,16 +66,7 @@ class ProcessExecutor(Executor):
 
     def finished(self, units: Collection[str], seconds: float) -> list[str]:
         """Wait for a process to be done with a unit; see `Executor.finished`."""
-        ended: list[str] = []
-        with contextlib.suppress(queue.Empty):
-            while True:
-                # One is waited for; those that have ended as well come with it.
-                wait = max(seconds, 1e-3) if not ended else 1e-3
-                one = self._ended.get(timeout=wait)
-                if isinstance(one, Exception):
-                    raise one
-                ended.append(one)
-        return [unit for unit in ended if unit in units]
+        return self._ended.wait(units, seconds)
 
     def close(self) -> None:
         """End the processes; what they are working on is given up."""
