@@ -283,7 +283,7 @@ class SQS(Broker):
 
     @cached_property
     def _dead_url(self) -> str:
-        return str(self._client.create_queue(QueueName=self.dead_queue)["QueueUrl"])
+        return self._url_of(self.dead_queue, {})
 
     @cached_property
     def _ensured(self) -> str:
@@ -298,10 +298,14 @@ class SQS(Broker):
             "VisibilityTimeout": str(self.visibility_timeout),
             "RedrivePolicy": json.dumps(redrive),
         }
+        return self._url_of(self.queue, wanted)
+
+    def _url_of(self, queue: str, attributes: dict[str, str]) -> str:
+        """Find a queue, which needs no right to make any, or make it."""
         try:
-            url = self._client.get_queue_url(QueueName=self.queue)["QueueUrl"]
+            url = self._client.get_queue_url(QueueName=queue)["QueueUrl"]
         except self._client.exceptions.QueueDoesNotExist:
-            url = self._client.create_queue(QueueName=self.queue, Attributes=wanted)["QueueUrl"]
+            url = self._client.create_queue(QueueName=queue, Attributes=attributes)["QueueUrl"]
         return str(url)
 
     @cached_property
