@@ -72,13 +72,18 @@ def process_tags() -> dict[str, str]:
     return {
         _PID_TAG: str(os.getpid()),
         _STARTED_TAG: _process_started(os.getpid()),
-        _HOST_TAG: socket.gethostname(),
+        _HOST_TAG: _host(),
     }
 
 
 def launch_tags() -> dict[str, str]:
     """Return the tags that say on which host a run was launched."""
-    return {_HOST_TAG: socket.gethostname()}
+    return {_HOST_TAG: _host()}
+
+
+def _host() -> str:
+    """Name this host, so that the container that takes over from another one has its name."""
+    return os.environ.get("HARMONIZER_HOST") or socket.gethostname()
 
 
 def fail_abandoned_runs(instance: DagsterInstance) -> list[str]:
@@ -178,7 +183,7 @@ def worker_is_gone(instance: DagsterInstance, record: RunRecord) -> bool:
         started = record.start_time
         is_late = started is not None and time.time() - started > _SECONDS_TO_START
         return is_late or _launched_process_is_gone(instance, record.dagster_run)
-    here = socket.gethostname()
+    here = _host()
     return tags.get(_HOST_TAG, here) == here and not _is_alive(
         int(tags[_PID_TAG]), tags.get(_STARTED_TAG, "")
     )
@@ -202,7 +207,7 @@ def _launched_process_is_gone(instance: DagsterInstance, run: DagsterRun) -> boo
     """
     address = json.loads(run.tags.get(GRPC_INFO_TAG, "{}"))
     is_local = "socket" in address or address.get("host") in _LOCAL
-    if not is_local or run.tags.get(_HOST_TAG) != socket.gethostname():
+    if not is_local or run.tags.get(_HOST_TAG) != _host():
         return False
     pid = started_pid(instance, run.run_id)
     return pid is not None and not _exists(pid)

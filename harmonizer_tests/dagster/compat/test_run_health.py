@@ -50,6 +50,16 @@ def test_a_killed_run_that_was_being_canceled_is_canceled_and_not_retried(instan
     assert not after.is_complete_and_waiting_to_retry
 
 
+def test_a_container_that_takes_over_under_the_same_name_notices_runs_of_the_one_before(
+    instance, monkeypatch
+):
+    run = bare_run(instance, DagsterRunStatus.STARTED, {**GONE, "harmonizer/host": "labels"})
+    assert fail_abandoned_runs(instance) == [], "its process may live on another host"
+    monkeypatch.setenv("HARMONIZER_HOST", "labels")
+    assert launch_tags() == {"harmonizer/host": "labels"}
+    assert fail_abandoned_runs(instance) == [run.run_id]
+
+
 @pytest.fixture
 def code_server(tmp_path):
     """The socket of a code server that answers."""
