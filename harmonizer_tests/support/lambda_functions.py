@@ -16,7 +16,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -177,7 +176,7 @@ def function_on_aws(**variables: str) -> Iterator[Function]:
     before = dict(default_user_config)
     default_user_config["lambda"] = {"use_docker": False}
     stock = LambdaSimpleBackend.invoke
-    with aws_server() as url:
+    with aws_server(empty=True) as url:
         function = Function(url, variables)
 
         def invoke(
@@ -201,8 +200,6 @@ def function_on_aws(**variables: str) -> Iterator[Function]:
 
 
 def _create(url: str) -> None:
-    # Servers of one process share what they hold.
-    urllib.request.urlopen(f"{url}/moto-api/reset", data=b"").close()
     iam = boto3.client("iam", endpoint_url=url)
     role = iam.create_role(RoleName=NAME, AssumeRolePolicyDocument="{}")["Role"]["Arn"]
     boto3.client("lambda", endpoint_url=url).create_function(
