@@ -12,12 +12,12 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property, partial, wraps
 from pathlib import Path
-from typing import Final
+from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from harmonizer_assets.core.apply.apply import Brake, apply_corrections
 from harmonizer_assets.core.base.errors import InputError
@@ -84,6 +84,9 @@ from harmonizer_assets.core.units.spread import clear_units, score_by
 
 _log: Final = logging.getLogger(__name__)
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
 
 class Reporter:
     """Receives the events of a run and ignores them; Dagster's shows them in the web UI."""
@@ -116,6 +119,19 @@ class Reporter:
 
     def published(self, pipeline: Pipeline, published: Published) -> None:
         """Receive what was published at the end of the run."""
+
+
+def _in_session(
+    method: Callable[Concatenate[Pipeline, _P], _T],
+) -> Callable[Concatenate[Pipeline, _P], _T]:
+    """Let the reads of a method share one opening of the tables, see `Warehouse.session`."""
+
+    @wraps(method)
+    def within(self: Pipeline, /, *args: _P.args, **options: _P.kwargs) -> _T:
+        with self.warehouse.session():
+            return method(self, *args, **options)
+
+    return within
 
 
 class Pipeline:
@@ -247,6 +263,7 @@ class Pipeline:
         return receipts.num_rows, write_proposals(path, tables, overwrite=overwrite)
 
     @secrets_removed()
+    @_in_session
     def ingest(self, on_progress: ProgressFn | None = None) -> IngestReport:
         """Copy what is new in buckets and tables into the inbox, and ingest all that waits there.
 
@@ -278,6 +295,7 @@ class Pipeline:
             return self.merchants.update(may_move=is_idle)
 
     @secrets_removed()
+    @_in_session
     def index(
         self, on_progress: ProgressFn | None = None, account: Account | None = None
     ) -> IndexReport:
@@ -321,6 +339,7 @@ class Pipeline:
         return RunReport(ingested, indexed, self.harmonize(options, reporter))
 
     @secrets_removed()
+    @_in_session
     def harmonize(
         self,
         options: RunOptions,
@@ -379,6 +398,7 @@ class Pipeline:
         )
 
     @secrets_removed()
+    @_in_session
     def publish(self, run_id: str) -> Published:
         """Publish what was found, and what is made of all labels together.
 

@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +26,9 @@ Connection = duckdb.DuckDBPyConnection
 
 MAX_PAUSE_SECONDS: Final = 0.25
 SESSION_SECONDS: Final = 0.25
+"""How long a session keeps the file open after it was last read."""
+_LOOK_SECONDS: Final = 0.05
+"""How often a session looks whether another process waits for the file."""
 _LOGGED_WAIT_SECONDS: Final = 3.0
 STORAGE_VERSION: Final = "v1.2.0"
 """Format of the file: DuckDB 1.2 and later read it.
@@ -72,8 +75,8 @@ class DatabaseFile:
         self._read_only = True
         self._connections = 0
         self._sessions = 0
-        self._keeps = False
-        self._timer: threading.Timer | None = None
+        self._read_at = 0.0
+        self._session_ends = threading.Event()
 
     def open(
         self,
@@ -133,35 +136,45 @@ class DatabaseFile:
             if not self._connections:
                 if failed:
                     self._give_up()
-                elif not (self._keeps and self._read_only):
+                elif self._sessions and self._read_only and self._queue.is_empty():
+                    self._read_at = time.monotonic()
+                else:
                     self._let_go()
         except duckdb.Error as error:
             raise store_error(error, self._path, committed=not failed) from error
 
     def begin_session(self) -> None:
-        """Keep the file open for reading between transactions, for a moment at most."""
+        """Keep the file open for reading between transactions that follow each other."""
         with self.lock:
             self._sessions += 1
             if self._sessions == 1:
-                self._keeps = True
-                # Other processes get in, however long the caller computes between two reads.
-                self._timer = threading.Timer(SESSION_SECONDS, self._end_keeping)
-                self._timer.daemon = True
-                self._timer.start()
+                self._session_ends = threading.Event()
+                watcher = threading.Thread(
+                    target=self._watch_session, args=(self._session_ends,), daemon=True
+                )
+                watcher.start()
 
     def end_session(self) -> None:
         """End what `begin_session` began; the last one closes the file."""
         with self.lock:
             self._sessions -= 1
-            if self._sessions == 0 and self._timer is not None:
-                self._timer.cancel()
-                self._end_keeping()
+            if self._sessions == 0:
+                self._session_ends.set()
+                self._close_unused()
 
-    def _end_keeping(self) -> None:
-        with self.lock:
-            self._keeps = False
-            if not self._connections:
-                self._let_go()
+    def _watch_session(self, ends: threading.Event) -> None:
+        """Close the file when another process waits, or when it was not read for a moment."""
+        while not ends.wait(_LOOK_SECONDS):
+            with self.lock:
+                is_idle = time.monotonic() - self._read_at > SESSION_SECONDS
+                if self._attached and (is_idle or not self._queue.is_empty()):
+                    # A file that cannot be closed in good order is closed all the same.
+                    with suppress(duckdb.Error):
+                        self._close_unused()
+
+    def _close_unused(self) -> None:
+        if not self._connections:
+            self._let_go()
 
     def _started(self) -> Connection:
         if self._engine is None:

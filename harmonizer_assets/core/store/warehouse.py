@@ -37,7 +37,7 @@ class Warehouse:
 
     One process at a time can open a DuckDB file for writing, and no other can open it meanwhile.
     So every transaction opens the file, waits with jittered pauses while another process has it,
-    and closes it again; a process that computes holds nothing.
+    and closes it again, unless it reads in a `session`; a process that computes holds nothing.
 
     Attributes:
         home: the home folder.
@@ -91,10 +91,10 @@ class Warehouse:
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        """Keep the file open for reads that follow each other at once.
+        """Keep the file open between reads that follow each other within a quarter of a second.
 
-        Other processes can read meanwhile and wait to write, for a quarter of a second at most:
-        after that, each read opens the file for itself, as it does outside a session.
+        Other processes can read meanwhile. One that waits to write gets the file at the end of the
+        read that runs.
         """
         self._file.begin_session()
         try:
