@@ -10,8 +10,9 @@ from harmonizer_assets.core.base.home import Home
 
 _NOT_COVERED = (
     "Not covered: files outside the home (your own files, exports, backups), what the endpoint's "
-    "provider keeps, event logs in PostgreSQL, accepted rules, fitted models, names of merchants "
-    "in the web UI, texts of one or two characters, and the ids themselves."
+    "provider keeps, event logs in PostgreSQL, accepted rules, fitted models (numbers only; "
+    "--models removes them), keys of merchants, which are made of their names, in tables and in "
+    "the web UI, texts of one or two characters, and the ids themselves."
 )
 
 
@@ -22,6 +23,12 @@ _NOT_COVERED = (
 @click.option("--word", "word_id", type=int, help="Only this word of the line.")
 @click.option("--label", help="Only labels of this type; the words stay.")
 @click.option("--allow-again", is_flag=True, help="Accept the rows when a later batch brings them.")
+@click.option(
+    "--models",
+    is_flag=True,
+    help="Remove fitted models too, which hold no text but have learnt from it. The next run fits "
+    "one anew and scores all partitions again.",
+)
 @click.option("--yes", is_flag=True, help="Delete; without it, only say what would go.")
 @home_option
 def delete(
@@ -33,6 +40,7 @@ def delete(
     word_id: int | None,
     label: str | None,
     allow_again: bool,
+    models: bool,
     yes: bool,
 ) -> None:
     """Delete an image, a receipt, a line, a word, or labels of them, with every trace.
@@ -63,6 +71,7 @@ def delete(
     deleted, erased = pipeline.deletion.delete(
         scope,
         for_good=not allow_again,
+        models=models,
         others=[lambda texts: replace_in_events(home, texts.replaced_in)],
     )
     click.echo(f"{deleted.words:,} words and {deleted.labels:,} labels deleted.")

@@ -190,6 +190,7 @@ class Pipeline:
             self.indexing,
             self.update_merchants,
             partial(clear_units, self.settings.units, self.home),
+            self.registry.forget,
         )
 
     @cached_property

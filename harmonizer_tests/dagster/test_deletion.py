@@ -31,7 +31,7 @@ def test_the_command_says_what_would_go_and_deletes_it_when_asked(home):
     assert len(table(Pipeline(home), "words")) == 144
     assert {text: files_with(home.root, text) for text in TEXTS} == before
 
-    done = cli("delete", "--image", IMAGE, "--yes", home=home.root)
+    done = cli("delete", "--image", IMAGE, "--models", "--yes", home=home.root)
     assert done.returncode == 0
     assert "16 words and 12 labels deleted." in done.stdout
     assert {text: files_with(home.root, text) for text in TEXTS} == {text: [] for text in TEXTS}

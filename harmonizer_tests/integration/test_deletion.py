@@ -15,11 +15,13 @@ from harmonizer_assets.core.records.account import Account
 from harmonizer_assets.core.store.deletions import Scope
 from harmonizer_assets.core.units.spread import unit_store
 from harmonizer_tests.support.homes import copy_home
+from harmonizer_tests.support.labels import scored_copy
 from harmonizer_tests.support.receipts import (
     LABEL_COLUMNS,
     OFFLINE,
     WORD_COLUMNS,
     Receipts,
+    score,
     shop_receipts,
     table,
     write_csv,
@@ -89,6 +91,19 @@ def test_nothing_in_the_home_quotes_a_deleted_image(full):
     assert counts.labels == counts.valid + counts.outliers + counts.unresolved
     for name in ("labels", "similarity_matches", "outliers", "judgements", "word_documents"):
         assert IMAGE not in {row["image_id"] for row in table(full, name)}
+
+
+def test_models_that_have_learnt_from_what_is_deleted_go_where_that_is_asked_for(home):
+    pipeline = scored_copy(home, label_types=2, words=130)
+    [before] = home.models.iterdir()
+    image = table(pipeline, "labels")[0]["image_id"]
+    pipeline.deletion.delete(Scope(image))
+    assert [*home.models.iterdir()] == [before]
+    pipeline.deletion.delete(Scope(table(pipeline, "labels")[0]["image_id"]), models=True)
+    assert [*home.models.iterdir()] == []
+    score(pipeline)
+    [after] = home.models.iterdir()
+    assert after.stem == pipeline.registry.version() != before.stem
 
 
 def test_a_home_after_a_deletion_equals_one_that_never_had_it(full, tmp_path):

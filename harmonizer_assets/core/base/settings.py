@@ -344,7 +344,8 @@ class RetentionSettings(_Section):
     report_mb: int = Field(default=100, ge=0)
     """Megabytes that reports may take."""
     batch_days: int = Field(default=90, ge=0)
-    """Batches in `inbox/.done` older than this are removed; those in `inbox/.failed` are not."""
+    """Batches in `inbox/.done` older than this are removed. Those in `inbox/.failed` stay, since
+    their rows are in no table and may be nowhere else: remove them by hand."""
     batch_mb: int = Field(default=1_000, ge=0)
     """Megabytes that they may take."""
 

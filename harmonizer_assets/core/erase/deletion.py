@@ -34,6 +34,7 @@ class Deletion:
         indexing: Indexing,
         update_merchants: Callable[[], object],
         clear_units: Callable[[], object],
+        forget_models: Callable[[], object],
     ) -> None:
         """Bind to a home; nothing is deleted yet.
 
@@ -43,8 +44,10 @@ class Deletion:
             indexing: its vector index.
             update_merchants: finds the merchants anew of which a name is gone.
             clear_units: removes all units of work, which hold words.
+            forget_models: removes all fitted models.
         """
         self._clear_units = clear_units
+        self._forget_models = forget_models
         self._update_merchants = update_merchants
         self._home = home
         self._warehouse = warehouse
@@ -61,13 +64,20 @@ class Deletion:
         return counts, quoting_files(self._home, DeletedTexts(texts))
 
     def delete(
-        self, scope: Scope, *, for_good: bool = True, others: Sequence[Eraser] = ()
+        self,
+        scope: Scope,
+        *,
+        for_good: bool = True,
+        models: bool = False,
+        others: Sequence[Eraser] = (),
     ) -> tuple[Deleted, Erased | None]:
         """Delete words and labels, and erase every trace of them in the home.
 
         Args:
             scope: what goes.
             for_good: whether it stays away although it may be sent again.
+            models: whether models go that may have learnt from it. The next run fits one anew and
+                scores all partitions again.
             others: erase from stores outside core.
 
         Returns:
@@ -86,6 +96,8 @@ class Deletion:
 
         deleted = self._warehouse.write(write)
         self._update_merchants()
+        if models:
+            self._forget_models()
         return deleted, self.finish(others)
 
     def finish(self, others: Sequence[Eraser] = ()) -> Erased | None:

@@ -225,6 +225,16 @@ class Models:
         self._loaded = version, model
         return version
 
+    def forget(self) -> None:
+        """Remove the files of all models, so that the next run fits one anew.
+
+        Their rows in `suspicion_models` stay, which are counts and figures. A run that is about to
+        read a model fails, and the next one goes on.
+        """
+        self._loaded = None
+        for path in self._home.models.glob("*.npz"):
+            remove(path)
+
     def _remove_files_before(self, version: str) -> None:
         """Remove the files of models that are no longer in force.
 
