@@ -29,6 +29,7 @@ from harmonizer_assets.core.judge.llm.batch.table import JobItem, note_status, w
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.records.options import RunOptions
 from harmonizer_assets.core.store.objects import ObjectStore, open_store
+from harmonizer_assets.core.units.executors.aws_lambda import LambdaExecutor
 from harmonizer_assets.core.units.store import UnitStore
 from harmonizer_assets.dagster_compat.instance import open_instance
 from harmonizer_tests.support.corrections import applied, correction, labels
@@ -54,15 +55,19 @@ SETTINGS = Settings(
 def server(request, home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[Indiscreet]:
     with indiscreet_server() as state:
         state.status, state.form = ANSWERS[request.param]
-        monkeypatch.setenv("OPENAI_BASE_URL", f"{state.url}/v1")
-        monkeypatch.setenv("OPENAI_API_KEY", KEY)
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "access-key-id")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", KEY)
-        monkeypatch.setenv("AWS_SESSION_TOKEN", KEY)
-        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-        monkeypatch.setenv("AWS_ENDPOINT_URL", state.url)
+        set_keys(monkeypatch, state.url)
         yield state
+
+
+def set_keys(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{url}/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "access-key-id")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", KEY)
+    monkeypatch.setenv("AWS_SESSION_TOKEN", KEY)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
 
 
 def scored(home: Home) -> None:
@@ -139,6 +144,14 @@ def list_dead_units(pipeline: Pipeline) -> None:
     UnitStore(bucket()).dead_letters()
 
 
+def compute_on_lambda(pipeline: Pipeline) -> None:
+    store = UnitStore(open_store((pipeline.home.root / "units").as_uri()))
+    store.add("unit", b"content")
+    with LambdaExecutor(store, "function", attempts=1, seconds=5.0, most_waiting=1) as executor:
+        executor.submit("unit")
+        assert executor.finished(["unit"], 30.0) == ["unit"]
+
+
 def drop_objects(pipeline: Pipeline) -> None:
     bucket().delete(["one", "two"])
 
@@ -172,7 +185,8 @@ def note_job(pipeline: Pipeline, batch_id: str | None, status: str) -> None:
 PATHS = (
     *(ask, submit, adopt, refresh, collect, cancel, embed),
     *(read_bucket, read_dynamo, push_to_dynamo),
-    *(put_unit, read_unit, list_dead_units, drop_objects, back_up_home, restore_home),
+    *(put_unit, read_unit, list_dead_units, compute_on_lambda),
+    *(drop_objects, back_up_home, restore_home),
 )
 
 
@@ -189,6 +203,20 @@ def test_what_the_other_side_repeats_is_told_nowhere(
     for text in (told, caplog.text, shown.out, shown.err):
         assert KEY not in text
     assert holding(home, KEY) == []
+
+
+def test_a_function_that_is_throttled_tells_nothing_while_it_is_waited_for(
+    home, monkeypatch, caplog
+):
+    monkeypatch.setattr("harmonizer_assets.core.units.executors.aws_lambda._PATIENCE", 0.0)
+    caplog.set_level(logging.INFO)
+    with indiscreet_server() as state:
+        state.status = 429
+        set_keys(monkeypatch, state.url)
+        told = trace_of(compute_on_lambda, Pipeline(home))
+    assert "has taken no invocation" in told
+    assert "Lambda takes no invocation now" in caplog.text
+    assert KEY not in told + caplog.text
 
 
 def trace_of(path: Callable[[Pipeline], None], pipeline: Pipeline) -> str:

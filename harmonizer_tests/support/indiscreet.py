@@ -39,7 +39,8 @@ def indiscreet_server() -> Iterator[Indiscreet]:
         def answer(self) -> None:
             state.requests += 1
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            said = f"not for you: {self.headers}"
+            token = self.headers.get("X-Amz-Security-Token") or self.headers.get("Authorization")
+            said = f"{token} is not for you: {self.headers}"
             error = {"message": said, "code": said, "type": said, "param": said}
             shown = escape(said)
             body = {

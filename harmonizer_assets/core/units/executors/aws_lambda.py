@@ -15,7 +15,7 @@ from collections.abc import Collection
 from typing import Any, Final
 
 from harmonizer_assets.core.base.errors import ConfigurationError, WorkersError
-from harmonizer_assets.core.base.secrets import translated
+from harmonizer_assets.core.base.secrets import redacted, translated
 from harmonizer_assets.core.units.executors.base import Endings, Executor
 from harmonizer_assets.core.units.store import Failure, UnitStore
 from harmonizer_assets.core.units.work import Outcome
@@ -218,4 +218,4 @@ def _answer(response: dict[str, Any]) -> dict[str, Any] | Failure:
 
 
 def _code(error: Any) -> str:
-    return str(error.response.get("Error", {}).get("Code", "unknown"))
+    return redacted(str(error.response.get("Error", {}).get("Code", "unknown")))
