@@ -25,6 +25,7 @@ from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.settings import Settings
+from harmonizer_assets.core.judge.llm.memory.shared.sharing import open_cache
 from harmonizer_assets.core.units.executors.brokers import broker_of
 from harmonizer_assets.core.units.executors.celery import make_app
 from harmonizer_assets.definitions import build_definitions
@@ -239,6 +240,9 @@ def test_the_home_of_a_task_is_on_postgres_and_its_logs_are_in_the_bucket(
     settings = Settings.load(home.settings_file).units
     assert (settings.executor, settings.queue) == ("celery", f"{STACK}-units")
     assert settings.store == f"s3://{made['Bucket']}/units"
+    answers = Settings.load(home.settings_file).judge.answers
+    assert answers is not None
+    open_cache(answers).close()
 
 
 @pytest.mark.usefixtures("aws")

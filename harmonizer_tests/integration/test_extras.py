@@ -10,6 +10,7 @@ import pytest
 
 from harmonizer_assets.core.base.errors import ConfigurationError
 from harmonizer_assets.core.base.figure import png
+from harmonizer_assets.core.judge.llm.memory.shared.sharing import open_cache
 from harmonizer_assets.core.report.pictures import pictures
 from harmonizer_assets.core.store.objects import open_store
 from harmonizer_assets.core.units.executors.aws_lambda import LambdaExecutor
@@ -59,6 +60,21 @@ def test_without_boto3_units_on_lambda_name_its_extra(monkeypatch, tmp_path):
     store = UnitStore(open_store(tmp_path.as_uri()))
     with pytest.raises(ConfigurationError, match=r"pip install 'label-harmonizer\[s3\]'"):
         LambdaExecutor(store, "units", 3, 60.0, 2)
+
+
+@pytest.mark.parametrize(
+    ("package", "url", "extra"),
+    [
+        ("boto3", "dynamodb://answers", "s3"),
+        ("psycopg2", "postgresql://ann@localhost/answers", "sql"),
+    ],
+)
+def test_without_its_driver_a_cache_of_shared_answers_names_its_extra(
+    monkeypatch, package, url, extra
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigurationError, match=rf"pip install 'label-harmonizer\[{extra}\]'"):
+        open_cache(url)
 
 
 @pytest.mark.usefixtures("no_matplotlib")

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
+import socket
+import subprocess
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Final
 
 import sqlalchemy
@@ -35,6 +39,54 @@ def temporary_database(server: str = SERVER) -> Iterator[str]:
         yield make_url(server).set(database=name).render_as_string(hide_password=False)
     finally:
         _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextmanager
+def german_server(folder: Path) -> Iterator[str]:
+    """Run a server whose messages are German, in an empty folder; give its URL.
+
+    Raises:
+        UnreachableError: programs, the locale's sources or the messages are not installed.
+    """
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    catalogs = [*Path("/usr/share/locale/de/LC_MESSAGES").glob("postgres-*.mo")]
+    if not programs or not catalogs or shutil.which("localedef") is None:
+        raise UnreachableError("no PostgreSQL of our own with German messages can be started")
+    # The server does not run as root, and has to reach the folder.
+    user = "postgres" if os.geteuid() == 0 else None
+    locales, data = folder / "locales", folder / "data"
+    for made in (locales, data):
+        made.mkdir()
+        if user:
+            shutil.chown(made, user)
+    for parent in (folder, *folder.parents):
+        if parent.stat().st_uid == os.geteuid() and parent.stat().st_mode & 0o011 == 0:
+            parent.chmod(parent.stat().st_mode | 0o011)
+    environment = {**os.environ, "LOCPATH": str(locales), "LC_ALL": "de_DE.UTF-8"}
+    port = _free_port()
+
+    def run(*command: str | Path) -> None:
+        done = subprocess.run(
+            command, env=environment, user=user, cwd=data, capture_output=True, check=False
+        )
+        if done.returncode:
+            raise UnreachableError(done.stderr.decode("utf-8", "replace"))
+
+    run("localedef", "-i", "de_DE", "-f", "UTF-8", locales / "de_DE.UTF-8")
+    run(programs[-1] / "initdb", "-D", data / "cluster", "-U", "postgres", "-A", "trust", "-N")
+    options = f"-p {port} -h 127.0.0.1 -k {data} -F"
+    control = programs[-1] / "pg_ctl"
+    run(control, "-D", data / "cluster", "-w", "-o", options, "-l", data / "log", "start")
+    try:
+        yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+    finally:
+        run(control, "-D", data / "cluster", "-m", "immediate", "stop")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _execute(server: str, statement: str) -> None:

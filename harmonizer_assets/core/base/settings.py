@@ -123,6 +123,16 @@ class JudgeSettings(_Section):
     keep_bought_answers: bool = True
     """Whether an answer that was bought before and still fits its question decides in runs that
     would not ask it, too: those of the offline judge, and where similarity decides."""
+    answers: str | None = Field(
+        default=None,
+        pattern=r"^(postgresql://([^:@/]+@)?[^@]+|dynamodb://[\w.-]+|duckdb:///[^?#]+)$",
+    )
+    """A cache of answers that several homes share, beside the home's own: none by default, or
+    `postgresql://user@host/database`, `dynamodb://table`, `duckdb:///file`. Credentials are in the
+    environment, never here."""
+    answers_lease_seconds: float = Field(default=60.0, ge=1, le=3_600)
+    """After so many seconds without a sign of life from a run, other homes ask what it had
+    claimed."""
     max_requests_in_flight: int | None = Field(default=None, ge=1, le=2_000)
     """Calls in flight in all; learned from the endpoint when it is not set."""
     requests_per_minute: float | None = Field(default=None, gt=0)

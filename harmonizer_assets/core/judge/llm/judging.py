@@ -21,6 +21,7 @@ from harmonizer_assets.core.judge.llm.calls.work import OpenChunks, PartitionWor
 from harmonizer_assets.core.judge.llm.lease import asking_async
 from harmonizer_assets.core.judge.llm.memory.cache import add_usage
 from harmonizer_assets.core.judge.llm.memory.journal import Journal, recover
+from harmonizer_assets.core.judge.llm.memory.shared.sharing import Sharing, sharing
 from harmonizer_assets.core.judge.llm.memory.store import AnswerStore
 from harmonizer_assets.core.judge.llm.money.budget import Budget
 from harmonizer_assets.core.judge.llm.money.ledger import left
@@ -163,18 +164,26 @@ class LLMJudge:
         Raises:
             ConfigurationError: there is no key, or a budget in USD for a model without a price.
             JudgeError: the endpoint can answer nothing; what it answered before is kept.
+            StoreError: the shared cache cannot be used; what was bought before is kept.
         """
         run_id, price = account.run_id, price_of(self._home, self._model)
         self.check_budget()
         open_chunks, doubtful = OpenChunks(chunks), list[_Finished]()
         lease = asking_async(self._home, on_wait, timeout=self.wait_seconds)
-        async with lease, self._journal(account) as journal:
-            store = AnswerStore(journal, self._model)
+        settings = self._settings
+        async with (
+            lease,
+            self._journal(account) as journal,
+            sharing(settings.answers, settings.answers_lease_seconds) as shared,
+        ):
+            store = AnswerStore(journal, self._model, shared)
             budget = await to_end(partial(self.budget, account))
             await to_end(lambda: self.wording.dialect)
             while True:
                 async with self._endpoint() as endpoint:
-                    scheduler = partial(self._scheduler, endpoint, store, budget, price, totals)
+                    scheduler = partial(
+                        self._scheduler, endpoint, store, budget, price, totals, shared
+                    )
                     judged = self._judged(open_chunks, doubtful, scheduler)
                     try:
                         async with aclosing(judged) as groups:
@@ -224,6 +233,7 @@ class LLMJudge:
         budget: Budget,
         price: Price | None,
         totals: RunTotals,
+        shared: Sharing | None,
     ) -> Scheduler:
         return Scheduler(
             self._settings,
@@ -235,6 +245,7 @@ class LLMJudge:
             price,
             totals,
             known=self.wording.is_known,
+            shared=shared,
         )
 
     def _endpoint(self) -> Endpoint:
@@ -293,7 +304,8 @@ class LLMJudge:
 def _usage(partition: PreparedPartition, work: PartitionWork) -> Usage:
     """Return the usage of a partition besides its calls, which are in the journal."""
     return Usage(
-        cache_hits=len(partition.questions) - len(partition.asks),
+        cache_hits=len(partition.questions)
+        - sum(not ask.shared for ask in partition.asks.values()),
         skipped_by_similarity=partition.skipped,
         wall_seconds=work.seconds,
     )

@@ -83,7 +83,7 @@ class PreparedPartition:
         for question, key in zip(self.questions, self.keys, strict=True):
             answer, ask = self.answer(key), self.asks.get(key)
             if answer:
-                fresh = ask is not None and key not in told
+                fresh = ask is not None and not ask.shared and key not in told
                 told.add(key)
                 look = looks.get(question.key)
                 made.verdicts.append(verdict_of(question, key, answer, look, fresh=fresh))

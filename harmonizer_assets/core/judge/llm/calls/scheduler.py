@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from harmonizer_assets.core.base.aio import wait_for_event
@@ -22,6 +22,7 @@ from harmonizer_assets.core.judge.llm.calls.retry import Retries
 from harmonizer_assets.core.judge.llm.calls.work import OpenWork, PartitionWork
 from harmonizer_assets.core.judge.llm.confidence import answer_from
 from harmonizer_assets.core.judge.llm.memory.cache import BoughtAnswer
+from harmonizer_assets.core.judge.llm.memory.shared.sharing import Sharing
 from harmonizer_assets.core.judge.llm.memory.store import AnswerStore
 from harmonizer_assets.core.judge.llm.money.accounts import Accounts
 from harmonizer_assets.core.judge.llm.money.budget import Budget
@@ -32,12 +33,14 @@ from harmonizer_assets.core.judge.llm.wire.answers import (
     ParsedAnswer,
 )
 from harmonizer_assets.core.judge.llm.wire.endpoint import Endpoint, UnsupportedParameterError
-from harmonizer_assets.core.judge.llm.wire.prompt import Prompts
+from harmonizer_assets.core.judge.llm.wire.prompt import Ask, Prompts
 from harmonizer_assets.core.judge.llm.wire.replies import Outcome, Reply
 from harmonizer_assets.core.records.reports import RunTotals
 
 BUDGET_USED_UP: Final = "not asked: the budget is used up"
 
+_SECONDS_BETWEEN_LOOKS: Final = 0.5
+"""Between two looks for answers that others are buying."""
 _FEED_BELOW_WORDS: Final = 5_000
 """More partitions are read once fewer words than this wait."""
 
@@ -60,8 +63,11 @@ class Scheduler:
         totals: RunTotals,
         *,
         known: bool,
+        shared: Sharing | None = None,
     ) -> None:
         self._answers = answers
+        self._shared = shared
+        self._held_by_others: list[Ask] = []
         self._store = store
         self._totals = totals
         self._work = OpenWork()
@@ -115,6 +121,8 @@ class Scheduler:
             asyncio.create_task(self._guard(self._store.run, self._stored)),
             asyncio.create_task(self._guard(self._dispatch)),
         ]
+        if self._shared is not None:
+            tasks.append(asyncio.create_task(self._guard(self._wait_for_others, self._shared)))
         try:
             while (work := await self._work.next_finished()) is not None:
                 yield work
@@ -149,10 +157,45 @@ class Scheduler:
             if self._totals.stopped_at_budget:
                 break
             self._work.add(work)
-            self._packer.add(work)
+            if self._shared is None:
+                self._packer.add(work)
+            else:
+                held = await self._claim(self._shared, work.asks)
+                self._held_by_others += held
             self._wake.set()
         self._fed = True
         self._wake.set()
+
+    async def _claim(self, shared: Sharing, asks: Sequence[Ask]) -> list[Ask]:
+        """Take what others have bought, have the rest asked; return what others are asking."""
+        claim = await shared.claim(asks)
+        for ask in asks:
+            ask.shared = ask.verdict_key in claim.found
+        self._store.add_found(
+            [BoughtAnswer(a, claim.found[a.verdict_key], 0, 0, 0.0) for a in asks if a.shared]
+        )
+        mine = [ask for ask in asks if ask.verdict_key in claim.mine]
+        for partition in dict.fromkeys(ask.partition for ask in mine):
+            self._packer.add(
+                PartitionWork(partition, [ask for ask in mine if ask.partition == partition])
+            )
+        return [ask for ask in asks if not ask.shared and ask.verdict_key not in claim.mine]
+
+    async def _wait_for_others(self, shared: Sharing) -> None:
+        """Look again and again for what others ask, until it is answered or theirs no more."""
+        while True:
+            await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
+            held = list(self._held_by_others)
+            if self._totals.stopped_at_budget:
+                self._work.defer(held, BUDGET_USED_UP)
+                still = set[Ask]()
+            else:
+                still = {*(await self._claim(shared, held))} if held else set()
+            # More may have come meanwhile.
+            gone = {*held} - still
+            self._held_by_others = [ask for ask in self._held_by_others if ask not in gone]
+            if gone:
+                self._wake.set()
 
     async def _dispatch(self) -> None:
         held: PreparedCall | None = None
@@ -244,7 +287,9 @@ class Scheduler:
         self._wake.set()
 
     def _is_finished(self) -> bool:
-        nothing_waits = not self._packer.words and not self._dispatcher.in_flight
+        nothing_waits = not (
+            self._packer.words or self._dispatcher.in_flight or self._held_by_others
+        )
         return nothing_waits and (self._fed or self._totals.stopped_at_budget)
 
     async def _finish(self) -> None:

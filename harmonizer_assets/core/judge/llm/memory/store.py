@@ -13,6 +13,7 @@ from typing import Any, Final
 from harmonizer_assets.core.base.aio import to_end
 from harmonizer_assets.core.judge.llm.memory.cache import BoughtAnswer
 from harmonizer_assets.core.judge.llm.memory.journal import Journal
+from harmonizer_assets.core.judge.llm.memory.shared.sharing import Sharing
 from harmonizer_assets.core.judge.llm.money.ledger import Spent
 from harmonizer_assets.core.judge.llm.money.shares import UsageByPartition
 from harmonizer_assets.core.judge.llm.wire.prompt import PROMPT_VERSION
@@ -40,10 +41,19 @@ class AnswerStore:
     `behind` is true, and no further calls should be sent.
     """
 
-    def __init__(self, journal: Journal, model: str) -> None:
+    def __init__(self, journal: Journal, model: str, shared: Sharing | None = None) -> None:
+        """Gather nothing yet.
+
+        Args:
+            journal: of the run.
+            model: that answers.
+            shared: where other homes find what is bought; None where no answers are shared.
+        """
         self._journal = journal
         self._model = model
+        self._shared = shared
         self._bought: list[BoughtAnswer] = []
+        self._found: list[BoughtAnswer] = []
         self._used: UsageByPartition = {}
         self._spent: list[CallSpent] = []
         self._sent = 0
@@ -83,6 +93,12 @@ class AnswerStore:
             self._oldest = time.monotonic()
         self._arrived.set()
 
+    def add_found(self, found: Sequence[BoughtAnswer]) -> None:
+        """Add answers that others have bought to the next group."""
+        if found:
+            self._found.extend(found)
+            self._arrived.set()
+
     async def run(self, stored: Callable[[list[BoughtAnswer]], None]) -> None:
         """Write groups until canceled; `stored` is called with the answers of each.
 
@@ -98,23 +114,25 @@ class AnswerStore:
         """Write the gathered answers; return those that are durable now.
 
         Raises:
-            StoreError: the disk cannot be written.
+            StoreError: the disk or the shared cache cannot be written.
             asyncio.CancelledError: the caller was cancelled; a write that had begun has ended.
         """
         async with self._writing:
-            bought, used, spent = self._bought, self._used, self._spent
-            if not spent:
+            bought, used, spent, found = self._bought, self._used, self._spent, self._found
+            if not spent and not found:
                 return []
-            self._bought, self._used, self._spent = [], {}, []
+            self._bought, self._used, self._spent, self._found = [], {}, [], []
             self._arrived.clear()
             total = sum((one.spent for one in spent), Spent())
             ended = [one.number for one in spent]
-            rows = self._rows(bought)
+            rows = self._rows([*bought, *found])
             await to_end(partial(self._journal.append, rows, used, total, ended))
             self._unstored -= len(spent)
             # What came in meanwhile is at most as old as this write.
             self._oldest = time.monotonic() if self._spent else None
-            return bought
+            if self._shared is not None:
+                await self._shared.put(bought)
+            return [*bought, *found]
 
     def _rows(self, bought: Sequence[BoughtAnswer]) -> list[dict[str, Any]]:
         now = dt.datetime.now(dt.UTC).isoformat()

@@ -98,6 +98,7 @@ class Ask:
         calls: how often it was sent.
         attempts: how many of these count towards the limit; splits of its call do not.
         answer: once there is one and it is durable.
+        shared: whether another home has bought it.
         error: why the last call failed.
         given_up: whether it gets no answer in this run.
         deferred: whether it was given up only for this run, so that the next run asks it.
@@ -113,6 +114,7 @@ class Ask:
     calls: int = 0
     attempts: int = 0
     answer: Answer | None = None
+    shared: bool = False
     error: str = ""
     given_up: bool = False
     deferred: bool = False
