@@ -34,12 +34,6 @@ from harmonizer_tests.support.units import (
 SPOILED = merchant_key("Gamma Bar")
 
 
-@pytest.fixture
-def shops(home: Home) -> Home:
-    copy_shops(home)
-    return home
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """The scores that the run's own process computes, with and without exact search."""

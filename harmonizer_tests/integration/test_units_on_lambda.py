@@ -11,7 +11,6 @@ import sys
 import pytest
 
 from harmonizer_assets.core.base.errors import ConfigurationError, WorkersError
-from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.records.merchant import merchant_key
 from harmonizer_assets.core.units.executors import aws_lambda
 from harmonizer_assets.core.units.lambda_handler import STORES_VARIABLE
@@ -21,7 +20,6 @@ from harmonizer_tests.support.lambda_functions import NAME, Answer, function_on_
 from harmonizer_tests.support.units import (
     Errors,
     Poison,
-    copy_shops,
     opened,
     poisoned_by,
     scored,
@@ -31,26 +29,11 @@ from harmonizer_tests.support.units import (
 SPOILED, CRASHING, HANGING = map(merchant_key, ("Gamma Bar", "Zeta Grill", "Beta Cafe"))
 
 
-@pytest.fixture
-def shops(home: Home) -> Home:
-    copy_shops(home)
-    return home
-
-
 @pytest.fixture(autouse=True)
 def credentials(monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    home = Home(tmp_path_factory.mktemp("inline") / "home").ensure()
-    copy_shops(home)
-    pipeline = opened(home, executor="inline")
-    scored(pipeline)
-    return scores(pipeline)
 
 
 @pytest.fixture

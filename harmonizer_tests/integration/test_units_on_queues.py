@@ -8,7 +8,6 @@ import time
 import pytest
 
 from harmonizer_assets.core.base.errors import ConfigurationError, WorkersError
-from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.records.merchant import merchant_key
 from harmonizer_assets.core.units.executors.brokers import TASK
 from harmonizer_assets.core.units.executors.celery import CeleryExecutor, make_app
@@ -17,7 +16,6 @@ from harmonizer_tests.support.brokers import UnreachableError, queue_on, worker
 from harmonizer_tests.support.units import (
     Errors,
     Poison,
-    copy_shops,
     opened,
     poisoned_by,
     scored,
@@ -26,21 +24,6 @@ from harmonizer_tests.support.units import (
 
 SPOILED, CRASHING = merchant_key("Gamma Bar"), merchant_key("Zeta Grill")
 BROKERS = ("rabbitmq", "redis", "sqs")
-
-
-@pytest.fixture
-def shops(home: Home) -> Home:
-    copy_shops(home)
-    return home
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    home = Home(tmp_path_factory.mktemp("inline") / "home").ensure()
-    copy_shops(home)
-    pipeline = opened(home, executor="inline")
-    scored(pipeline)
-    return scores(pipeline)
 
 
 @pytest.fixture

@@ -167,6 +167,26 @@ def test_without_enough_validated_labels_it_asks_and_says_so():
     assert "too few" in thresholds.reason
 
 
+@pytest.mark.parametrize(("shown_first", "is_guaranteed"), [("any", True), ("suspicious", False)])
+def test_labels_that_people_were_asked_about_first_give_no_guarantee(shown_first, is_guaranteed):
+    """They say nothing about how many of the others are right."""
+    margin, wrong = margins(8, 6_000, 0.08)
+    order = np.argsort(-margin) if shown_first == "suspicious" else np.arange(len(margin))
+    right = margin[order][~wrong[order]][:500]
+    unknown = margin[order][1_000:]
+    swapped, _ = margins(9, 6_000, 1.0)
+    calibration = Calibration.fit(unknown, right, swapped[:500], swapped)
+    thresholds = choose_thresholds(
+        expit(calibration.log_odds(right)),
+        expit(calibration.log_odds(swapped[:500])),
+        expit(calibration.log_odds(unknown)),
+        calibration.wrong_share,
+        TriageSettings(),
+    )
+    assert (thresholds.accepted_wrong_bound is not None) == is_guaranteed
+    assert ("validate some at random" in thresholds.reason) != is_guaranteed
+
+
 def test_where_wrong_labels_look_like_right_ones_nothing_is_accepted():
     random = np.random.RandomState(0)
     alike = random.random_sample(1_000)

@@ -24,6 +24,8 @@ from harmonizer_assets.core.base.settings import TriageSettings
 Floats = npt.NDArray[np.float64]
 
 _STEPS: Final = 200
+_CLEARLY: Final = 3.0
+"""Standard errors that are no chance any more."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,16 @@ def choose_thresholds(
             f"{len(right)} validated labels are too few for a guarantee ({enough} are needed): all "
             "but the clearest labels are asked about",
         )
+    if not _is_fair(right, unknown):
+        return Thresholds(
+            settings.alpha / 10,
+            2.0,
+            len(right),
+            None,
+            None,
+            "the validated labels look more suspicious than the others, as those do that people "
+            "are asked about first: validate some at random for a guarantee",
+        )
     accept, bound = _accept(np.sort(right), np.sort(wrong), wrong_share, settings)
     reject = _reject(np.sort(right), unknown, settings)
     return Thresholds(
@@ -82,6 +94,21 @@ def choose_thresholds(
         settings.alpha if reject <= 1 else None,
         "" if bound is not None else "no threshold keeps the guarantee: all labels are asked about",
     )
+
+
+def _is_fair(right: Floats, unknown: Floats) -> bool:
+    """Say whether validated labels can be a fair sample of the right ones among the others.
+
+    Wrong labels are more suspicious than right ones, so that at least half of the others lie above
+    the median of a fair sample. Labels as suspicious as the median count half, since equal words
+    are equally suspicious.
+    """
+    median = np.quantile(right, 0.5, method="lower")
+    below, expected = (
+        (np.mean(values < median) + np.mean(values <= median)) / 2 for values in (unknown, right)
+    )
+    error = np.sqrt(0.25 / len(right) + 0.25 / max(len(unknown), 1))
+    return bool(below <= expected + _CLEARLY * error)
 
 
 def upper_bound(hits: int, trials: int, confidence: float) -> float:
