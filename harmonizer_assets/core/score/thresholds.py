@@ -63,27 +63,8 @@ def choose_thresholds(
         wrong_share: estimated share of wrong ones among the latter.
         settings: alpha, confidence, and the bounds that no threshold passes.
     """
-    enough = settings.least_validated
-    if min(len(right), len(wrong)) < enough:
-        return Thresholds(
-            settings.alpha / 10,
-            2.0,
-            len(right),
-            None,
-            None,
-            f"{len(right)} validated labels are too few for a guarantee ({enough} are needed): all "
-            "but the clearest labels are asked about",
-        )
-    if not _is_fair(right, unknown):
-        return Thresholds(
-            settings.alpha / 10,
-            2.0,
-            len(right),
-            None,
-            None,
-            "the validated labels look more suspicious than the others, as those do that people "
-            "are asked about first: validate some at random for a guarantee",
-        )
+    if reason := _why_no_guarantee(right, wrong, unknown, settings.least_validated):
+        return Thresholds(settings.alpha / 10, 2.0, len(right), None, None, reason)
     accept, bound = _accept(np.sort(right), np.sort(wrong), wrong_share, settings)
     reject = _reject(np.sort(right), unknown, settings)
     return Thresholds(
@@ -94,6 +75,21 @@ def choose_thresholds(
         settings.alpha if reject <= 1 else None,
         "" if bound is not None else "no threshold keeps the guarantee: all labels are asked about",
     )
+
+
+def _why_no_guarantee(right: Floats, wrong: Floats, unknown: Floats, enough: int) -> str:
+    """Say why labels that are known to be right or wrong give no guarantee; empty where they do."""
+    if min(len(right), len(wrong)) < enough:
+        return (
+            f"{len(right)} validated labels are too few for a guarantee ({enough} are needed): all "
+            "but the clearest labels are asked about"
+        )
+    if not _is_fair(right, unknown):
+        return (
+            "the validated labels look more suspicious than the others, as those do that people "
+            "are asked about first: validate some at random for a guarantee"
+        )
+    return ""
 
 
 def _is_fair(right: Floats, unknown: Floats) -> bool:

@@ -68,8 +68,7 @@ class DatabaseFile:
         weakref.finalize(self, self._temporary.close)
         self._queue = WaitingQueue(home.locks / "database.queue")
         self._engine: Connection | None = None
-        self._attached: list[str] = []
-        self._sizes: dict[str, int] = {}
+        self._attached: dict[str, int] = {}  # sizes in bytes, by the name of the database
         self._all_threads = 0
         self._threads = 0
         self._read_only = True
@@ -192,8 +191,7 @@ class DatabaseFile:
 
     def _set_threads(self) -> None:
         """Let queries on small files run in one thread."""
-        size = sum(self._sizes[name] for name in self._attached)
-        wanted = 1 if size <= SMALL_BYTES else self._all_threads
+        wanted = 1 if sum(self._attached.values()) <= SMALL_BYTES else self._all_threads
         if wanted != self._threads:
             self._started().execute(f"SET threads = {wanted}")
             self._threads = wanted
@@ -211,7 +209,7 @@ class DatabaseFile:
 
     def _give_up(self) -> None:
         """Close DuckDB, and the file with it; the next transaction starts it again."""
-        engine, self._engine, self._attached = self._engine, None, []
+        engine, self._engine, self._attached = self._engine, None, {}
         if engine is not None:
             engine.close()
         self._temporary.close()
@@ -219,15 +217,14 @@ class DatabaseFile:
     def _attach(self, name: str, path: Path, *, read_only: bool) -> None:
         options = "READ_ONLY" if read_only else f"STORAGE_VERSION {literal(STORAGE_VERSION)}"
         self._started().execute(f"ATTACH {literal(str(path))} AS {quoted(name)} ({options})")
-        self._attached.append(name)
-        self._sizes[name] = path.stat().st_size
+        self._attached[name] = path.stat().st_size
 
     def _let_go(self) -> None:
         """Close the files that are open."""
         try:
-            while self._attached:
-                self._started().execute(f"DETACH {quoted(self._attached[-1])}")
-                self._attached.pop()
+            for name in reversed([*self._attached]):
+                self._started().execute(f"DETACH {quoted(name)}")
+                del self._attached[name]
         except duckdb.Error:
             self._give_up()
             raise
