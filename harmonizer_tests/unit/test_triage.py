@@ -187,6 +187,13 @@ def test_labels_that_people_were_asked_about_first_give_no_guarantee(shown_first
     assert ("validate some at random" in thresholds.reason) != is_guaranteed
 
 
+def test_where_every_label_is_validated_nothing_is_said_to_look_less_suspicious():
+    calibration, _, _, right, swapped = calibrated(3)
+    right, swapped = (expit(calibration.log_odds(margin)) for margin in (right, swapped))
+    thresholds = choose_thresholds(right, swapped, np.empty(0), 0.1, TriageSettings())
+    assert thresholds.accepted_wrong_bound is not None
+
+
 def test_where_wrong_labels_look_like_right_ones_nothing_is_accepted():
     random = np.random.RandomState(0)
     alike = random.random_sample(1_000)

@@ -84,7 +84,7 @@ def _why_no_guarantee(right: Floats, wrong: Floats, unknown: Floats, enough: int
             f"{len(right)} validated labels are too few for a guarantee ({enough} are needed): all "
             "but the clearest labels are asked about"
         )
-    if not _is_fair(right, unknown):
+    if len(unknown) and not _is_fair(right, unknown):
         return (
             "the validated labels look more suspicious than the others, as those do that people "
             "are asked about first: validate some at random for a guarantee"
@@ -103,7 +103,7 @@ def _is_fair(right: Floats, unknown: Floats) -> bool:
     below, expected = (
         (np.mean(values < median) + np.mean(values <= median)) / 2 for values in (unknown, right)
     )
-    error = np.sqrt(0.25 / len(right) + 0.25 / max(len(unknown), 1))
+    error = np.sqrt(0.25 / len(right) + 0.25 / len(unknown))
     return bool(below <= expected + _CLEARLY * error)
 
 
