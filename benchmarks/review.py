@@ -5,10 +5,11 @@
 
 DATA is a folder with `words.parquet`, `labels.parquet` and `truth.parquet`, or with `judged.csv` in
 its place, by which only what was judged wrong is wrong. Every status is PENDING at first. The
-reviewer is simulated: it answers by the truth, about all labels of a kind at once where one answer
-is right for each of them, and one by one otherwise. What it says is applied for real, and the share
-of wrong labels is counted in the tables. The other orders are of single labels: by our score, by
-cleanlab's, and at random.
+reviewer is simulated: it looks at the list of up to 50 labels for which the same is proposed, gives
+by the truth the answer that is right for most of them, and leaves out those that it is wrong for,
+which come again. Each list is one answer, and each label of a blind sample. What it says is applied
+for real, and the share of wrong labels is counted in the tables. The other orders are of single
+labels: by our score, by cleanlab's, and at random.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -37,12 +39,17 @@ from harmonizer_assets.core.records.label import (
     label_keys,
 )
 from harmonizer_assets.core.review.answers import Answer
+from harmonizer_assets.core.review.queue import ReviewFilter
 
 REVIEWER: Final = "the truth"
 BUDGETS: Final = (
     0.0,
     0.005,
+    0.0075,
     0.01,
+    0.0125,
+    0.015,
+    0.0175,
     0.02,
     0.03,
     0.04,
@@ -95,22 +102,21 @@ class Truth:
 
 
 def answers_by_queue(pipeline: Pipeline, truth: Truth) -> Iterator[int]:
-    """Answer what the review queue asks; yield the number of answers after each."""
-    given = 0
+    """Answer what the review queue asks; yield the number of labels looked at for each answer."""
     while items := pipeline.review.items(REVIEWER, limit=1):
         [item] = items
-        key, kind = label_key(item), item["kind_id"]
-        shown = [] if item["is_blind"] else pipeline.review.kind(REVIEWER, kind)
-        alike = [label_key(row) for row in shown]
-        said = {truth.says(one) for one in alike}
-        if len(alike) > 1 and len(said) == 1:
-            [(verdict, to_label)] = said
-            pipeline.review.answer_kind(kind, REVIEWER, verdict, to_label=to_label, expected=alike)
-        else:
-            verdict, to_label = truth.says(key)
-            pipeline.review.answer(key, REVIEWER, verdict, to_label=to_label)
-        given += 1
-        yield given
+        if item["is_blind"]:
+            verdict, to_label = truth.says(label_key(item))
+            pipeline.review.answer(label_key(item), REVIEWER, verdict, to_label=to_label)
+            yield 1
+            continue
+        shown = pipeline.review.listed(REVIEWER, ReviewFilter().same_proposal(item))
+        said = {label_key(row): truth.says(label_key(row)) for row in shown}
+        [(answer, _)] = Counter(said.values()).most_common(1)
+        ticked = [key for key, one in said.items() if one == answer]
+        verdict, to_label = answer
+        pipeline.review.answer_listed(ticked, REVIEWER, verdict, to_label=to_label)
+        yield len(shown)
 
 
 def wrong_share(pipeline: Pipeline, truth: Truth) -> float:
@@ -135,14 +141,18 @@ def by_queue(pipeline: Pipeline, truth: Truth, until: float) -> None:
     most = round(until * len(truth.labels))
     print(f"review queue: {wrong_share(pipeline, truth):.2%} wrong before", flush=True)
     reached: int | None = None
-    began, last = time.perf_counter(), 0
-    for given in islice(answers_by_queue(pipeline, truth), most):
+    began, last, looked_at = time.perf_counter(), 0, 0
+    for given, n_labels in enumerate(islice(answers_by_queue(pipeline, truth), most), start=1):
         last = given
+        looked_at += n_labels
         if given in budgets:
             pipeline.apply(REVIEWER, commit=True)
             share = wrong_share(pipeline, truth)
             found = len(truth.right_label) - share * len(truth.labels)
-            print(f"  {given:>6} answers: {share:.2%} wrong, {found / given:.3f} found per answer")
+            print(
+                f"  {given:>6} answers, {looked_at:>6} labels looked at: {share:.2%} wrong, "
+                f"{found / given:.3f} found per answer"
+            )
             reached = given if reached is None and share < GOAL else reached
     pipeline.apply(REVIEWER, commit=True)
     share = wrong_share(pipeline, truth)

@@ -199,6 +199,36 @@ def test_one_answer_for_all_alike_is_given_with_their_list_in_sight(page, pipeli
     assert table(pipeline, "standing_answers") == []
 
 
+def test_one_answer_for_a_list_leaves_out_what_is_not_ticked(page, pipeline):
+    # One of the three looks otherwise, as a kind of its own.
+    pipeline.warehouse.write(
+        lambda con: con.execute(
+            "UPDATE review_queue SET kind_id = 'other' "
+            "WHERE label = 'TIME' AND image_id LIKE '%0-6'"
+        )
+    )
+    start(page, "TIME")
+    press(page, "l")
+    page.get_by_text("One answer for 3 labels").wait_for()
+    press(page, "ArrowDown", "ArrowDown", "Space")
+    assert [box.is_checked() for box in page.locator("[data-tick]").all()] == [True, False, True]
+    left_out = page.locator("[data-label]").nth(1).get_attribute("data-label")
+    screenshot(page, "list")
+    press(page, "a")
+    status(page, "Stored for 2 labels: GRAND_TOTAL")
+    assert page.locator("[data-label]").get_attribute("data-label") == left_out
+    assert {(row["kind_id"], row["is_blind"]) for row in answers(pipeline)} == {(None, False)}
+
+
+def test_a_list_without_a_tick_is_not_answered(page, pipeline):
+    start(page, "TIME")
+    press(page, "k")
+    page.get_by_text("One answer for 3 labels").wait_for()
+    press(page, *["ArrowDown", "Space"] * 3, "a")
+    status(page, "No label is ticked")
+    assert answers(pipeline) == []
+
+
 def test_a_list_that_has_changed_meanwhile_is_not_answered(page, pipeline):
     start(page, "TIME")
     press(page, "k")

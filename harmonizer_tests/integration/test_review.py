@@ -16,7 +16,7 @@ from harmonizer_assets.core.review.answers import Answer
 from harmonizer_assets.core.review.queue import ReviewFilter
 from harmonizer_tests.support.cli import cli, shown_error
 from harmonizer_tests.support.corrections import label
-from harmonizer_tests.support.receipts import harmonize, shop_receipts, table
+from harmonizer_tests.support.receipts import Receipts, harmonize, shop_receipts, table
 
 ALL_BLIND = "blind_share: 1.0\nrules: [{name: all, tier: automatic, agreement: 0.3}]\n"
 NONE_BLIND = "blind_share: 0.001\nrules: [{name: all, tier: by_kind, agreement: 0.3}]\n"
@@ -108,6 +108,109 @@ def test_a_list_of_a_kind_that_is_out_of_date_is_refused_and_nothing_is_stored(p
             shown[0]["kind_id"], "ann", Answer.RIGHT, expected=[label_key(shown[0])]
         )
     assert table(pipeline, "review_answers") == []
+
+
+@pytest.fixture
+def two_kinds(home) -> Pipeline:
+    """Four shops, two of them dear: their wrong totals look otherwise, as a kind of their own."""
+    receipts = Receipts()
+    shops = {"Alpha Mart": "1", "Beta Cafe": "1", "Gamma Deli": "1,01", "Delta Store": "1,01"}
+    for number, (shop, begin) in enumerate(shops.items()):
+        for copy in range(6):
+            wrong = "DATE" if copy == 5 else None
+            receipts.add_receipt(
+                f"image-{number}-{copy}", shop, total=f"{begin}{copy}.50", wrong_total=wrong
+            )
+    home.review_policy.write_text("rules: []\n")
+    pipeline = Pipeline(home)
+    receipts.submit(pipeline, home.scratch / "files")
+    harmonize(pipeline)
+    return pipeline
+
+
+def test_one_answer_settles_what_is_ticked_of_a_list_with_the_same_proposal(two_kinds):
+    review = two_kinds.review
+    [item, other] = review.items("ann")
+    assert (item["n_open"], item["n_listed"]) == (2, 4)
+    assert item["kind_id"] != other["kind_id"]
+    shown = review.listed("ann", ReviewFilter().same_proposal(item))
+    left_out, *ticked = [label_key(row) for row in shown]
+    review.answer_listed(ticked, "ann", Answer.WRONG, to_label="GRAND_TOTAL")
+    assert two_kinds.apply("ann", commit=True).actions == {"move": 3}
+    assert [label_key(row) for row in review.items("ann")] == [left_out]
+    assert {row["kind_id"] for row in table(two_kinds, "review_answers")} == {None}
+
+
+def test_a_list_holds_the_most_suspicious_and_those_alike_stand_together(two_kinds):
+    rows = table(two_kinds, "review_queue")
+    two_kinds.warehouse.write(
+        lambda con: con.execute(
+            "UPDATE review_queue SET outlier_score = 0.1 WHERE image_id = 'image-2-5'"
+        )
+    )
+    listed = two_kinds.review.listed("ann", ReviewFilter(), limit=3)
+    assert {row["image_id"] for row in rows} - {row["image_id"] for row in listed} == {"image-2-5"}
+    kinds = [row["kind_id"] for row in two_kinds.review.listed("ann", ReviewFilter())]
+    assert len(kinds) == 4
+    assert kinds[0] == kinds[1]
+
+
+@pytest.mark.parametrize(
+    "change", ["to_label = 'SUBTOTAL'", "action = 'mark_invalid'", "is_blind = true"]
+)
+def test_one_answer_about_labels_that_are_not_proposed_for_alike_is_refused(two_kinds, change):
+    keys = [label_key(row) for row in two_kinds.review.listed("ann", ReviewFilter())]
+    two_kinds.warehouse.write(
+        lambda con: con.execute(f"UPDATE review_queue SET {change} WHERE image_id = 'image-2-5'")
+    )
+    with pytest.raises(InputError, match="look at the list again"):
+        two_kinds.review.answer_listed(keys, "ann", Answer.WRONG)
+    assert table(two_kinds, "review_answers") == []
+
+
+def test_one_answer_about_a_label_that_is_settled_by_now_is_refused(two_kinds):
+    keys = [label_key(row) for row in two_kinds.review.listed("ann", ReviewFilter())]
+    two_kinds.review.answer(keys[0], "bob", Answer.RIGHT)
+    with pytest.raises(InputError, match="look at the list again"):
+        two_kinds.review.answer_listed(keys, "ann", Answer.WRONG)
+    assert {row["reviewer"] for row in table(two_kinds, "review_answers")} == {"bob"}
+
+
+def values(pipeline: Pipeline, **scores: float) -> dict[str, float]:
+    """The value of asking about the wrong totals of these images, if they had these scores."""
+    for image, score in scores.items():
+        pipeline.warehouse.write(
+            lambda con, image=image, score=score: con.execute(
+                "UPDATE similarity_matches SET outlier_score = $2 "
+                "WHERE image_id = replace($1, '_', '-') AND label = 'DATE' AND outlier_score > 0.5",
+                [image, score],
+            )
+        )
+    pipeline.review.update()
+    return {
+        row["image_id"].replace("-", "_"): row["value"]
+        for row in table(pipeline, "review_queue")
+        if row["action"] == "move"
+    }
+
+
+def test_an_answer_is_worth_more_the_more_suspicious_the_label_is(two_kinds):
+    # Both scores are as undecided, and each label is of a kind of two.
+    worth = values(two_kinds, image_0_5=0.7, image_1_5=0.3)
+    assert worth["image_0_5"] / worth["image_1_5"] == pytest.approx(7 / 3, rel=1e-3)
+
+
+def test_an_answer_is_worth_more_where_the_score_is_undecided(two_kinds):
+    worth = values(two_kinds, image_0_5=0.5, image_1_5=0.99)
+    assert worth["image_0_5"] / 0.5 > 1.8 * worth["image_1_5"] / 0.99
+
+
+def test_an_answer_is_worth_more_the_more_labels_it_can_settle(two_kinds):
+    before = values(two_kinds, image_0_5=0.7)["image_0_5"]
+    two_kinds.warehouse.write(
+        lambda con: con.execute("DELETE FROM labels WHERE image_id = 'image-3-5'")
+    )
+    assert before / values(two_kinds)["image_0_5"] == pytest.approx(4 / 3, rel=1e-3)
 
 
 def test_an_answer_that_is_withdrawn_or_given_anew_counts_no_more(pipeline):

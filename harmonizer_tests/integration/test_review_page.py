@@ -154,7 +154,21 @@ def test_filters_by_what_is_proposed_leave_the_blind_sample_out(ann, pipeline):
     [kind] = {row["kind_id"] for row in queue(pipeline, label="DATE")}
     assert "sample: not told" not in ann.get("?action=move").text
     assert "0 labels are open" in ann.get(f"?kind_id={kind}").text
-    assert ann.get(f"kind?kind_id={kind}").status == 404
+    assert ann.get(f"list?kind_id={kind}").status == 404
+    assert "0 labels are open" in ann.get("?label_type=DATE&to_label=GRAND_TOTAL").text
+
+
+def test_a_blind_label_has_no_list_and_is_in_none(ann, pipeline):
+    assert ann.get("list", dates(pipeline)[0]).status == 404
+    pipeline.warehouse.write(
+        lambda con: con.execute(
+            "UPDATE review_queue SET is_blind = true WHERE image_id LIKE '%1-6'"
+        )
+    )
+    page = ann.get("list", times(pipeline)[0]).text
+    listed = re.findall(r'data-label="([^"]+)"', page)
+    assert len(listed) == 2
+    assert not any("1-6" in key for key in listed)
 
 
 def test_an_answer_counts_as_blind_only_where_the_proposal_was_not_shown(ann, pipeline):
@@ -214,7 +228,7 @@ def test_nobody_takes_back_what_another_one_has_answered(ann, pipeline):
 
 def test_one_answer_settles_all_labels_of_a_kind_that_the_page_lists(ann, pipeline):
     [kind] = {row["kind_id"] for row in queue(pipeline, label="TIME")}
-    page = ann.get(f"kind?kind_id={kind}").text
+    page = ann.get(f"list?kind_id={kind}").text
     listed = [html.unescape(text) for text in re.findall(r'data-label="([^"]+)"', page)]
     assert sorted(json.loads(text) for text in listed) == sorted([*key] for key in times(pipeline))
     content = {"labels": listed, "kind": kind, "verdict": "wrong", "proposal_shown": True}
@@ -401,7 +415,7 @@ def test_a_post_of_another_site_is_refused(ann, pipeline):
 
 
 def test_no_page_may_run_a_script_or_a_style_that_is_not_a_file_of_the_server(ann):
-    for path in ("", "item", "kind?kind_id=x", "image", "nothing", "static/review.js"):
+    for path in ("", "item", "list?kind_id=x", "image", "nothing", "static/review.js"):
         policy = ann.get(path).headers["content-security-policy"]
         assert policy == (
             "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -457,7 +471,7 @@ def token_home(home):
 
 def test_with_a_token_nothing_is_shown_or_taken_without_it(token_home):
     with reviewing(token_home, {"REVIEW_WORD": "open sesame"}) as ann:
-        for path in ("", "item", "kind?kind_id=x", "image"):
+        for path in ("", "item", "list?kind_id=x", "image"):
             page = ann.get(path)
             assert (page.status, "GRAND_TOTAL" in page.text) == (401, False)
         assert ann.answer(("a", 1, 1, 1, "b")).status == 401

@@ -1,16 +1,19 @@
 """The review queue: which labels a person should look at, the most valuable first.
 
 The value of an answer is how suspicious the label is, times how many labels one answer can settle,
-times what a model would learn from it, which is most where the score is undecided.
+times what a model would learn from it, which is most where the score is undecided. One answer can
+settle labels alike, and the labels of a list for which the same is proposed.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import pyarrow as pa
 
+from harmonizer_assets.core.base.errors import InputError
 from harmonizer_assets.core.base.settings import Settlement
 from harmonizer_assets.core.records.correction import Action
 from harmonizer_assets.core.records.label import (
@@ -26,12 +29,21 @@ from harmonizer_assets.core.review.proposals import FITTED, fitted_to
 from harmonizer_assets.core.store.database import Connection
 from harmonizer_assets.core.store.warehouse import Warehouse, replace_ranking
 
+MOST_LISTED: Final = 50
+"""Labels in a list for which the same is proposed: what one person can look at for one answer."""
+
+# A list of labels that look right settles no errors, and few people would read it to its end.
+_N_SETTLED: Final = f"""
+CASE WHEN action NOT IN ('{Action.MOVE}', '{Action.MARK_INVALID}') THEN n_alike
+    ELSE greatest(n_alike, least({MOST_LISTED},
+        count(*) FILTER (NOT is_blind) OVER (PARTITION BY label, action, to_label))) END
+"""
 # Labels that look right are asked about only where that would teach much.
 _QUEUE: Final = f"""
 SELECT {LABEL_COLUMNS}, label_type, merchant_key, merchant_name, word_text, validation_status,
     action, to_label, outlier_score, decided_by, reasoning, line, kind_id, n_alike, policy, tier,
     is_blind, batch_id, batch_time,
-    round(coalesce(outlier_score, 0.5) * n_alike
+    round(coalesce(outlier_score, 0.5) * {_N_SETTLED}
         * (0.25 + coalesce(outlier_score * (1 - outlier_score), 0.25)), 6) AS value
 FROM ({FITTED}) f
 WHERE action <> '{Action.CONFIRM}'
@@ -46,8 +58,9 @@ class ReviewFilter:
     """What part of the queue is reviewed.
 
     Attributes:
-        label_type, merchant_key, kind_id, action: only those; None means all. A kind or an action
-            leaves out the blind sample, which would be told by it what is proposed.
+        label_type, merchant_key, kind_id, action, to_label: only those; None means all. A kind, an
+            action or a proposed type leaves out the blind sample, which would be told by it what is
+            proposed.
         disagreements: only labels about which people have said different things.
     """
 
@@ -55,7 +68,18 @@ class ReviewFilter:
     merchant_key: str | None = None
     kind_id: str | None = None
     action: str | None = None
+    to_label: str | None = None
     disagreements: bool = False
+
+    def same_proposal(self, item: Mapping[str, Any]) -> ReviewFilter:
+        """Return the part of this one in which the same is proposed as for a label of the queue."""
+        return replace(
+            self,
+            label_type=item["label_type"],
+            action=item["action"],
+            to_label=item["to_label"],
+            kind_id=None,
+        )
 
     @property
     def values(self) -> dict[str, Any]:
@@ -65,6 +89,7 @@ class ReviewFilter:
             "merchant_key": self.merchant_key,
             "kind_id": self.kind_id,
             "action": self.action,
+            "to_label": self.to_label,
             "disagreements": self.disagreements,
         }
 
@@ -74,11 +99,14 @@ QUEUE_FILTER: Final = """
     AND ($merchant_key IS NULL OR q.merchant_key = $merchant_key)
     AND ($kind_id IS NULL OR q.kind_id = $kind_id)
     AND ($action IS NULL OR q.action = $action)
-    AND (($kind_id IS NULL AND $action IS NULL) OR NOT q.is_blind)
+    AND ($to_label IS NULL OR q.to_label = $to_label)
+    AND (coalesce($kind_id, $action, $to_label) IS NULL OR NOT q.is_blind)
 """
 """SQL: whether a row `q` of the queue is of the part that `ReviewFilter` has chosen, apart from
 disagreements."""
 _FILTERED: Final = f"{QUEUE_FILTER} AND (NOT $disagreements OR is_disputed)"
+_LISTED: Final = "NOT is_blind AND NOT is_mine AND NOT is_settled"
+"""SQL: whether a label with its states can be in a list that is answered at once."""
 _COUNTED: Final = """
 count(*) FILTER (NOT is_mine AND NOT is_settled) AS open,
 count(*) FILTER (is_settled) AS settled,
@@ -153,14 +181,15 @@ def open_items(
         limit: how many; None for all.
 
     Returns:
-        Rows of `review_queue` with `n_open`, the open labels of the kind that an answer about all
-        of them would settle.
+        Rows of `review_queue` with `n_open` and `n_listed`, the open labels of the kind, and those
+        for which the same is proposed.
     """
     chosen = chosen or ReviewFilter()
     return warehouse.query(
         f"""
         SELECT q.* EXCLUDE (is_settled, is_mine),
-            count(*) FILTER (NOT is_blind) OVER (PARTITION BY kind_id) AS n_open
+            count(*) FILTER (NOT is_blind) OVER (PARTITION BY kind_id) AS n_open,
+            count(*) FILTER (NOT is_blind) OVER (PARTITION BY label, action, to_label) AS n_listed
         FROM ({_states(settlement)}) q
         WHERE NOT is_mine AND NOT is_settled AND {_FILTERED}
         QUALIFY is_blind OR is_disputed OR $kind_id IS NOT NULL
@@ -185,7 +214,8 @@ def next_item(
     row = warehouse.query(
         f"""
         WITH states AS MATERIALIZED (
-            SELECT {LABEL_COLUMNS}, kind_id, value, is_blind, is_disputed, is_settled, is_mine
+            SELECT {LABEL_COLUMNS}, kind_id, action, to_label, value, is_blind, is_disputed,
+                is_settled, is_mine
             FROM ({_states(settlement)}) q WHERE {_FILTERED}
         ),
         first AS (
@@ -194,8 +224,11 @@ def next_item(
         )
         SELECT struct_pack(open, settled, answered, disputed) AS progress,
             q.*, f.is_disputed,
-            (SELECT count(*) FILTER (NOT is_blind AND NOT is_mine AND NOT is_settled)
-                FROM states s WHERE s.kind_id = f.kind_id) AS n_open
+            (SELECT count(*) FILTER ({_LISTED}) FROM states s
+                WHERE s.kind_id = f.kind_id) AS n_open,
+            (SELECT count(*) FILTER ({_LISTED}) FROM states s
+                WHERE s.label = f.label AND s.action = f.action
+                    AND s.to_label IS NOT DISTINCT FROM f.to_label) AS n_listed
         FROM (SELECT {_COUNTED} FROM states)
         LEFT JOIN first f ON true
         LEFT JOIN review_queue q ON ({qualified("q", LABEL_KEY)}) = ({qualified("f", LABEL_KEY)})
@@ -216,8 +249,8 @@ def queued_item(
     rows = warehouse.query(
         f"""
         SELECT * EXCLUDE (is_settled, is_mine) FROM (
-            SELECT *, count(*) FILTER (NOT is_blind AND NOT is_mine AND NOT is_settled)
-                OVER (PARTITION BY kind_id) AS n_open
+            SELECT *, count(*) FILTER ({_LISTED}) OVER (PARTITION BY kind_id) AS n_open,
+                count(*) FILTER ({_LISTED}) OVER (PARTITION BY label, action, to_label) AS n_listed
             FROM ({_states(settlement)})
         ) WHERE {LABEL_GIVEN}
         """,
@@ -252,21 +285,65 @@ def open_counts(
     ).to_pylist()
 
 
-def open_of_kind(
-    warehouse: Warehouse, reviewer: str, settlement: Settlement, kind_id: str
+def open_listed(
+    warehouse: Warehouse,
+    reviewer: str,
+    settlement: Settlement,
+    chosen: ReviewFilter,
+    limit: int | None = None,
 ) -> list[dict[str, Any]]:
-    """List the open labels of a kind, without those of a blind sample.
+    """List all open labels of a part of the queue, labels alike together, without a blind sample.
 
     Those are asked about one by one, so that the sample tells what people say unprompted.
+
+    Args:
+        warehouse: holds the queue.
+        reviewer: who asks.
+        settlement: how disagreements are decided.
+        chosen: the part of the queue.
+        limit: how many, the most suspicious; None for all.
     """
     return warehouse.query(
         f"""
-        FROM ({_states(settlement)}) WHERE kind_id = $kind_id AND NOT is_mine AND NOT is_settled
-            AND NOT is_blind
-        {_ORDER}
+        FROM (
+            FROM ({_states(settlement)}) q
+            WHERE {_LISTED} AND {_FILTERED}
+            ORDER BY outlier_score DESC NULLS LAST, {LABEL_COLUMNS} LIMIT $limit
+        ) {_ORDER}
         """,
-        {"reviewer": reviewer, "kind_id": kind_id},
+        {"reviewer": reviewer, "limit": limit, **chosen.values},
     ).to_pylist()
+
+
+def check_same_proposal(
+    warehouse: Warehouse, reviewer: str, settlement: Settlement, labels: Sequence[LabelKey]
+) -> None:
+    """Check that a reviewer can give one answer about some labels.
+
+    Raises:
+        InputError: one of them is not open for the reviewer, or is of a blind sample, or not the
+            same is proposed for all of them.
+    """
+    keys = pa.Table.from_pylist([key._asdict() for key in labels])
+
+    def count(con: Connection) -> tuple[int, int]:
+        con.register("listed", keys)
+        [(open_labels, proposals)] = con.execute(
+            f"""
+            SELECT count(*), count(DISTINCT struct_pack(label, action, to_label))
+            FROM ({_states(settlement)}) SEMI JOIN listed USING ({LABEL_COLUMNS})
+            WHERE {_LISTED}
+            """,
+            {"reviewer": reviewer},
+        ).fetchall()
+        con.unregister("listed")
+        return open_labels, proposals
+
+    open_labels, proposals = warehouse.read(count)
+    if open_labels != len({*labels}) or proposals != 1:
+        raise InputError(
+            "what is proposed for these labels is other by now: look at the list again"
+        )
 
 
 def progress(

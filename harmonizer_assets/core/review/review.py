@@ -30,12 +30,14 @@ from harmonizer_assets.core.review.exchange.formats import FORMATS
 from harmonizer_assets.core.review.exchange.importing import ImportReport, import_answers
 from harmonizer_assets.core.review.policy import ReviewPolicy
 from harmonizer_assets.core.review.queue import (
+    MOST_LISTED,
     Progress,
     ReviewFilter,
+    check_same_proposal,
     next_item,
     open_counts,
     open_items,
-    open_of_kind,
+    open_listed,
     progress,
     queued_item,
     update_review_queue,
@@ -105,7 +107,13 @@ class Review:
 
     def kind(self, reviewer: str, kind_id: str) -> list[dict[str, Any]]:
         """List the open labels that one answer about a kind would settle."""
-        return open_of_kind(self._warehouse, reviewer, self._settlement, kind_id)
+        return self.listed(reviewer, ReviewFilter(kind_id=kind_id), limit=None)
+
+    def listed(
+        self, reviewer: str, chosen: ReviewFilter, limit: int | None = MOST_LISTED
+    ) -> list[dict[str, Any]]:
+        """List the open labels of a part of the queue; see `queue.open_listed`."""
+        return open_listed(self._warehouse, reviewer, self._settlement, chosen, limit)
 
     def progress(self, reviewer: str, chosen: ReviewFilter | None = None) -> Progress:
         """Count how far a review is."""
@@ -196,6 +204,44 @@ class Review:
             note=note,
             proposal_shown=True,
             kind_id=kind_id,
+        )
+
+    def answer_listed(
+        self,
+        labels: Sequence[LabelKey],
+        reviewer: str,
+        verdict: Answer,
+        *,
+        to_label: str | None = None,
+        note: str | None = None,
+    ) -> str:
+        """Store one answer about labels of a list for which the same is proposed; return its id.
+
+        It says nothing of other labels of their kinds: no rule applies it to labels that come
+        later.
+
+        Args:
+            labels: that the answer is about; those of the list that it is not about stay open.
+            reviewer: who says it.
+            verdict: what is said of each.
+            to_label: the right type, where the labels are wrong and another one is right.
+            note: why.
+
+        Raises:
+            InputError: a label is not open, or not the same is proposed for all of them; nothing
+                was stored.
+            StoreError: the answer cannot be stored.
+        """
+        self._check(to_label)
+        check_same_proposal(self._warehouse, reviewer, self._settlement, labels)
+        return give_answer(
+            self._warehouse,
+            labels,
+            reviewer,
+            verdict,
+            to_label=to_label,
+            note=note,
+            proposal_shown=True,
         )
 
     def withdraw(self, answer_id: str, reviewer: str) -> None:

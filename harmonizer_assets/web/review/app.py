@@ -66,7 +66,7 @@ def _review_app(home: Home, settings: Settings, access: Access) -> Starlette:
     pages = [
         Route("/", site.queue),
         Route("/item", site.item),
-        Route("/kind", site.kind),
+        Route("/list", site.list),
         Route("/image", site.image),
         Route("/reviewer", site.name_reviewer, methods=["POST"]),
         Route("/answer", site.answer, methods=["POST"]),

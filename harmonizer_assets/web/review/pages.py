@@ -121,11 +121,11 @@ class Pages:
         offered = choices(item["label"], shown.get("action"), shown.get("to_label"))
         return self._render("item", item=shown, choices=offered, **values)
 
-    def kind(self, items: Sequence[Mapping[str, Any]], **values: Any) -> str:
-        """Render all labels of a kind, which one answer settles; at least one."""
+    def list(self, items: Sequence[Mapping[str, Any]], **values: Any) -> str:
+        """Render labels for which the same is proposed, which one answer settles; at least one."""
         first = items[0]
         offered = choices(first["label"], first["action"], first["to_label"])
-        return self._render("kind", items=items, first=first, choices=offered, **values)
+        return self._render("list", items=items, first=first, choices=offered, **values)
 
     def _render(self, name: str, **values: Any) -> str:
         return self._environment.get_template(f"{name}.html.j2").render(**values)

@@ -23,7 +23,7 @@ from harmonizer_assets.core.records.label import LabelKey, label_key
 from harmonizer_assets.core.records.taxonomy import Taxonomy
 from harmonizer_assets.core.review.answers import Answer
 from harmonizer_assets.core.review.policy import ReviewPolicy
-from harmonizer_assets.core.review.queue import ReviewFilter
+from harmonizer_assets.core.review.queue import MOST_LISTED, ReviewFilter
 from harmonizer_assets.core.review.review import Review
 from harmonizer_assets.core.store.warehouse import Warehouse
 from harmonizer_assets.web.links import REVIEW
@@ -35,7 +35,7 @@ from harmonizer_assets.web.review.pages import Pages
 _BUSY_SECONDS: Final = 5.0
 """How long a request waits, at most, for another process that writes to the tables."""
 _LISTED: Final = 50
-_CHOSEN: Final = ("label_type", "merchant_key", "kind_id", "action")
+_CHOSEN: Final = ("label_type", "merchant_key", "kind_id", "action", "to_label")
 _NOT_HERE: Final = (
     "The review page is served under the names of this machine only. With [review] token_env in "
     "harmonizer.toml it is served under allowed origins, too, and asks for a token."
@@ -65,11 +65,11 @@ class _Withdrawal(_Sent):
 
 
 class _Answer(_Sent):
-    """An answer about one label, or about all labels of a kind, as the page sends it.
+    """An answer about one label or several, as the page sends it.
 
     Attributes:
-        labels: keys of the labels that the page showed.
-        kind: of the labels, where the answer is about all of them.
+        labels: keys of the labels that the answer is about.
+        kind: of the labels, where the answer is about all of it.
         proposal_shown: whether the page showed what is proposed.
     """
 
@@ -140,19 +140,30 @@ class Site:
             return HTMLResponse(self._pages.done(**values))
         return HTMLResponse(self._pages.item(item, **values))
 
-    def kind(self, request: Request) -> Response:
-        """Show all labels that one answer about a kind would settle."""
+    def list(self, request: Request) -> Response:
+        """Show labels that one answer can settle: all of a kind, or all with the same proposal."""
         reviewer = reviewer_of(request)
         if reviewer is None:
             return self._ask_name(request)
         review, chosen = self._review(), _filter(request)
-        items = review.kind(reviewer, chosen.kind_id or "")
+        item = _named_item(review, reviewer, request)
+        listed, limit = ReviewFilter(kind_id=chosen.kind_id), None
+        if item is not None and not item["is_blind"]:
+            listed, limit = chosen.same_proposal(item), MOST_LISTED
+        elif chosen.kind_id is None:
+            raise InputError("there is no list: the label is not in the queue any more")
+        items = review.listed(reviewer, listed, limit)
         if not items:
-            raise InputError("no label of this kind is open")
-        types = self._taxonomy().label_types
-        return HTMLResponse(
-            self._pages.kind(items, reviewer=reviewer, chosen=chosen, label_types=types)
+            raise InputError("no label of this list is open")
+        page = self._pages.list(
+            items,
+            n_open=review.progress(reviewer, listed).open,
+            reviewer=reviewer,
+            chosen=chosen,
+            listed=listed,
+            label_types=self._taxonomy().label_types,
         )
+        return HTMLResponse(page)
 
     def image(self, request: Request) -> Response:
         """Send the image that a word names, where it lies in an allowed root."""
@@ -211,7 +222,7 @@ class Site:
             shown = sent.proposal_shown
             answer_id = review.answer(keys[0], reviewer, sent.verdict, proposal_shown=shown, **said)
         else:
-            raise InputError("an answer about many labels needs their kind")
+            answer_id = review.answer_listed(keys, reviewer, sent.verdict, **said)
         return JSONResponse({"answer_id": answer_id})
 
     def _undo(self, request: Request, sent: _Withdrawal) -> Response:

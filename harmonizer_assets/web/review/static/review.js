@@ -67,11 +67,14 @@ function give(choice) {
   const page = main();
   const toLabel = choice.dataset.toLabel ?? null;
   return alone(async () => {
-    const labels = [...page.querySelectorAll("[data-label]")].map((one) => one.dataset.label);
+    const shown = [...page.querySelectorAll("[data-label]")];
+    const labels = shown.filter(isTicked).map((one) => one.dataset.label);
     document.getElementById("types").close();
+    if (!labels.length) throw new Error("No label is ticked: the answer would be about none.");
     await post("answer", {
       labels,
-      kind: page.dataset.kind ?? null,
+      // An answer that leaves labels out says nothing of their kind.
+      kind: labels.length === shown.length ? page.dataset.kind ?? null : null,
       verdict: choice.dataset.verdict,
       to_label: toLabel,
       note: document.getElementById("note").value,
@@ -81,6 +84,23 @@ function give(choice) {
     say(labels.length > 1 ? `Stored for ${labels.length} labels: ${what}` : `Stored: ${what}`);
     await show(page.dataset.next);
   });
+}
+
+function isTicked(row) {
+  return row.querySelector("[data-tick]")?.checked ?? true;
+}
+
+const ticks = () => [...document.querySelectorAll("[data-tick]")];
+
+function goThroughTicks(event) {
+  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+  const all = ticks();
+  if (!step || !all.length) return false;
+  const at = all.indexOf(document.activeElement);
+  const next = at < 0 ? (step > 0 ? 0 : all.length - 1) : at + step;
+  all[Math.min(Math.max(next, 0), all.length - 1)].focus();
+  event.preventDefault();
+  return true;
 }
 
 function undo(button) {
@@ -169,7 +189,8 @@ document.addEventListener("keydown", (event) => {
     keyInTypes(event);
     return;
   }
-  const field = event.target.closest("input, select");
+  if (goThroughTicks(event)) return;
+  const field = event.target.closest("input:not([data-tick]), select");
   if (field) {
     // Letters and arrows go through the choices of a filter; the one to keep is taken by Enter.
     if (field.matches("[data-filter]") && event.key === "Enter") {
