@@ -221,6 +221,9 @@ def _show(report: CorrectionReport, verbs: tuple[str, str], json_file: Path | No
     _show_refused(report.refused)
     number = len(report.corrections)
     click.echo(f"{number:,} label{'s' * (number != 1)} {verbs[0] if done else verbs[1]}.")
+    if number:
+        counts = (f"{action.replace('_', ' ')} {n:,}" for action, n in report.actions.items())
+        click.echo(f"By action: {', '.join(counts)}.")
     if report.unchanged:
         click.echo(f"{report.unchanged:,} are as they should be already.")
     if done:

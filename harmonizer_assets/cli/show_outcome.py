@@ -72,7 +72,7 @@ def _totals(pipeline: Pipeline, outcome: PipelineOutcome) -> Iterator[tuple[str,
     if counts.rejected:
         yield (
             "rejected",
-            f"{counts.rejected:,} by people already; {counts.rejected_look_right:,} of them look "
+            f"{counts.rejected:,} already; {counts.rejected_look_right:,} of them look "
             "right (harmonizer export rejected_labels)",
         )
     yield "decided by", ", ".join(f"{name} {count:,}" for name, count in decided.items())

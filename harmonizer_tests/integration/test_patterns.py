@@ -111,6 +111,20 @@ def test_an_accepted_rule_decides_labels_that_come_later(home_with_errors, tmp_p
     assert (rule["decided_by"], rule["note"], rule["decides"]) == ("Ann", "!", 12)
 
 
+def test_the_review_policy_can_name_accepted_rules(home_with_errors, home):
+    rule_id = accept_rule(
+        home_with_errors.warehouse, time_pattern(home_with_errors)["pattern_id"]
+    ).rule_id
+    harmonize(home_with_errors)
+    home.review_policy.write_text(
+        f"rules: [{{name: times, tier: automatic, rule_ids: [{rule_id}]}}]\n"
+    )
+    Pipeline(home).review.update()
+    moved = [row for row in table(home_with_errors, "review_queue") if row["action"] == "move"]
+    assert {row["word_text"] for row in moved if row["policy"] == "times"} == {"14:05"}
+    assert {row["word_text"] for row in moved if row["policy"] is None} == {"17.50"}
+
+
 def test_nobody_is_asked_about_what_a_rule_decides(home_with_errors):
     pipeline = home_with_errors
     accept_rule(pipeline.warehouse, time_pattern(pipeline)["pattern_id"])

@@ -11,9 +11,10 @@ from harmonizer_assets.core.apply.undo import Selection, undo
 from harmonizer_assets.core.base.errors import InputError
 from harmonizer_assets.core.base.settings import Settings
 from harmonizer_assets.core.pipeline import Pipeline
-from harmonizer_assets.core.records.label import LABEL_COLUMNS, LabelKey, label_key
+from harmonizer_assets.core.records.label import LABEL_COLUMNS, LabelKey, label_key, word_key
 from harmonizer_assets.core.review.answers import Answer
 from harmonizer_assets.core.review.queue import ReviewFilter
+from harmonizer_assets.core.score.similar_words import read_merchant_labels
 from harmonizer_tests.support.cli import cli, shown_error
 from harmonizer_tests.support.corrections import label
 from harmonizer_tests.support.receipts import Receipts, harmonize, shop_receipts, table
@@ -326,6 +327,61 @@ def test_an_open_rule_is_applied_to_what_nobody_was_asked_about_and_leaves_its_s
     assert {key: made[key] for key in blind} == dict.fromkeys(blind, "person")
     assert {key: made[key] for key in shown} == dict.fromkeys(shown, "policy")
     assert asked.isdisjoint(made)
+
+
+def test_what_a_rule_alone_has_retired_is_out_of_use_but_no_evidence_that_its_type_is_wrong(
+    home, tmp_path
+):
+    pipeline, blind, shown = half_blind(home, tmp_path, "automatic")
+    for key in blind:
+        pipeline.review.answer(key, "ann", Answer.WRONG, to_label="GRAND_TOTAL")
+    applied = pipeline.apply("ann", commit=True)
+    harmonize(pipeline)
+    decided = {label_key(row): row for row in table(pipeline, "label_decisions")}
+    assert {decided[key]["decided_by"] for key in blind} == {"human"}
+    assert {decided[key]["reasoning"] for key in blind} == {"a person has rejected it"}
+    assert {decided[key]["decided_by"] for key in shown} == {"policy"}
+    assert {decided[key]["reasoning"] for key in shown} == {
+        "the rule all of the review policy has retired it"
+    }
+    assert {decided[key]["validation_status"] for key in (*blind, *shown)} == {"INVALID"}
+    assert statuses_as_evidence(pipeline, shown) == {"RETIRED"}
+    assert statuses_as_evidence(pipeline, blind) == {"INVALID"}
+    assert {row["reasoning"] for row in table(pipeline, "rejected_labels")} == {
+        "a person has rejected it",
+        "the rule all of the review policy has retired it",
+    }
+    listed = {label_key(row) for row in table(pipeline, "validation_queue")}
+    assert listed.isdisjoint({*blind, *shown})
+    undo(pipeline.warehouse, Selection(operation=applied.operation_id), actor="ann", commit=True)
+    assert statuses_as_evidence(pipeline, shown) == {"PENDING"}
+
+
+def test_a_label_that_a_rule_has_retired_has_no_vote_and_one_that_a_person_rejects_votes_against(
+    home, tmp_path
+):
+    pipeline, blind, shown = half_blind(home, tmp_path, "automatic")
+    for key in blind:
+        pipeline.review.answer(key, "ann", Answer.WRONG, to_label="GRAND_TOTAL")
+    pipeline.apply("ann", commit=True)
+    harmonize(pipeline)
+    words = pipeline.score.similar_words()
+    date = words.label_types.index("DATE")
+    documents = {word_key(row): row["document_id"] for row in table(pipeline, "word_documents")}
+
+    rows = {int(words.corpus.rows([documents[key.word]])[0]) for key in (*blind, *shown)}
+    assert sum(float(words.corpus.votes[row, date]) for row in rows) == -len(blind)
+    labels = pipeline.warehouse.read(lambda con: con.execute("FROM labels").to_arrow_table())
+    merchants = sorted({*labels["merchant_key"].to_pylist()})
+    read = pipeline.warehouse.read(lambda con: read_merchant_labels(con, merchants, ["DATE"]))
+    status = {label_key(row): row["validation_status"] for row in read.to_pylist()}
+    assert {status[key] for key in shown} == {"RETIRED"}
+    assert {status[key] for key in blind} == {"INVALID"}
+
+
+def statuses_as_evidence(pipeline: Pipeline, keys: list[LabelKey]) -> set[str]:
+    rows = pipeline.warehouse.query("FROM labels_as_evidence").to_pylist()
+    return {row["validation_status"] for row in rows if label_key(row) in keys}
 
 
 def test_a_kind_that_a_person_has_said_yes_to_is_applied_to_all_labels_of_it(home, tmp_path):

@@ -28,8 +28,8 @@ def page_of(rows, labels=(), *, positions=True, split_lines=False):
         "text VARCHAR, x DOUBLE, y DOUBLE, width DOUBLE, height DOUBLE)"
     )
     con.execute(
-        "CREATE TABLE labels (image_id VARCHAR, receipt_id BIGINT, line_id BIGINT, word_id BIGINT, "
-        "label VARCHAR, validation_status VARCHAR)"
+        "CREATE TABLE labels_as_evidence (image_id VARCHAR, receipt_id BIGINT, line_id BIGINT, "
+        "word_id BIGINT, label VARCHAR, validation_status VARCHAR)"
     )
     key_of = {}
     line = 0
@@ -44,7 +44,8 @@ def page_of(rows, labels=(), *, positions=True, split_lines=False):
             key_of[text] = (line, at)
     for text, label, status in labels:
         con.execute(
-            "INSERT INTO labels VALUES ('i', 1, $1, $2, $3, $4)", [*key_of[text], label, status]
+            "INSERT INTO labels_as_evidence VALUES ('i', 1, $1, $2, $3, $4)",
+            [*key_of[text], label, status],
         )
     receipts = pa.table({"image_id": ["i"], "receipt_id": pa.array([1], pa.int64())})
     return con, receipts, read_page(con, receipts, TYPES)

@@ -65,7 +65,8 @@ compared AS (
         coalesce(l.merchant_key, r.merchant.merchant_key,
             CASE WHEN w.action = '{Action.ADD}' THEN '{UNKNOWN_MERCHANT}' END) AS merchant_key,
         coalesce(l.merchant_name, r.merchant.merchant_name) AS merchant_name,
-        words.text AS text_now, {row_of("l")} AS row_now, {row_of("t")} AS target_now,
+        words.text AS text_now, p.label IS NOT NULL AS is_retired,
+        {row_of("l")} AS row_now, {row_of("t")} AS target_now,
         coalesce(a.last.action = w.action AND a.last.to_label IS NOT DISTINCT FROM w.to_label
             AND {same_label("a.last.row_after", row_of("l"))}, false) AS is_applied,
         row_number() OVER (PARTITION BY {qualified("w", LABEL_KEY)}
@@ -75,12 +76,13 @@ compared AS (
     LEFT JOIN labels l USING ({LABEL_COLUMNS})
     LEFT JOIN words USING ({WORD_COLUMNS})
     LEFT JOIN applied a USING ({LABEL_COLUMNS})
+    LEFT JOIN retired_by_policy p USING ({LABEL_COLUMNS})
     LEFT JOIN receipts r ON w.action = '{Action.ADD}'
         AND (r.image_id, r.receipt_id) = (w.image_id, w.receipt_id)
     LEFT JOIN labels t ON w.action = '{Action.MOVE}' AND t.label = w.to_label
         AND ({qualified("t", WORD_KEY)}) = ({qualified("w", WORD_KEY)})
 )
-SELECT * EXCLUDE (place),
+SELECT * EXCLUDE (place, is_retired),
     is_applied OR (action <> '{Action.MOVE}'
         AND coalesce(row_now.validation_status = status_after, false)) AS is_done,
     CASE
@@ -95,10 +97,11 @@ SELECT * EXCLUDE (place),
             THEN format('the word has changed since it was decided on: it reads {{}} now',
                 coalesce(text_now, 'nothing'))
         WHEN action = '{Action.MOVE}' AND to_label = label THEN 'it has this label already'
+        WHEN NOT by_person AND is_retired THEN 'a rule of the review policy has retired it'
         WHEN NOT by_person AND row_now.validation_status IN ('VALID', 'INVALID')
             THEN 'a person has decided on the label'
         WHEN NOT by_person AND target_now.validation_status = 'INVALID'
-            THEN format('a person has rejected {{}} on this word', to_label)
+            THEN format('{{}} has been rejected on this word', to_label)
     END AS refused
 FROM compared WHERE place = 1
 """

@@ -27,8 +27,8 @@ WITH known AS (
         coalesce(d.outlier_score, 0.5) AS outlier_score,
         CASE WHEN s.no_label THEN NULL ELSE s.competing_label END AS likeliest_label,
         coalesce(x.mask, lower(trim(d.word_text))) AS mask,
-        d.validation_status IN ('VALID', 'INVALID') AS is_validated,
-        d.decided_by = 'rule' AS by_rule
+        d.validation_status IN ('VALID', 'INVALID') AND d.decided_by <> 'policy' AS is_validated,
+        d.decided_by IN ('rule', 'policy') AS by_rule
     FROM label_decisions d
     LEFT JOIN similarity_matches s USING ({LABEL_COLUMNS})
     LEFT JOIN word_documents USING ({WORD_COLUMNS})

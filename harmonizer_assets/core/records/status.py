@@ -18,6 +18,10 @@ class Status(StrEnum):
     NONE = "NONE"
 
 
+RETIRED: Final = "RETIRED"
+"""What a label that a rule of the review policy alone has made INVALID counts as, as evidence."""
+
+
 @dataclass(frozen=True)
 class StatusWeights:
     """The weights of a status.
@@ -45,5 +49,7 @@ WEIGHTS: Final[Mapping[str, StatusWeights]] = {
     # A person has rejected it: it votes against its type with the weight of VALID, and
     # nothing makes it likely to be right.
     Status.INVALID: StatusWeights(vote=-1.0, trust=0.0, odds=100.0, log_odds=5.0),
+    # It is out of use as well, but no person has looked at it: nothing is learned from it.
+    RETIRED: StatusWeights(vote=0.0, trust=0.0, odds=100.0, log_odds=5.0),
 }
 """Weights by status. Changing one changes scores: raise the versions of the scorers as well."""

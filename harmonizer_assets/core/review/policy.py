@@ -44,6 +44,7 @@ class PolicyRule(BaseModel):
         actions: what is proposed.
         label_types: of the labels; empty means any.
         decided_by: who decided, as in the table `outliers`; empty means anyone.
+        rule_ids: the accepted rules that decided, by their ids; empty means any, or none.
         p_wrong_from, p_wrong_to: bounds of the outlier score, 0..1.
         kind_from: how many labels alike there must be at least.
     """
@@ -56,6 +57,7 @@ class PolicyRule(BaseModel):
     actions: tuple[Action, ...] = (Action.MOVE, Action.MARK_INVALID)
     label_types: tuple[str, ...] = ()
     decided_by: tuple[str, ...] = ()
+    rule_ids: tuple[str, ...] = ()
     p_wrong_from: float = Field(default=0.0, ge=0, le=1)
     p_wrong_to: float = Field(default=1.0, ge=0, le=1)
     kind_from: int = Field(default=1, ge=1)
@@ -135,6 +137,7 @@ _SCHEMA: Final = pa.schema(
         ("actions", _TEXTS),
         ("label_types", _TEXTS),
         ("decided_by", _TEXTS),
+        ("rule_ids", _TEXTS),
         ("p_wrong_from", pa.float64()),
         ("p_wrong_to", pa.float64()),
         ("kind_from", pa.int64()),
@@ -145,6 +148,7 @@ FITS: Final = """
 list_contains(r.actions, p.action)
     AND (len(r.label_types) = 0 OR list_contains(r.label_types, p.label_type))
     AND (len(r.decided_by) = 0 OR list_contains(r.decided_by, p.decided_by))
+    AND (len(r.rule_ids) = 0 OR coalesce(list_contains(r.rule_ids, p.rule_id), false))
     AND coalesce(p.outlier_score, 0.5) BETWEEN r.p_wrong_from AND r.p_wrong_to
     AND p.n_alike >= r.kind_from
 """

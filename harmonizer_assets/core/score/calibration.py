@@ -28,7 +28,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from harmonizer_assets.core.records.status import WEIGHTS, Status
+from harmonizer_assets.core.records.status import RETIRED, WEIGHTS, Status
 
 Floats = npt.NDArray[np.float64]
 
@@ -112,12 +112,17 @@ class Calibration:
         return self.slope * margin + self.intercept
 
 
+def are_rejected(statuses: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Return which of n labels are out of use, shape (n,): by a person, or by a rule alone."""
+    return np.array([status in (Status.INVALID, RETIRED) for status in statuses], dtype=bool)
+
+
 def probability(log_odds: Floats, statuses: Sequence[str]) -> Floats:
     """Compute P(wrong) of n labels, shape (n,), shifted by their statuses."""
     from scipy.special import expit
 
     shift = np.array([WEIGHTS[status].log_odds for status in statuses], dtype=np.float64)
-    rejected = np.array([status == Status.INVALID for status in statuses], dtype=bool)
+    rejected = are_rejected(statuses)
     return np.asarray(expit(np.where(rejected, np.maximum(log_odds, 0.0), log_odds) + shift))
 
 

@@ -19,7 +19,7 @@ from harmonizer_assets.core.base.files import make_private_folder, sync_to_disk,
 from harmonizer_assets.core.base.settings import TriageSettings
 from harmonizer_assets.core.records.label import WORD_KEY
 from harmonizer_assets.core.records.status import Status
-from harmonizer_assets.core.score.calibration import Calibration, probability
+from harmonizer_assets.core.score.calibration import Calibration, are_rejected, probability
 from harmonizer_assets.core.score.classifier import Opinions, SuspicionModel
 from harmonizer_assets.core.score.features import extract_features, with_neighbours
 from harmonizer_assets.core.score.folds import Folds, folds_of
@@ -284,7 +284,7 @@ def fit_model(
     opinions = model.opinions(features[row], located.folds, votes)
     margin = model.margin(opinions, located.label_type)
     valid, invalid = statuses == Status.VALID, statuses == Status.INVALID
-    unknown = ~valid & ~invalid
+    unknown = ~valid & ~are_rejected(statuses.tolist())
     slips = _margins_of_slips(model, opinions, located.label_type)
     rejected = margin[invalid]
     calibration = Calibration.fit(

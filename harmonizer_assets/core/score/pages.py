@@ -17,7 +17,7 @@ from harmonizer_assets.core.records.status import WEIGHTS
 
 _LABELS = f"""
 SELECT p.word, l.label, l.validation_status
-FROM labels l JOIN page p USING ({WORD_COLUMNS})
+FROM labels_as_evidence l JOIN page p USING ({WORD_COLUMNS})
 WHERE l.label IN {texts_in("$label_types")}
 ORDER BY p.word, l.label
 """

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from harmonizer_assets.core.base.settings import SimilaritySettings, TriageSettings
 from harmonizer_assets.core.records.label import LABEL_KEY
-from harmonizer_assets.core.records.status import Status
+from harmonizer_assets.core.score.calibration import are_rejected
 from harmonizer_assets.core.score.classifier import EVIDENCE_GROUPS
 from harmonizer_assets.core.score.fitting import FittedModel, locate_labels
 from harmonizer_assets.core.score.pages import Page
@@ -151,7 +151,7 @@ def _contributions(scores: Scores) -> npt.NDArray[np.object_]:
 def _unknown_columns(statuses: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
     """Make the columns of n labels with these statuses whose words have not arrived."""
     n = len(statuses)
-    rejected = np.array([status == Status.INVALID for status in statuses], dtype=bool)
+    rejected = are_rejected(statuses)
     zero = [
         "best_similarity",
         "mean_similarity",

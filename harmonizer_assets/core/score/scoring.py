@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from harmonizer_assets.core.base.settings import SimilaritySettings, TriageSettings
 from harmonizer_assets.core.records.status import WEIGHTS, Status
-from harmonizer_assets.core.score.calibration import probability
+from harmonizer_assets.core.score.calibration import are_rejected, probability
 from harmonizer_assets.core.score.features import extract_features
 from harmonizer_assets.core.score.fitting import FittedModel, LabelFeatures
 from harmonizer_assets.core.score.unknown import (
@@ -104,7 +104,7 @@ def score_with_model(
     status = np.array(statuses, dtype=object)
     score = probability(log_odds, statuses)
     unseen = probability(log_odds, [Status.PENDING] * len(statuses))
-    valid, invalid = status == Status.VALID, status == Status.INVALID
+    valid, invalid = status == Status.VALID, are_rejected(statuses)
     rare = np.array(model.examples)[located.label_type] < settings.least_examples
     triage = np.select(
         [
@@ -152,7 +152,7 @@ def score_labels(votes: Votes, statuses: Sequence[str], settings: SimilaritySett
         unseen = odds / (1.0 + odds)
         score = odds * by_status / (1.0 + odds * by_status)
         valid, outlier = score < settings.valid_below, score > settings.outlier_above
-    invalid, nothing = status == Status.INVALID, is_unknown(unknown)
+    invalid, nothing = are_rejected(statuses), is_unknown(unknown)
     unseen = np.where(nothing, 0.5, unseen).astype(np.float64)
     score = np.where(nothing, by_status / (1.0 + by_status), score).astype(np.float64)
     return Scores(

@@ -40,7 +40,7 @@ _FETCHED_AT_ONCE: Final = 60_000
 
 _CORPUS_COUNTS: Final = f"""
 SELECT d.document_id, l.label, l.validation_status, count(*) AS n
-FROM labels l JOIN word_documents d USING ({WORD_COLUMNS})
+FROM labels_as_evidence l JOIN word_documents d USING ({WORD_COLUMNS})
 GROUP BY ALL ORDER BY ALL
 """
 
@@ -48,7 +48,7 @@ _MERCHANT_LABELS: Final = f"""
 SELECT {qualified("l", LABEL_KEY)}, l.validation_status,
     l.merchant_key, d.document_id,
     dense_rank() OVER (PARTITION BY l.merchant_key ORDER BY l.image_id, l.receipt_id) AS receipt
-FROM labels l LEFT JOIN word_documents d USING ({WORD_COLUMNS})
+FROM labels_as_evidence l LEFT JOIN word_documents d USING ({WORD_COLUMNS})
 WHERE l.merchant_key IN {texts_in("$merchants")} AND l.label IN {texts_in("$label_types")}
 ORDER BY l.merchant_key, {qualified("l", LABEL_KEY)}
 """

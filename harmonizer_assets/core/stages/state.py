@@ -19,7 +19,7 @@ SELECT l.merchant_key,
         l.image_id, l.receipt_id, l.line_id, l.word_id, l.label, l.validation_status,
         coalesce(l.merchant_name, ''), coalesce(d.document_id, ''), coalesce(w.text, '')
     )))::VARCHAR AS fingerprint
-FROM labels l
+FROM labels_as_evidence l
 LEFT JOIN words w USING (image_id, receipt_id, line_id, word_id)
 LEFT JOIN word_documents d USING (image_id, receipt_id, line_id, word_id)
 {where}
