@@ -161,12 +161,77 @@ def test_near_names_are_proposed_and_imported_only_once_a_person_has_confirmed_t
     assert yaml.safe_load(proposals.read_text())["labels"] == {
         "date": "DATE",
         "Grand Total": "GRAND_TOTAL",
+        "GRAND_TOTAL ": "GRAND_TOTAL",
     }
     report = take(home, new, label_map=proposals)
     assert report.fit.is_clean
     ingest(home)
     assert {row[2] for row in labels_of(home)} == {"DATE", "GRAND_TOTAL"}
     assert Taxonomy.of_home(home) == Taxonomy.default()
+
+
+@pytest.mark.parametrize(
+    ("written", "meant", "new"),
+    [
+        ("GRAND_TOTAL ", "GRAND_TOTAL", False),
+        (" GRAND_TOTAL", "GRAND_TOTAL", False),
+        ("GRAND_TOTAL\u00a0", "GRAND_TOTAL", False),
+        (" grand total ", "GRAND_TOTAL", False),
+        ("PUMP_NUMBER ", "PUMP_NUMBER", True),
+    ],
+)
+@pytest.mark.parametrize("is_new", [True, False])
+def test_blanks_around_a_name_are_confirmed_by_a_person_and_never_taken_silently(
+    home, tmp_path, written, meant, new, is_new
+):
+    if not is_new:
+        take(home, source(tmp_path, record()))
+        ingest(home)
+    path = source(tmp_path, record("b", (written, "DATE")))
+    with pytest.raises(InputError, match="--map") as raised:
+        take(home, path)
+    assert repr(written) in str(raised.value)
+    assert not ingest(home).batches
+    proposals = home.root / "label-map.yaml"
+    proposed = yaml.safe_load(proposals.read_text())
+    assert proposed["labels"] == {written: meant}
+    assert (meant in proposed["new_types"]) == new
+    take(home, path, label_map=proposals)
+    ingest(home)
+    assert ("b", 1, meant, "PENDING") in labels_of(home)
+
+
+def test_in_a_folder_names_with_blanks_are_left_out_by_row_until_they_are_confirmed(tmp_path):
+    path, out = source(tmp_path, record(tags=("DATE ", "TAX"))), tmp_path / "out"
+    report = import_to_folder("hugging-face", [path], out)
+    assert (report.written.names, report.written.padded) == ({"TAX": 1}, {"DATE ": 1})
+    [problem] = report.written.problems
+    assert (problem.row, problem.is_left_out) == ("line 1, word 0", True)
+    assert "blanks around it" in problem.reason
+    (tmp_path / "map.yaml").write_bytes((out / "label-map.yaml").read_bytes())
+    again = import_to_folder(
+        "hugging-face", [path], out, label_map=tmp_path / "map.yaml", overwrite=True
+    )
+    assert again.written.names == {"DATE": 1, "TAX": 1}
+    [date, _] = pq.read_table(out / "labels.parquet").to_pylist()
+    assert (date["label"], date["source_label"]) == ("DATE", "DATE ")
+
+
+def test_proposals_keep_what_was_confirmed_before(home, tmp_path):
+    take(home, source(tmp_path, record()))
+    ingest(home)
+    proposals = home.root / "label-map.yaml"
+    confirmed = {"labels": {"remark": None, "Sum": "SUBTOTAL"}, "new_types": {"PUMP": "A pump."}}
+    proposals.write_text(yaml.safe_dump(confirmed))
+    new = source(tmp_path, record("b", ("date", "remark")), record("c", ("PUMP", "Sum")))
+    with pytest.raises(InputError, match="--map"):
+        take(home, new, label_map=proposals)
+    written = yaml.safe_load(proposals.read_text())
+    assert written["labels"] == {**confirmed["labels"], "date": "DATE"}
+    assert written["new_types"] == confirmed["new_types"]
+    take(home, new, label_map=proposals)
+    ingest(home)
+    assert {row[2] for row in labels_of(home)} == {"DATE", "PUMP", "SUBTOTAL"}
 
 
 def test_new_types_join_the_taxonomy_of_a_home_once_they_are_confirmed(home, tmp_path):

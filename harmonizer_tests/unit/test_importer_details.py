@@ -249,6 +249,17 @@ def test_a_spreadsheet_without_its_columns_shows_a_guess(tmp_path):
         assert part in str(raised.value)
 
 
+def test_blanks_around_a_label_of_a_spreadsheet_are_told_by_row(tmp_path):
+    path, columns = tmp_path / "words.csv", tmp_path / "columns.yaml"
+    path.write_text("image,text,label\na, 1 ,TAX \na,2, \na,3,TAX\n")
+    columns.write_text("image: image\ntext: text\nlabel: label\n")
+    report, found, labels = read("spreadsheet", path, tmp_path, ImportOptions(columns=columns))
+    assert [word["text"] for word in found] == ["1", "2", "3"]
+    assert [(label["word_id"], label["label"]) for label in labels] == [(3, "TAX")]
+    [problem] = report.written.problems
+    assert (problem.row, report.written.padded) == ("row 2", {"TAX ": 1})
+
+
 def test_rows_of_a_spreadsheet_that_do_not_stand_together_are_refused(tmp_path):
     path, columns = tmp_path / "words.csv", tmp_path / "columns.yaml"
     path.write_text("image,text\na,1\nb,2\na,3\n")

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -95,12 +95,12 @@ def import_to_folder(
     confirmed = load_map(label_map)
     with _new_folder(folder) as partial:
         files, written = _convert(format_name, paths, partial, options, confirmed, on_progress)
-        found = fit(written.names, Taxonomy.default().names)
+        found = fit(written.names, Taxonomy.default().names, written.padded)
         known = _with_types(Taxonomy.default(), confirmed.new_types)
         if written.names:
             write_atomically(partial / TAXONOMY, taxonomy_file(written.names, known))
         if found.near:
-            write_atomically(partial / MAP, map_file(found))
+            write_atomically(partial / MAP, map_file(found, confirmed))
     return ImportReport(
         format_name,
         files,
@@ -125,7 +125,7 @@ def import_to_home(
     A home that holds no labels, expects none and has no taxonomy takes over the label types of the
     source, unless the default taxonomy has them all. In any other one, types that its taxonomy does
     not have are proposals, and nothing is imported until a person has confirmed them in a mapping
-    file.
+    file. So are, in every home, names with blanks around them.
 
     What an earlier import of the same images brought and this one does not is marked as
     deleted.
@@ -149,12 +149,15 @@ def import_to_home(
         files, written = _convert(format_name, paths, folder, options, confirmed, on_progress)
         taxonomy, is_new = _home_taxonomy(home)
         taxonomy = _with_types(taxonomy, _confirmed_types(confirmed))
-        found = fit(written.names, taxonomy.names)
-        is_new = is_new and not found.is_clean
-        proposals = home.label_map if found.near or (found.new and not is_new) else None
+        found = fit(written.names, taxonomy.names, written.padded)
+        is_new = is_new and not set(taxonomy.names).issuperset(written.names)
+        if is_new:
+            # They become those of the home, so nothing is new to it.
+            found = replace(found, new=())
+        proposals = None if found.is_clean else home.label_map
         if proposals is not None:
-            write_atomically(proposals, map_file(found))
-        if not found.is_clean and not is_new:
+            write_atomically(proposals, map_file(found, confirmed))
+        if found.padded or not (found.is_clean or is_new):
             raise InputError(_unconfirmed(found, home.label_map))
         if options is None or options.status == Status.PENDING:
             keep_statuses(home, folder)

@@ -1,13 +1,14 @@
 """Names of labels in a source: which become label types, which are renamed, which are none.
 
-A name that is free text must never become a label type, since each type is a partition. What a
+A name that is free text must never become a label type, since each type is a partition. A name with
+blanks around it is none either, and is nobody's but a person's to rename: see `taxonomy`. What a
 person has confirmed in a mapping file counts before all else.
 """
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -63,10 +64,12 @@ class Chosen:
     Attributes:
         name: the label type; None where there is none.
         refused: why there is none, as the end of a sentence; None where a person has said so.
+        is_padded: whether nothing but blanks around it keeps the name from being a label type.
     """
 
     name: str | None
     refused: str | None = None
+    is_padded: bool = False
 
 
 @dataclass
@@ -91,10 +94,8 @@ class Names:
         return found
 
     def _decided(self, name: str) -> Chosen:
-        labels: Mapping[str, str | None] = self.label_map.labels
-        for written in (name, name.strip()):
-            if written in labels:
-                return Chosen(labels[written])
+        if name in self.label_map.labels:
+            return Chosen(self.label_map.labels[name])
         plain = name.strip()
         problem = problem_of(plain)
         if problem is None and plain not in self._accepted and len(self._accepted) >= MOST_TYPES:
@@ -102,14 +103,15 @@ class Names:
         if problem is not None:
             return Chosen(None, problem)
         self._accepted.add(plain)
-        return Chosen(plain)
+        is_padded = plain != name
+        return Chosen(None, problem_of(name), is_padded=True) if is_padded else Chosen(plain)
 
 
 def problem_of(name: str, *, confirmed: bool = False) -> str | None:
     """Say why a name is no label type, as the end of a sentence; None where it may be one.
 
     Args:
-        name: without blanks around it.
+        name: as it is written.
         confirmed: whether a person has confirmed it, so that only what cannot be stored is refused.
     """
     for problem, holds in _problems(name, confirmed=confirmed):
@@ -121,11 +123,12 @@ def problem_of(name: str, *, confirmed: bool = False) -> str | None:
 def _problems(name: str, *, confirmed: bool) -> Iterator[tuple[str, bool]]:
     longest = 100 if confirmed else LONGEST
     found = next((part for part in _FORBIDDEN if part in name), "")
-    yield "is empty", not name
+    yield "is empty", not name.strip()
     yield (
         "holds a control character",
         any(unicodedata.category(sign) in {"Cc", "Cs"} for sign in name),
     )
+    yield "has blanks around it, as no label type can", name != name.strip()
     yield f"holds {found!r}, which no label type can", bool(found)
     yield f"has {len(name)} characters: it is a text, not a label type", len(name) > longest
     if not confirmed:

@@ -62,4 +62,4 @@ def check_foreign(
         )
         label_types = tuple(written.names) if taxonomy is None else taxonomy.names
         summary = check_tables([folder], label_types, limits)
-    return Preflight(files, written, fit(written.names, label_types), summary)
+    return Preflight(files, written, fit(written.names, label_types, written.padded), summary)

@@ -174,6 +174,9 @@ class _Reading:
         for number, cells in rows:
             raw = restored(dict(zip(header, cells, strict=False)))
             row = {kind: raw.get(name, "").strip() for kind, name in self._named.items()}
+            if row.get("label"):
+                # Blanks around a label are the person's to be told about, see `names`.
+                row["label"] = raw[self._named["label"]]
             key = (row.get("image") or self._source.name, row.get("page") or "1")
             if key != self._key:
                 yield from self._receipt()

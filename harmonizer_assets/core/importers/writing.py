@@ -76,6 +76,7 @@ class Written:
     Attributes:
         receipts, words, labels: how many.
         names: how many labels of each name there are, as they stand in the tables.
+        padded: how many of each name were left out for nothing but the blanks around it.
         without_position: words whose place on the image is not known.
         clipped: words whose box reached slightly outside of the image.
         without_size: receipts the size of whose image is not known.
@@ -88,6 +89,7 @@ class Written:
     words: int = 0
     labels: int = 0
     names: dict[str, int] = field(default_factory=dict)
+    padded: dict[str, int] = field(default_factory=dict)
     without_position: int = 0
     clipped: int = 0
     without_size: int = 0
@@ -271,6 +273,8 @@ class TableWriter:
                     content=str(word.text)[:200],
                 )
             )
+        if chosen.is_padded:
+            self.written.padded[name] = self.written.padded.get(name, 0) + 1
         if chosen.name is None:
             return
         self.written.labels += 1
