@@ -126,7 +126,7 @@ def _show_reasons(summary: InputSummary) -> None:
         (
             f"{one.rows:,}",
             one.table_name,
-            f"{one.file}: row {one.row_number}",
+            one.place,
             one.reason,
             one.remedy,
         )

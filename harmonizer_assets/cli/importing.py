@@ -196,7 +196,10 @@ def _next(report: ImportReport, *, is_folder: bool) -> str:
             f"--labels {folder}/labels.parquet{taxonomy}` takes them up."
         )
     taken = " Its label types are those of the home now." if report.takes_taxonomy else ""
-    return f"The import waits in the inbox: `harmonizer run` takes it up.{taken}"
+    left_out = (
+        " What is left out will be in the table quarantine." if report.written.left_out else ""
+    )
+    return f"The import waits in the inbox: `harmonizer run` takes it up.{taken}{left_out}"
 
 
 def show_problems(problems: Sequence[Problem], count: int) -> None:

@@ -40,6 +40,7 @@ QUARANTINE = TableSchema(
     [
         TableColumn("file", "string", description="The file that held the row"),
         TableColumn("row_number", "int", description="Row (Parquet) or line (CSV, NDJSON)"),
+        TableColumn("source_row", "string", description="Its place in a file of another format"),
         TableColumn("reason", "string", description="Why it was quarantined"),
         TableColumn("row", "json", description="The row as it arrived"),
     ]

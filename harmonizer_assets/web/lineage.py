@@ -19,7 +19,7 @@ from harmonizer_assets.core.score.scoring import SCORER_VERSION
 CODE_VERSIONS: Final[Mapping[str, str]] = {
     "words": "1",
     "labels": "1",
-    "quarantine": "1",
+    "quarantine": "2",
     "word_embeddings": DOCUMENT_VERSION,
     "suspicion_model": MODEL_VERSION,
     "similarity_matches": SCORER_VERSION,

@@ -18,7 +18,9 @@ from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.records.label import LabelKey
 from harmonizer_assets.core.records.taxonomy import Taxonomy
 from harmonizer_assets.core.review.answers import Answer
+from harmonizer_assets.core.store.deletions import Scope
 from harmonizer_tests.support.cli import started
+from harmonizer_tests.support.foreign import sroie
 
 
 def source(tmp_path: Path, *records: dict) -> Path:
@@ -284,6 +286,97 @@ def test_the_taxonomy_of_an_import_has_counts_and_definitions_to_be_edited(tmp_p
     assert "Edit this definition" in Taxonomy.load(tmp_path / "out" / "taxonomy.yaml").definition(
         "menu.nm"
     )
+
+
+# What is left out
+
+
+def quarantined(home: Home) -> list[dict]:
+    return Pipeline(home).warehouse.query("FROM quarantine ORDER BY number").to_pylist()
+
+
+def test_what_is_left_out_is_in_the_quarantine_with_its_row_and_remedy(home, tmp_path):
+    path = source(
+        tmp_path,
+        record(tags=("DATE", "12.50"), texts=("1/2/2018", "9.00")),
+        record("b", texts=("", "9.00")),
+        {"id": "c", "tokens": ["a", "b"], "ner_tags": ["DATE"]},
+    )
+    report = take(home, path)
+    ingested = ingest(home)
+    rows = quarantined(home)
+    assert report.written.left_out == len(rows) == ingested.batches[0].quarantined == 3
+    assert {row["file"] for row in rows} == {str(path)}
+    found = {row["source_row"]: row for row in rows}
+    assert {place: row["table_name"] for place, row in found.items()} == {
+        "line 1, word 1": "labels",
+        "line 2, word 0": "words",
+        "line 3": "source",
+    }
+    assert "no letter" in found["line 1, word 1"]["reason"]
+    assert "(map it to a type with --map)" in found["line 1, word 1"]["reason"]
+    label = json.loads(found["line 1, word 1"]["row"])
+    assert (label["image_id"], label["word_id"], label["label"]) == ("a", 2, "12.50")
+    assert label["content"] == "9.00"
+
+
+def test_a_run_counts_what_an_import_has_left_out(home, tmp_path):
+    take(home, source(tmp_path, record(), record("b", texts=(" ", "9.00"))))
+    [batch] = ingest(home).batches
+    assert batch.summary.rejected == 1
+    [reason] = batch.summary.reasons
+    assert reason.place.endswith("train.jsonl: line 2, word 0")
+
+
+def test_what_was_left_out_leaves_the_quarantine_when_its_file_is_imported_mended(home, tmp_path):
+    uneven = {"tokens": ["a"], "ner_tags": ["DATE", "TAX"]}
+    take(home, source(tmp_path, record(tags=("DATE", "12.50")), uneven))
+    other = tmp_path / "other" / "train.jsonl"
+    other.parent.mkdir()
+    other.write_text(json.dumps(record("c", texts=("", "x"))))
+    take(home, other)
+    ingest(home)
+    assert len(quarantined(home)) == 3
+    take(home, source(tmp_path, record(tags=("DATE", "TAX")), record("b")))
+    ingest(home)
+    assert [row["file"] for row in quarantined(home)] == [str(other)]
+
+
+def test_what_was_left_out_of_a_file_beside_the_source_leaves_with_the_same_import(home, tmp_path):
+    sroie(tmp_path)
+    key = tmp_path / "key" / "shop-1.json"
+    whole = key.read_text()
+    broken = json.dumps({**json.loads(whole), "date": 3, "total": "not there"})
+    for content, count in ((broken, 2), (whole, 0)):
+        key.write_text(content)
+        import_to_home("sroie", [tmp_path / "box"], home)
+        ingest(home)
+        assert len(quarantined(home)) == count
+
+
+def test_an_import_that_is_repeated_unchanged_quarantines_once(home, tmp_path):
+    path = source(tmp_path, record(texts=("", "9.00")))
+    for _ in range(2):
+        take(home, path)
+        ingest(home)
+    assert len(quarantined(home)) == 1
+
+
+def test_what_was_left_out_is_deleted_with_its_image(home, tmp_path):
+    take(home, source(tmp_path, record(tags=("DATE", "12.50")), record("b", ("DATE", "13.50"))))
+    ingest(home)
+    Pipeline(home).deletion.delete(Scope("a"))
+    assert [json.loads(row["row"])["image_id"] for row in quarantined(home)] == ["b"]
+
+
+def test_files_of_people_that_are_called_like_ours_are_not_taken_for_what_was_left_out(
+    home, tmp_path
+):
+    import_to_folder(
+        "hugging-face", [source(tmp_path, record(texts=("", "9.00")))], home.inbox / "theirs"
+    )
+    ingest(home)
+    assert quarantined(home) == []
 
 
 # Nothing half imported

@@ -111,6 +111,8 @@ class Problem:
         remedy: what to do about it.
         is_left_out: whether a word or label is missing for it; otherwise it was only changed.
         content: what stood there, shortened.
+        key: ids of the word or receipt that it is about, as far as it has any.
+        label: that it is about, as the source writes it.
     """
 
     file: Path
@@ -119,6 +121,8 @@ class Problem:
     remedy: str = ""
     is_left_out: bool = True
     content: str = ""
+    key: Mapping[str, Any] = field(default_factory=dict)
+    label: str | None = None
 
     def __str__(self) -> str:
         where = f"{self.file}: {self.row}" if self.row else str(self.file)

@@ -25,6 +25,7 @@ from harmonizer_assets.core.importers.registry import importer
 from harmonizer_assets.core.importers.taxonomy import Fit, fit, map_file, taxonomy_file
 from harmonizer_assets.core.importers.update import keep_statuses, mark_what_is_gone
 from harmonizer_assets.core.importers.writing import TableWriter, Written
+from harmonizer_assets.core.ingest import left_out
 from harmonizer_assets.core.ingest.inbox import Inbox, submit_files
 from harmonizer_assets.core.ingest.readers import readable
 from harmonizer_assets.core.records.status import Status
@@ -35,7 +36,7 @@ from harmonizer_assets.core.store.warehouse import Warehouse
 STAGE: Final = "import"
 TAXONOMY: Final = "taxonomy.yaml"
 MAP: Final = "label-map.yaml"
-_TABLES: Final = ("words.parquet", "labels.parquet", "problems.parquet")
+_TABLES: Final = ("words.parquet", "labels.parquet", left_out.FILE)
 _OURS: Final = frozenset((*_TABLES, TAXONOMY, MAP))
 
 
@@ -128,7 +129,7 @@ def import_to_home(
     file. So are, in every home, names with blanks around them.
 
     What an earlier import of the same images brought and this one does not is marked as
-    deleted.
+    deleted. What is left out is in the table `quarantine` once the batch is ingested.
 
     Args:
         format_name: see `registry.format_names`.
@@ -169,7 +170,7 @@ def import_to_home(
         tables = ("words", "labels") if written.labels or labels_gone else ("words",)
         batch = submit_files(
             home,
-            {f"{table}.parquet": folder / f"{table}.parquet" for table in tables},
+            {file: folder / file for file in (*map("{}.parquet".format, tables), left_out.FILE)},
             dict.fromkeys(tables, f"import {format_name}: {_sources(paths)}"),
         )
     return ImportReport(
@@ -256,23 +257,24 @@ def convert(
 
 def _convert(
     format_name: str,
-    paths: Sequence[Path],
+    given: Sequence[Path],
     folder: Path,
     options: ImportOptions | None,
     label_map: LabelMap,
     on_progress: ProgressFn | None,
 ) -> tuple[int, Written]:
     chosen = importer(format_name)
-    files = source_files(paths, chosen)
+    files = source_files(given, chosen)
     used = options or ImportOptions()
-    with TableWriter(folder, format_name, used, Names(label_map)) as writer:
+    paths = [source.path for source in files]
+    with TableWriter(folder, format_name, used, Names(label_map), paths) as writer:
         for words in writer.add(_read(chosen, files, used)):
             if on_progress is not None:
                 on_progress(Progress(STAGE, 0, 0, words, 0))
     written = writer.written
     if not written.words:
         first = f": {written.problems[0]}" if written.problems else ""
-        raise InputError(f"{_sources(paths)}: no word can be used{first}")
+        raise InputError(f"{_sources(given)}: no word can be used{first}")
     return len(files), written
 
 

@@ -13,6 +13,7 @@ from harmonizer_assets.core.importers.base import ImportOptions
 from harmonizer_assets.core.importers.importing import convert
 from harmonizer_assets.core.importers.taxonomy import Fit, fit
 from harmonizer_assets.core.importers.writing import Written
+from harmonizer_assets.core.ingest import left_out
 from harmonizer_assets.core.ingest.preflight import check_tables
 from harmonizer_assets.core.records.input_summary import InputSummary
 from harmonizer_assets.core.records.taxonomy import Taxonomy
@@ -61,5 +62,5 @@ def check_foreign(
             format_name, paths, folder, options, label_map=label_map, on_progress=on_progress
         )
         label_types = tuple(written.names) if taxonomy is None else taxonomy.names
-        summary = check_tables([folder], label_types, limits)
+        summary = check_tables([folder], label_types, limits, problems=folder / left_out.FILE)
     return Preflight(files, written, fit(written.names, label_types, written.padded), summary)

@@ -137,7 +137,6 @@ def _labelled(
                 path,
                 f"key {name}",
                 "its text is not in the lines, so it labels no word",
-                is_left_out=False,
                 content=value[:200],
             )
         for place in places:

@@ -6,6 +6,7 @@ whole or not at all.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ from harmonizer_assets.core.importers.base import (
 )
 from harmonizer_assets.core.importers.boxes import Normalised, normalise
 from harmonizer_assets.core.importers.names import Names
+from harmonizer_assets.core.ingest import left_out
 from harmonizer_assets.core.records.label import WORD_KEY
 
 _ROWS_AT_ONCE: Final = 20_000
@@ -59,12 +61,6 @@ LABELS_SCHEMA: Final = pa.schema(
         ("source_label", pa.string()),
         ("source_confidence", pa.float64()),
         ("imported_by", pa.string()),
-    ]
-)
-PROBLEMS_SCHEMA: Final = pa.schema(
-    [
-        *((name, pa.string()) for name in ("file", "row", "reason", "remedy", "content")),
-        ("is_left_out", pa.bool_()),
     ]
 )
 
@@ -102,14 +98,32 @@ class Written:
 class TableWriter:
     """Writes `words.parquet`, `labels.parquet` and `problems.parquet` into a folder."""
 
-    def __init__(self, folder: Path, format_name: str, options: ImportOptions, names: Names):
+    def __init__(
+        self,
+        folder: Path,
+        format_name: str,
+        options: ImportOptions,
+        names: Names,
+        sources: Iterable[Path] = (),
+    ) -> None:
+        """Open the files.
+
+        Args:
+            folder: that gets them.
+            format_name: of the source.
+            options: of the import.
+            names: decides about the names of labels.
+            sources: the files that are read.
+        """
         self.written = Written()
         self._format = format_name
         self._options = options
         self._names = names
         self._words = _Rows(folder / "words.parquet", WORDS_SCHEMA)
         self._labels = _Rows(folder / "labels.parquet", LABELS_SCHEMA)
-        self._problems = _Rows(folder / "problems.parquet", PROBLEMS_SCHEMA)
+        self._problems = _Rows(folder / left_out.FILE, left_out.SCHEMA)
+        paths = json.dumps([str(path) for path in sources], ensure_ascii=False)
+        self._problems.note({left_out.SOURCES: paths})
         self._seen: set[tuple[str, int]] = set()
 
     def __enter__(self) -> TableWriter:
@@ -148,6 +162,8 @@ class TableWriter:
                 "remedy": problem.remedy,
                 "content": problem.content,
                 "is_left_out": problem.is_left_out,
+                **problem.key,
+                "label": problem.label,
             }
         )
 
@@ -161,6 +177,7 @@ class TableWriter:
                     receipt.row,
                     f"a receipt with the id {image} has come before",
                     "give each receipt an id of its own",
+                    key={"image_id": image, "receipt_id": receipt.receipt_id},
                 )
             )
             return
@@ -194,10 +211,10 @@ class TableWriter:
         area: tuple[float, float] | None,
         merchant: str | None,
     ) -> None:
-        text = self._text(receipt, word)
+        text = self._text(receipt, word, where)
         if text is None:
             return
-        position = self._position(receipt, word, area)
+        position = self._position(receipt, word, where, area)
         box = position.box if position else None
         self.written.words += 1
         self.written.without_position += box is None
@@ -218,7 +235,9 @@ class TableWriter:
         for name, labels in _by_name(word.labels).items():
             self._label(receipt, word, where, name, labels, merchant)
 
-    def _text(self, receipt: SourceReceipt, word: SourceWord) -> str | None:
+    def _text(
+        self, receipt: SourceReceipt, word: SourceWord, where: Mapping[str, Any]
+    ) -> str | None:
         text = word.text
         if isinstance(text, str) and text.strip():
             return text
@@ -229,11 +248,15 @@ class TableWriter:
             if text is None or text == "" or isinstance(text, str)
             else (f"the text is no text: {str(text)[:40]}")
         )
-        self._problem(Problem(receipt.file, self._row(receipt, word), reason))
+        self._problem(Problem(receipt.file, self._row(receipt, word), reason, key=where))
         return None
 
     def _position(
-        self, receipt: SourceReceipt, word: SourceWord, area: tuple[float, float] | None
+        self,
+        receipt: SourceReceipt,
+        word: SourceWord,
+        where: Mapping[str, Any],
+        area: tuple[float, float] | None,
     ) -> Normalised | None:
         if word.points is None or area is None:
             return None
@@ -247,6 +270,7 @@ class TableWriter:
                     f"its position is left out: {error}",
                     is_left_out=False,
                     content=str(word.text)[:200],
+                    key=where,
                 )
             )
             return None
@@ -271,6 +295,8 @@ class TableWriter:
                     f"the label {name[:60]!r} {chosen.refused}",
                     "map it to a type with --map",
                     content=str(word.text)[:200],
+                    key=where,
+                    label=name[:200],
                 )
             )
         if chosen.is_padded:
@@ -324,6 +350,10 @@ class _Rows:
         self._schema = schema
         self._file = pq.ParquetWriter(path, schema, compression="zstd")
         self._rows: list[dict[str, Any]] = []
+
+    def note(self, metadata: Mapping[str, str]) -> None:
+        """Add metadata to the file."""
+        self._file.add_key_value_metadata(dict(metadata))
 
     def append(self, row: dict[str, Any]) -> None:
         self._rows.append(row)

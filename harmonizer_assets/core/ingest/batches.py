@@ -14,6 +14,7 @@ from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.progress import ProgressFn
 from harmonizer_assets.core.base.settings import LimitSettings
 from harmonizer_assets.core.ingest.inbox import Inbox, InboxBatch
+from harmonizer_assets.core.ingest.left_out import FILE, stage_left_out
 from harmonizer_assets.core.ingest.merge import merge_batch, quarantine_batch, resent_batch
 from harmonizer_assets.core.ingest.order import Arrival, changes_nothing
 from harmonizer_assets.core.ingest.preflight import summary_of
@@ -109,6 +110,7 @@ class Ingest:
         with staging_database(self._home) as (con, file):
             read = stage_batch(con, batch, self._limits, on_progress)
             check_rows(con, self._taxonomy.names, batch.origins)
+            stage_left_out(con, batch.problems)
             summary = summary_of(con)
             con.close()
             report = self._warehouse.write(
@@ -136,8 +138,9 @@ class Ingest:
 def _batch_id(batch: InboxBatch, taxonomy: Taxonomy) -> str:
     """Hash the files, and the label types, since those decide what is quarantined."""
     digest = hashlib.sha256(json.dumps(sorted(taxonomy.names)).encode())
-    for layout, path in batch.files:
-        digest.update(f"\n{layout.name}{path.suffix.lower()}\n".encode())
+    files = [(f"{layout.name}{path.suffix.lower()}", path) for layout, path in batch.files]
+    for name, path in [*files, *([(FILE, batch.problems)] if batch.problems else [])]:
+        digest.update(f"\n{name}\n".encode())
         with readable(path), path.open("rb") as file:
             while block := file.read(_HASHED_BYTES):
                 digest.update(block)

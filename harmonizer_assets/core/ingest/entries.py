@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harmonizer_assets.core.ingest.layouts import LABELS, LAYOUTS, WORDS
+from harmonizer_assets.core.ingest.left_out import FILE
 from harmonizer_assets.core.ingest.readers import SUFFIXES, TableLayout
 
 MANIFEST: Final = "batch.json"
@@ -39,6 +40,7 @@ class InboxBatch:
         source: where the files come from.
         submitted: whether the files are the Harmonizer's own copies, to be removed once ingested.
         origins: by table, what the person who sent it calls the file.
+        problems: what the import that has made it has left out, see `left_out`; or None.
         problem: why it cannot be ingested at all, or None.
     """
 
@@ -49,6 +51,7 @@ class InboxBatch:
     source: str
     submitted: bool
     origins: Mapping[str, str] = field(default_factory=dict)
+    problems: Path | None = None
     problem: str | None = None
 
     @property
@@ -164,6 +167,7 @@ def _batch(
         ", ".join(dict.fromkeys(origins.values())) if origins else folder.name,
         submitted=bool(origins),
         origins=origins or {table: f"{folder.name}/{name}" for table, name in files.items()},
+        problems=folder / FILE if origins and FILE in inside else None,
     )
 
 
@@ -182,7 +186,7 @@ def _origins(
         _OWN_NAME.fullmatch(folder.name) is None
         or not isinstance(source, dict)
         or source.keys() != files.keys()
-        or set(inside) != {MANIFEST, *files.values()}
+        or {*inside, FILE} != {MANIFEST, FILE, *files.values()}
     ):
         return {}
     return {table: str(source[table]) for table in files}

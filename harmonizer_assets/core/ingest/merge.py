@@ -108,7 +108,8 @@ def _quarantine_rows(con: duckdb.DuckDBPyConnection, batch_id: str) -> int:
     con.execute("DELETE FROM quarantine WHERE batch_id = $1", [batch_id])
     rejected = con.execute(
         "INSERT INTO quarantine BY NAME "
-        "SELECT $batch_id AS batch_id, * EXCLUDE (row), row::JSON AS row, "
+        "SELECT $batch_id AS batch_id, * EXCLUDE (row, reason, remedy), row::JSON AS row, "
+        "concat(reason, ' (' || nullif(remedy, '') || ')') AS reason, "
         f"{next_number('quarantine')} AS number, now() AS quarantined_at FROM staged.rejected",
         {"batch_id": batch_id},
     ).fetchone()

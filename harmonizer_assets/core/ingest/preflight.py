@@ -18,6 +18,7 @@ from harmonizer_assets.core.base.progress import ProgressFn
 from harmonizer_assets.core.base.settings import LimitSettings
 from harmonizer_assets.core.ingest.entries import InboxBatch
 from harmonizer_assets.core.ingest.layouts import LABELS, WORDS
+from harmonizer_assets.core.ingest.left_out import stage_left_out
 from harmonizer_assets.core.ingest.readers import SUFFIXES, column_names
 from harmonizer_assets.core.ingest.staging import private_database, stage_batch
 from harmonizer_assets.core.ingest.validate import check_rows
@@ -72,7 +73,8 @@ SELECT {column}, count(*) FROM checked_labels GROUP BY ALL ORDER BY count(*) DES
 """
 _REASONS: Final = f"""
 SELECT table_name, regexp_replace(reason, 'as row [0-9]+$', 'as an earlier row') AS reason,
-    count(*) AS rows, any_value(file) AS file, min(row_number) AS row_number
+    count(*) AS rows, arg_min(file, rowid) AS file, min(row_number) AS row_number,
+    arg_min(source_row, rowid) AS source_row, any_value(remedy) AS remedy
 FROM rejected GROUP BY ALL ORDER BY rows DESC, reason LIMIT {_EXAMPLES}
 """
 _REJECTED: Final = """
@@ -92,7 +94,8 @@ def summary_of(con: Connection) -> InputSummary:
         label_types=_counts(con, "label"),
         statuses=_counts(con, "validation_status"),
         reasons=tuple(
-            Rejected(**row, remedy=_remedy(row["reason"])) for row in _rows(con, _REASONS)
+            Rejected(**{**row, "remedy": row["remedy"] or _remedy(row["reason"])})
+            for row in _rows(con, _REASONS)
         ),
     )
 
@@ -102,6 +105,8 @@ def check_tables(
     label_types: Sequence[str],
     limits: LimitSettings,
     on_progress: ProgressFn | None = None,
+    *,
+    problems: Path | None = None,
 ) -> InputSummary:
     """Read a words file, a labels file, or both, and sum up what an ingest would do with them.
 
@@ -110,6 +115,7 @@ def check_tables(
         label_types: the known label types.
         limits: how large rows may be.
         on_progress: called with the number of rows.
+        problems: what an import has left out of its source, see `left_out`.
 
     Raises:
         InputError: a file cannot be read, or there are several of one kind.
@@ -127,6 +133,7 @@ def check_tables(
     with _temporary_database() as con:
         stage_batch(con, batch, limits, on_progress)
         check_rows(con, label_types, batch.origins)
+        stage_left_out(con, problems)
         return summary_of(con)
 
 

@@ -42,6 +42,14 @@ DELETE FROM quarantine WHERE rowid IN (
 )
 """
 
+# What an import has left out leaves when the same files are imported again, or from the same paths.
+_IMPORTED_AGAIN: Final = f"""
+DELETE FROM quarantine WHERE source_row IS NOT NULL AND {_EARLIER} AND (
+    file IN (FROM staged.imported_files)
+    OR batch_id IN (SELECT batch_id FROM batches WHERE source = $source)
+)
+"""
+
 # A row without a key, or a file that could not be read at all, leaves with the next batch that is
 # made of the same file.
 _SENT_AGAIN: Final = f"""
@@ -60,5 +68,6 @@ def mend(con: duckdb.DuckDBPyConnection, batch: InboxBatch, arrival: Arrival) ->
         arrival: its place among the other batches: a later one is not mended.
     """
     con.execute(_MENDED, arrival.parameters)
+    con.execute(_IMPORTED_AGAIN, {**arrival.parameters, "source": batch.source})
     files = list(batch.origins.values())
     con.execute(_SENT_AGAIN, {**arrival.parameters, "source": batch.source, "files": files})

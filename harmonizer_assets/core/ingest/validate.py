@@ -33,7 +33,8 @@ def check_rows(
     """Split the raw rows of a staging database into rows to merge and rows to quarantine.
 
     Makes the tables `checked_words`, `checked_labels` (with their merchant keys) and `rejected`:
-    file, row number, table, reason, and the row as JSON.
+    file, row number, table, reason, and the row as JSON. Two more columns are for what an import
+    has left out, see `left_out`.
 
     Args:
         con: a database with the tables `raw_words` and `raw_labels`.
@@ -42,7 +43,8 @@ def check_rows(
     """
     con.execute(
         "CREATE TABLE rejected "
-        "(file VARCHAR, row_number BIGINT, table_name VARCHAR, reason VARCHAR, row VARCHAR)"
+        "(file VARCHAR, row_number BIGINT, table_name VARCHAR, reason VARCHAR, row VARCHAR, "
+        "source_row VARCHAR, remedy VARCHAR)"
     )
     con.register("label_types", pa.table({"label": list(label_types)}))
     con.register("label_help", help_table(con, label_types))
@@ -194,12 +196,13 @@ FROM examined WHERE reason IS NULL;
 CREATE OR REPLACE TABLE checked_{table} AS
 SELECT row_number AS row_number_in_file, {columns}
 FROM {source} SEMI JOIN (FROM usable WHERE row_number = first_row) USING (row_number);
-INSERT INTO rejected
-SELECT file, row_number, '{table}', reason, coalesce(broken, {row})
+INSERT INTO rejected BY NAME
+SELECT file, row_number, '{table}' AS table_name, reason, coalesce(broken, {row}) AS row
 FROM raw_{table} JOIN (FROM examined SELECT row_number, reason WHERE reason IS NOT NULL)
     USING (row_number), staged_file;
-INSERT INTO rejected
-SELECT file, row_number, '{table}', 'the same key as row ' || first_row, {row}
+INSERT INTO rejected BY NAME
+SELECT file, row_number, '{table}' AS table_name, 'the same key as row ' || first_row AS reason,
+    {row} AS row
 FROM raw_{table} JOIN (FROM usable WHERE row_number <> first_row) USING (row_number), staged_file;
 """
 

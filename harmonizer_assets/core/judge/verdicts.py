@@ -53,9 +53,9 @@ _QUARANTINED_WORDS: Final = "row->>'$.image_id' AS image_id, " + ", ".join(
 _PASS_ON_WHY: Final = f"""
 UPDATE judgements j
 SET reasoning = 'the labelled word is quarantined: ' || q.reason
-    || ' (' || q.file || ', row ' || q.row_number || ')'
+    || ' (' || q.file || ', ' || coalesce(q.source_row, 'row ' || q.row_number) || ')'
 FROM (
-    SELECT {_QUARANTINED_WORDS}, reason, file, row_number
+    SELECT {_QUARANTINED_WORDS}, reason, file, row_number, source_row
     FROM quarantine WHERE table_name = 'words' AND json_type(row) = 'OBJECT'
     QUALIFY row_number() OVER (
         PARTITION BY {", ".join(WORD_KEY)} ORDER BY {newest_first("quarantined_at")}) = 1

@@ -15,10 +15,11 @@ class Rejected:
     """Rows that cannot be used for one reason.
 
     Attributes:
-        table_name: `words` or `labels`.
+        table_name: `words` or `labels`; `source` for what an import has left out of a file of
+            another format before it was any of them.
         reason: what is wrong with them.
         rows: how many there are.
-        file, row_number: where the first of them stands.
+        file, row_number: where the first of them stands; `source_row` in another format.
         remedy: what to do about it.
     """
 
@@ -26,8 +27,15 @@ class Rejected:
     reason: str
     rows: int
     file: str
-    row_number: int
+    row_number: int | None
     remedy: str
+    source_row: str | None = None
+
+    @property
+    def place(self) -> str:
+        """File and row of the first of them."""
+        row = f"row {self.row_number}" if self.source_row is None else self.source_row
+        return f"{self.file}: {row}" if row else self.file
 
 
 @dataclass(frozen=True)
