@@ -8,21 +8,13 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from harmonizer_assets.cli.importing import (
-    boxes_option,
-    columns_option,
-    images_option,
-    keep_prefix_option,
-    map_option,
-    predictions_option,
-    show_problems,
-)
+from harmonizer_assets.cli.importing import show_problems, source_options
 from harmonizer_assets.cli.opening import write_json
 from harmonizer_assets.cli.options import FILE, home_option
 from harmonizer_assets.core.base.home import Home
 
 if TYPE_CHECKING:
-    from harmonizer_assets.core.importers.base import Unit
+    from harmonizer_assets.core.importers.base import ImportOptions
     from harmonizer_assets.core.importers.preflight import Preflight
     from harmonizer_assets.core.records.input_summary import InputSummary
     from harmonizer_assets.core.records.taxonomy import Taxonomy
@@ -35,12 +27,7 @@ _LISTED: Final = 20
 @click.argument("path", nargs=-1, required=True, type=FILE)
 @click.option("--format", "format_name", help="Of the files, as for `harmonizer import`.")
 @click.option("--taxonomy", type=FILE, help="Label types to check against [default: the home's].")
-@map_option
-@images_option
-@boxes_option
-@columns_option
-@keep_prefix_option
-@predictions_option
+@source_options
 @click.option("--json", "json_file", type=FILE, help="Also write all of it as JSON.")
 @home_option
 def check(
@@ -50,11 +37,7 @@ def check(
     format_name: str | None,
     taxonomy: Path | None,
     label_map: Path | None,
-    images: Path | None,
-    unit: Unit | None,
-    columns: Path | None,
-    keep_prefix: bool,
-    predictions: bool,
+    options: ImportOptions,
     json_file: Path | None,
 ) -> None:
     """Read everything at each PATH, say what is in it and what could not be used.
@@ -65,14 +48,12 @@ def check(
     from harmonizer_assets.cli.show import facts, show
     from harmonizer_assets.cli.terminal import terminal_progress
     from harmonizer_assets.core.base.settings import Settings
-    from harmonizer_assets.core.importers.base import ImportOptions
     from harmonizer_assets.core.importers.preflight import check_foreign
     from harmonizer_assets.core.ingest.preflight import check_tables
     from harmonizer_assets.core.records.taxonomy import Taxonomy
 
     types = Taxonomy.load(taxonomy) if taxonomy is not None else _types_of(home, format_name)
     limits = Settings.load(home.settings_file).limits
-    options = ImportOptions(images, unit, keep_prefix, "PENDING", None, columns, predictions)
     found: Preflight | None = None
     with terminal_progress() as on_progress:
         if format_name is None:

@@ -2,51 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from harmonizer_assets.cli.opening import write_json
 from harmonizer_assets.cli.options import FILE, home_option
 from harmonizer_assets.core.base.home import Home
+from harmonizer_assets.core.records.status import Status
 
 if TYPE_CHECKING:
-    from harmonizer_assets.core.importers.base import Problem, Unit
+    from harmonizer_assets.core.importers.base import ImportOptions, Problem, Unit
     from harmonizer_assets.core.importers.importing import ImportReport
     from harmonizer_assets.core.importers.writing import Written
 
 _LISTED: Final = 20
 """Problems and label types that are shown; `--json` writes more, and `--out` keeps all problems."""
 
-images_option = click.option(
-    "--images", type=FILE, help="Folder of the images, where the sizes of images are needed."
+_SOURCE_OPTIONS: Final = (
+    click.option(
+        "--map",
+        "label_map",
+        type=FILE,
+        help="Which label type each name is, as YAML, confirmed by you.",
+    ),
+    click.option(
+        "--images", type=FILE, help="Folder of the images, where the sizes of images are needed."
+    ),
+    click.option(
+        "--boxes",
+        "unit",
+        type=click.Choice(["pixel", "thousand", "percent", "share"]),
+        help="What coordinates count, in place of what is found.",
+    ),
+    click.option(
+        "--columns",
+        type=FILE,
+        help="Spreadsheets: which column is what, as YAML. Without it, a guess is shown.",
+    ),
+    click.option("--keep-prefix", is_flag=True, help="Keep B- and I- in the names of labels."),
+    click.option(
+        "--predictions", is_flag=True, help="Take labels that a model has proposed there, too."
+    ),
+    click.option(
+        "--status",
+        type=click.Choice([status.value for status in Status]),
+        default=Status.PENDING.value,
+        help="Of labels for which the source gives none [default: PENDING].",
+    ),
+    click.option("--merchant", help="Merchant of all receipts, where the source names none."),
 )
-boxes_option = click.option(
-    "--boxes",
-    "unit",
-    type=click.Choice(["pixel", "thousand", "percent", "share"]),
-    help="What coordinates count, in place of what is found.",
-)
-columns_option = click.option(
-    "--columns",
-    type=FILE,
-    help="Spreadsheets: which column is what, as YAML. Without it, a guess is shown.",
-)
-map_option = click.option(
-    "--map",
-    "label_map",
-    type=FILE,
-    help="Which label type each name is, as YAML, confirmed by you.",
-)
-keep_prefix_option = click.option(
-    "--keep-prefix", is_flag=True, help="Keep B- and I- in the names of labels."
-)
-predictions_option = click.option(
-    "--predictions", is_flag=True, help="Take labels that a model has proposed there, too."
-)
+
+
+def source_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add what people may say about a source in another format.
+
+    The command gets `label_map`, and the other options as `options`, which are `ImportOptions`.
+    """
+
+    @wraps(command)
+    def with_options(
+        *,
+        images: Path | None,
+        unit: Unit | None,
+        columns: Path | None,
+        keep_prefix: bool,
+        predictions: bool,
+        status: str,
+        merchant: str | None,
+        **given: Any,
+    ) -> None:
+        from harmonizer_assets.core.importers.base import ImportOptions
+
+        command(
+            options=ImportOptions(
+                images, unit, keep_prefix, status, merchant, columns, predictions
+            ),
+            **given,
+        )
+
+    for option in reversed(_SOURCE_OPTIONS):
+        option(with_options)
+    return with_options
 
 
 @click.command("import")
@@ -62,19 +103,7 @@ predictions_option = click.option(
 )
 @click.option("--out", type=FILE, help="Write into this folder instead of a home.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier import in that folder.")
-@map_option
-@images_option
-@boxes_option
-@columns_option
-@keep_prefix_option
-@predictions_option
-@click.option(
-    "--status",
-    type=click.Choice(["VALID", "INVALID", "PENDING", "NEEDS_REVIEW", "NONE"]),
-    default="PENDING",
-    help="Of labels for which the source gives none [default: PENDING].",
-)
-@click.option("--merchant", help="Merchant of all receipts, where the source names none.")
+@source_options
 @click.option("--json", "json_file", type=FILE, help="Also write the report as JSON.")
 @home_option
 def import_formats(
@@ -85,13 +114,7 @@ def import_formats(
     out: Path | None,
     overwrite: bool,
     label_map: Path | None,
-    images: Path | None,
-    unit: Unit | None,
-    columns: Path | None,
-    keep_prefix: bool,
-    predictions: bool,
-    status: str,
-    merchant: str | None,
+    options: ImportOptions,
     json_file: Path | None,
 ) -> None:
     """Read files of another FORMAT at each PATH, and put them into the home's inbox.
@@ -101,10 +124,8 @@ def import_formats(
     and a taxonomy of their labels, are written into a folder.
     """
     from harmonizer_assets.cli.terminal import terminal_progress
-    from harmonizer_assets.core.importers.base import ImportOptions
     from harmonizer_assets.core.importers.importing import import_to_folder, import_to_home
 
-    options = ImportOptions(images, unit, keep_prefix, status, merchant, columns, predictions)
     with terminal_progress() as on_progress:
         if out is None:
             home.keep_private()

@@ -7,19 +7,13 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from harmonizer_assets.cli.importing import (
-    boxes_option,
-    images_option,
-    keep_prefix_option,
-    map_option,
-    predictions_option,
-)
+from harmonizer_assets.cli.importing import source_options
 from harmonizer_assets.cli.opening import open_warehouse, require_tables
 from harmonizer_assets.cli.options import FILE, home_option
 from harmonizer_assets.core.base.home import Home
 
 if TYPE_CHECKING:
-    from harmonizer_assets.core.importers.base import Unit
+    from harmonizer_assets.core.importers.base import ImportOptions
     from harmonizer_assets.core.importers.writing_back import Change
 
 _LISTED: Final = 20
@@ -33,11 +27,7 @@ _LISTED: Final = 20
 @click.option(
     "--root", type=FILE, help="Folder that was given to `harmonizer import`, if it was one."
 )
-@map_option
-@images_option
-@boxes_option
-@keep_prefix_option
-@predictions_option
+@source_options
 @home_option
 def write_back_file(
     *,
@@ -48,21 +38,16 @@ def write_back_file(
     overwrite: bool,
     root: Path | None,
     label_map: Path | None,
-    images: Path | None,
-    unit: Unit | None,
-    keep_prefix: bool,
-    predictions: bool,
+    options: ImportOptions,
 ) -> None:
     """Write a FILE of another FORMAT again, with the labels that the home has now.
 
     Only labels that were corrected since the import are changed; all else stays as it was, to
     the byte. FILE is as it was imported, and the options are those of `harmonizer import`.
     """
-    from harmonizer_assets.core.importers.base import ImportOptions
     from harmonizer_assets.core.importers.writing_back import write_back
 
     require_tables(home)
-    options = ImportOptions(images, unit, keep_prefix, predictions=predictions)
     report = write_back(
         open_warehouse(home),
         format,

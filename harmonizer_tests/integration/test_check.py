@@ -121,6 +121,28 @@ def test_other_formats_are_checked_too(name, tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_another_format_is_checked_with_the_status_and_merchant_that_its_import_would_get(tmp_path):
+    paths = FORMATS["funsd"].write(tmp_path)
+    said = ("--status", "VALID", "--merchant", "Corner Shop")
+    result = cli("check", *paths, "--format", "funsd", *said, home=tmp_path / "none")
+    assert result.returncode == 0, result.stderr
+    facts = {line[:16].strip(): line[16:].strip() for line in result.stdout.splitlines()}
+    assert facts["statuses"] == "VALID 6"
+    assert facts["merchants"] == "1"
+
+
+def test_what_an_import_would_leave_out_is_counted_with_file_row_and_remedy(tmp_path):
+    path = tmp_path / "train.jsonl"
+    path.write_text(json.dumps({"tokens": ["a", ""], "ner_tags": ["DATE", "TAX"]}) + "\n")
+    out = tmp_path / "found.json"
+    result = cli("check", path, "--format", "hugging-face", "--json", out, home=tmp_path / "none")
+    assert result.returncode == 0, result.stderr
+    assert "cannot be used    1 rows" in result.stdout
+    [reason] = json.loads(out.read_text())["reasons"]
+    assert (reason["file"], reason["source_row"]) == (str(path), "line 1, word 1")
+    assert (reason["reason"], reason["remedy"]) == ("the text is empty", "correct the row")
+
+
 def test_a_run_shows_what_was_in_its_files(tmp_path):
     words, labels = words_file(tmp_path), labels_file(tmp_path)
     result = cli("run", "--words", words, "--labels", labels, home=tmp_path / "home")
