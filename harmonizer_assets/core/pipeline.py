@@ -28,6 +28,7 @@ from harmonizer_assets.core.base.settings import Settings
 from harmonizer_assets.core.decide.alarms import update_merchant_alarms, update_receipt_alarms
 from harmonizer_assets.core.decide.missing import MissingLabels
 from harmonizer_assets.core.decide.patterns import update_patterns
+from harmonizer_assets.core.decide.proposed_by_judge import JudgedProposals, ProposingJudge
 from harmonizer_assets.core.decide.stage import DecideStage, outlier_stage
 from harmonizer_assets.core.decide.unlabelled import (
     propose_labels,
@@ -71,6 +72,7 @@ from harmonizer_assets.core.report import drift
 from harmonizer_assets.core.report.page import publish_report, render_report, write_report
 from harmonizer_assets.core.review.policy import ReviewPolicy
 from harmonizer_assets.core.review.review import Review
+from harmonizer_assets.core.score.fitting import FittedModel
 from harmonizer_assets.core.score.registry import DUE, Models
 from harmonizer_assets.core.score.stage import ScoreStage
 from harmonizer_assets.core.stages.run import StageRun
@@ -251,8 +253,7 @@ class Pipeline:
         Raises:
             InputError: no model is fitted yet, or the file cannot be written.
         """
-        version = self.score.model_version()
-        model = None if version == DUE else self.score.fit(RunOptions())[1]
+        version, model = self._model_in_force()
         if model is None:
             raise InputError(
                 f"{self.home.root}: there is no fitted model: it takes 200 labels and a run"
@@ -262,6 +263,48 @@ class Pipeline:
             self.warehouse, receipts, self.taxonomy.names, model, version, least
         )
         return receipts.num_rows, write_proposals(path, tables, overwrite=overwrite)
+
+    @secrets_removed()
+    def judge_proposals(
+        self, path: Path, options: RunOptions | None = None, *, overwrite: bool = False
+    ) -> JudgedProposals:
+        """Write labels for receipts that carry none, as a judge sees them, to a file.
+
+        Nothing in the home changes but the answers, their usage and what was spent.
+
+        Args:
+            path: a Parquet file, to be made.
+            options: which judge.
+            overwrite: whether a file that is there is replaced.
+
+        Raises:
+            InputError: no model is fitted for the offline judge, or the file cannot be written.
+            ConfigurationError: the judge cannot work with the settings and the environment.
+            JudgeError: the endpoint can answer nothing; what it answered before is kept.
+            RunStoppedError: the caller stopped it.
+        """
+        options, found = self._named(options or RunOptions()), JudgedProposals()
+        self.judge.check(options.judge)
+        version, model = self._model_in_force()
+        proposing = ProposingJudge(
+            self.warehouse,
+            self.taxonomy.names,
+            version,
+            model,
+            asks_all=not self.settings.judge.skip_high_confidence,
+        )
+        if options.judge == "openai":
+            ask = partial(self.judge.answers_to, options=options, totals=found.usage)
+            tables = proposing.by_model(ask, self.judge.language_model().model, found)
+        else:
+            tables = proposing.offline(found)
+        write_proposals(path, tables, overwrite=overwrite)
+        return found
+
+    def _model_in_force(self) -> tuple[str, FittedModel | None]:
+        """Return the fitted model and its version; none is fitted for it."""
+        version = self.score.model_version()
+        return version, None if version == DUE else self.score.fit(RunOptions())[1]
 
     @secrets_removed()
     @_in_session

@@ -1,4 +1,4 @@
-"""Labels for receipts that carry none: what the fitted model takes their words for.
+"""Labels for receipts that carry none: what the fitted model or a judge takes their words for.
 
 The model's view of the text and of the place is asked, since there are no labels around. Proposals
 are PENDING, say where they come from, and are no part of the home: nothing learns from them before
@@ -17,12 +17,13 @@ import pyarrow.parquet as pq
 
 from harmonizer_assets.core.base.errors import InputError
 from harmonizer_assets.core.base.files import staged
-from harmonizer_assets.core.records.label import LABEL_KEY, WORD_KEY, word_keys
+from harmonizer_assets.core.records.label import LABEL_KEY, WORD_KEY, WordKey, word_keys
 from harmonizer_assets.core.records.status import Status
 from harmonizer_assets.core.score.features import extract_features
 from harmonizer_assets.core.score.fitting import FittedModel
 from harmonizer_assets.core.score.folds import folds_of
 from harmonizer_assets.core.score.pages import Page, read_page
+from harmonizer_assets.core.score.view import Floats
 from harmonizer_assets.core.store.export import check_target
 from harmonizer_assets.core.store.warehouse import Warehouse
 
@@ -72,13 +73,48 @@ def propose_labels(
     Yields:
         Tables of labels with the columns `SCHEMA`, for some receipts at a time.
     """
+    for page in pages(warehouse, receipts, label_types):
+        rows = [*_rows(page, label_types, model, version, least)]
+        yield pa.Table.from_pylist(rows, SCHEMA)
+
+
+def pages(warehouse: Warehouse, receipts: pa.Table, label_types: Sequence[str]) -> Iterator[Page]:
+    """Read the words of receipts, some receipts at a time."""
     for start in range(0, receipts.num_rows, _RECEIPTS_AT_ONCE):
         some = receipts.slice(start, _RECEIPTS_AT_ONCE)
         page = warehouse.read(
             lambda con, some=some: read_page(con, some, label_types)  # type: ignore[misc]
         )
-        rows = [*_rows(page, label_types, model, version, least)]
-        yield pa.Table.from_pylist(rows, SCHEMA)
+        if page.n_words:
+            yield page
+
+
+def class_log_probability(page: Page, model: FittedModel) -> Floats:
+    """Compute log probabilities of each label type, and of none in the last column.
+
+    Returns:
+        Shape (w, n_types + 1).
+    """
+    words = np.arange(page.n_words)
+    return model.suspicion.class_log_probability_of_text(
+        extract_features(page, words), folds_of(page, words)
+    )
+
+
+def proposal(
+    key: WordKey, text: str, label: str, origin: str, version: str, probability: float | None
+) -> dict[str, Any]:
+    """Make a row of `SCHEMA`."""
+    return {
+        **key._asdict(),
+        "label": label,
+        "validation_status": Status.PENDING.value,
+        "merchant_name": None,
+        "origin": origin,
+        "model_version": version,
+        "proposal_probability": None if probability is None else round(probability, _DECIMALS),
+        "word_text": text,
+    }
 
 
 def write_proposals(path: Path, tables: Iterable[pa.Table], *, overwrite: bool = False) -> int:
@@ -105,23 +141,12 @@ def _rows(
     page: Page, label_types: Sequence[str], model: FittedModel, version: str, least: float
 ) -> Iterator[dict[str, Any]]:
     words = np.arange(page.n_words)
-    if not len(words):
-        return
-    classes = model.suspicion.class_log_probability_of_text(
-        extract_features(page, words), folds_of(page, words)
-    )
+    classes = class_log_probability(page, model)
     best = classes[:, :-1].argmax(axis=1)
     probability = np.exp(classes[words, best])
     likely = np.flatnonzero((probability >= least) & (classes[words, best] > classes[:, -1]))
     keys = word_keys(page.keys.take(likely))
     for word, key in zip(likely.tolist(), keys, strict=True):
-        yield {
-            **key._asdict(),
-            "label": label_types[best[word]],
-            "validation_status": Status.PENDING.value,
-            "merchant_name": None,
-            "origin": ORIGIN,
-            "model_version": version,
-            "proposal_probability": round(float(probability[word]), _DECIMALS),
-            "word_text": page.texts[word],
-        }
+        label = label_types[best[word]]
+        chance = float(probability[word])
+        yield proposal(key, page.texts[word], label, ORIGIN, version, chance)

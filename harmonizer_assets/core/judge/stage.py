@@ -12,6 +12,7 @@ from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.progress import ProgressFn, waits_for
 from harmonizer_assets.core.base.settings import JudgeName, JudgeSettings
 from harmonizer_assets.core.judge.llm import (
+    Answer,
     BatchJob,
     BatchJobs,
     EmbeddingMeter,
@@ -28,6 +29,7 @@ from harmonizer_assets.core.judge.llm import (
 from harmonizer_assets.core.judge.offline import OfflineJudge
 from harmonizer_assets.core.judge.offline_judging import OfflineJudging
 from harmonizer_assets.core.records.account import Account
+from harmonizer_assets.core.records.label import Question
 from harmonizer_assets.core.records.options import RunOptions
 from harmonizer_assets.core.records.partition import PartitionKey
 from harmonizer_assets.core.records.reports import PartitionResult, RunTotals
@@ -173,6 +175,27 @@ class JudgeStage:
     def _offline(self) -> OfflineJudging:
         bought = self.language_model().bought_answers()
         return OfflineJudging(self._warehouse, OfflineJudge(), bought)
+
+    def answers_to(
+        self, batches: Iterable[Sequence[Question]], options: RunOptions, totals: RunTotals
+    ) -> Iterator[list[tuple[Question, Answer | None]]]:
+        """Ask a model about words that carry no label; yield each batch with its answers.
+
+        Args:
+            batches: questions about `NO_LABEL`.
+            options: of the run.
+            totals: to which calls, tokens and cost are added.
+
+        Raises:
+            ConfigurationError: there is no key, or a budget in USD for a model without a price.
+            JudgeError: the model can answer nothing; what it answered before is kept.
+        """
+        require_key()
+        model = self.language_model()
+        waits = waits_for(options.on_progress, "proposals wait for another run that asks")
+        yield from iterate(
+            lambda: model.answers_to(batches, options.account, totals, waits), options.stop
+        )
 
     def run(
         self,

@@ -29,6 +29,14 @@ class LabelType:
     definition: str
 
 
+NO_LABEL: Final = LabelType(
+    "(no label)",
+    "The word carries none of the other label types: a caption, a code, an advertisement or "
+    "anything else that they do not name.",
+)
+"""What a judge is asked about words without a label; no type of a taxonomy."""
+
+
 @dataclass(frozen=True)
 class Taxonomy:
     """All label types, in the order of their file."""

@@ -15,6 +15,7 @@ from harmonizer_assets.core.judge.llm.lease import asking, asking_if_idle
 from harmonizer_assets.core.judge.llm.memory.journal import recover, recover_if_idle
 from harmonizer_assets.core.judge.llm.money.prices import Price, price_of
 from harmonizer_assets.core.judge.llm.plan import Plan, make_plan
+from harmonizer_assets.core.judge.llm.wire.answers import Answer
 from harmonizer_assets.core.judge.llm.wire.endpoint import model_name, require_key
 from harmonizer_assets.core.judge.llm.wire.prompt import PROMPT_VERSION
 
@@ -22,6 +23,7 @@ __all__ = [
     "EMBEDDINGS",
     "MAX_CALL_WORDS",
     "PROMPT_VERSION",
+    "Answer",
     "BatchJob",
     "BatchJobs",
     "BoughtAnswers",

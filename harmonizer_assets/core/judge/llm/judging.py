@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -26,6 +27,7 @@ from harmonizer_assets.core.judge.llm.memory.store import AnswerStore
 from harmonizer_assets.core.judge.llm.money.budget import Budget
 from harmonizer_assets.core.judge.llm.money.ledger import left
 from harmonizer_assets.core.judge.llm.money.prices import Price, price_of
+from harmonizer_assets.core.judge.llm.money.shares import UsageByPartition
 from harmonizer_assets.core.judge.llm.partitions import PreparedPartition, Preparer
 from harmonizer_assets.core.judge.llm.second_look import contested, look_again
 from harmonizer_assets.core.judge.llm.wire.answers import Answer, AnswerReader
@@ -38,7 +40,7 @@ from harmonizer_assets.core.judge.llm.wire.endpoint import (
 from harmonizer_assets.core.judge.llm.wire.wording import Wording
 from harmonizer_assets.core.judge.verdicts import write_verdicts
 from harmonizer_assets.core.records.account import Account
-from harmonizer_assets.core.records.label import LabelKey, Usage
+from harmonizer_assets.core.records.label import LabelKey, Question, Usage
 from harmonizer_assets.core.records.partition import PartitionKey
 from harmonizer_assets.core.records.reports import RunTotals
 from harmonizer_assets.core.records.taxonomy import Taxonomy
@@ -50,6 +52,27 @@ _COMMIT_SECONDS: Final = 2.0
 _COMMIT_PARTITIONS: Final = 500
 
 _Finished = tuple[PreparedPartition, PartitionWork]
+
+
+@dataclass(frozen=True)
+class _Session:
+    """What asking takes, while the lease is held.
+
+    Attributes:
+        journal: of the run.
+        store: that makes answers durable.
+        budget: what may be spent.
+        price: of the model; None where it is not known.
+        totals: to which calls, tokens and cost are added.
+        shared: the cache that homes share, if any.
+    """
+
+    journal: Journal
+    store: AnswerStore
+    budget: Budget
+    price: Price | None
+    totals: RunTotals
+    shared: Sharing | None
 
 
 class LLMJudge:
@@ -166,9 +189,67 @@ class LLMJudge:
             JudgeError: the endpoint can answer nothing; what it answered before is kept.
             StoreError: the shared cache cannot be used; what was bought before is kept.
         """
-        run_id, price = account.run_id, price_of(self._home, self._model)
-        self.check_budget()
+        run_id = account.run_id
         open_chunks, doubtful = OpenChunks(chunks), list[_Finished]()
+        async with self._session(account, totals, on_wait) as session:
+            while True:
+                async with self._endpoint() as endpoint:
+                    scheduler = partial(self._scheduler, endpoint, session)
+                    judged = self._judged(open_chunks, doubtful, scheduler)
+                    try:
+                        async with aclosing(judged) as groups:
+                            async for done, looks in groups:
+                                yield self._rows(done, run_id, session, looks)
+                        return
+                    except UnsupportedParameterError as refused:
+                        self.wording.adapt(refused)
+
+    async def answers_to(
+        self,
+        batches: Iterable[Sequence[Question]],
+        account: Account,
+        totals: RunTotals,
+        on_wait: Callable[[], None] | None = None,
+    ) -> AsyncGenerator[list[tuple[Question, Answer | None]]]:
+        """Ask about words that carry no label; yield the questions of each batch with the answers.
+
+        Nothing is written but answers, usage and spending: see `judge` for arguments and errors.
+        """
+        waiting = iter(batches)
+        async with self._session(account, totals, on_wait) as session:
+            while (questions := await to_end(partial(next, waiting, None))) is not None:
+                if questions:
+                    yield await self._answered(questions, account.run_id, session)
+
+    async def _answered(
+        self, questions: Sequence[Question], run_id: str, session: _Session
+    ) -> list[tuple[Question, Answer | None]]:
+        key = PartitionKey(questions[0].key.label, questions[0].merchant_key)
+        while True:
+            prepare = self._preparer(self._settings).prepare_questions
+            partition = await to_end(partial(prepare, key, questions))
+            work = partition.work()
+            try:
+                async with self._endpoint() as endpoint:
+                    scheduler = self._scheduler(endpoint, session)
+                    async with aclosing(scheduler.run(_only(work))) as finished:
+                        async for _ in finished:
+                            pass
+                break
+            except UnsupportedParameterError as refused:
+                self.wording.adapt(refused)
+        keep = self._kept(session, run_id, {key: _usage(partition, work)})
+        await to_end(partial(self._warehouse.write, keep))
+        answers = map(partition.answer, partition.keys)
+        return list(zip(partition.questions, answers, strict=True))
+
+    @asynccontextmanager
+    async def _session(
+        self, account: Account, totals: RunTotals, on_wait: Callable[[], None] | None
+    ) -> AsyncIterator[_Session]:
+        """Hold the lease, and what asking takes."""
+        price = price_of(self._home, self._model)
+        self.check_budget()
         lease = asking_async(self._home, on_wait, timeout=self.wait_seconds)
         settings = self._settings
         async with (
@@ -179,19 +260,7 @@ class LLMJudge:
             store = AnswerStore(journal, self._model, shared)
             budget = await to_end(partial(self.budget, account))
             await to_end(lambda: self.wording.dialect)
-            while True:
-                async with self._endpoint() as endpoint:
-                    scheduler = partial(
-                        self._scheduler, endpoint, store, budget, price, totals, shared
-                    )
-                    judged = self._judged(open_chunks, doubtful, scheduler)
-                    try:
-                        async with aclosing(judged) as groups:
-                            async for done, looks in groups:
-                                yield self._rows(done, run_id, journal, looks, totals)
-                        return
-                    except UnsupportedParameterError as refused:
-                        self.wording.adapt(refused)
+            yield _Session(journal, store, budget, price, totals, shared)
 
     async def _judged(
         self,
@@ -226,26 +295,18 @@ class LLMJudge:
             )
             yield doubtful, looks
 
-    def _scheduler(
-        self,
-        endpoint: Endpoint,
-        store: AnswerStore,
-        budget: Budget,
-        price: Price | None,
-        totals: RunTotals,
-        shared: Sharing | None,
-    ) -> Scheduler:
+    def _scheduler(self, endpoint: Endpoint, session: _Session) -> Scheduler:
         return Scheduler(
             self._settings,
             self.wording.prompts,
             self.answers,
             endpoint,
-            store,
-            budget,
-            price,
-            totals,
+            session.store,
+            session.budget,
+            session.price,
+            session.totals,
             known=self.wording.is_known,
-            shared=shared,
+            shared=session.shared,
         )
 
     def _endpoint(self) -> Endpoint:
@@ -275,23 +336,18 @@ class LLMJudge:
         self,
         done: Sequence[_Finished],
         run_id: str,
-        journal: Journal,
+        session: _Session,
         looks: Mapping[LabelKey, Answer],
-        totals: RunTotals,
     ) -> tuple[Chunk, ChunkRows]:
         """Make the rows of finished partitions, given the answers on a second look."""
         verdicts = [partition.verdicts(looks) for partition, _ in done]
         used = {partition.key: _usage(partition, work) for partition, work in done}
         deferred = frozenset(partition.key for partition, _ in done if partition.is_deferred())
-
-        learned = totals.answered > 0 and not self.wording.is_known
+        keep = self._kept(session, run_id, used)
 
         def write(con: duckdb.DuckDBPyConnection) -> None:
-            journal.fold(con)
-            if learned:
-                self.wording.remember(con)
+            keep(con)
             write_verdicts(con, verdicts)
-            add_usage(con, run_id, used)
 
         chunk = Chunk(
             tuple(partition.key for partition, _ in done),
@@ -299,6 +355,20 @@ class LLMJudge:
         )
         prints = {partition.key.merchant_key: partition.fingerprint for partition, _ in done}
         return chunk, ChunkRows(prints, write, deferred)
+
+    def _kept(
+        self, session: _Session, run_id: str, used: UsageByPartition
+    ) -> Callable[[duckdb.DuckDBPyConnection], None]:
+        """Make what writes answers and usage, and how the endpoint was asked, in a transaction."""
+        learned = session.totals.answered > 0 and not self.wording.is_known
+
+        def write(con: duckdb.DuckDBPyConnection) -> None:
+            session.journal.fold(con)
+            if learned:
+                self.wording.remember(con)
+            add_usage(con, run_id, used)
+
+        return write
 
 
 def _usage(partition: PreparedPartition, work: PartitionWork) -> Usage:
@@ -309,6 +379,10 @@ def _usage(partition: PreparedPartition, work: PartitionWork) -> Usage:
         skipped_by_similarity=partition.skipped,
         wall_seconds=work.seconds,
     )
+
+
+async def _only(work: PartitionWork) -> AsyncIterator[PartitionWork]:
+    yield work
 
 
 async def _grouped(

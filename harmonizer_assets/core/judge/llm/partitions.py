@@ -130,6 +130,22 @@ class Preparer:
         )
         prepared = [self._partition(chunk, key, asked) for key in chunk.partitions]
         self._settle(prepared)
+        return self._with_cached(prepared)
+
+    def prepare_questions(
+        self, key: PartitionKey, questions: Sequence[Question]
+    ) -> PreparedPartition:
+        """Read the cached answers to questions about words that carry no label.
+
+        Args:
+            key: of the usage.
+            questions: that are all open.
+        """
+        partition = PreparedPartition(key, questions, [], 0, len(questions), "")
+        [prepared] = self._with_cached([self._worded(partition)])
+        return prepared
+
+    def _with_cached(self, prepared: list[PreparedPartition]) -> list[PreparedPartition]:
         wanted = sorted({key for partition in prepared for key in partition.keys})
         cached, coming = self._warehouse.read(
             lambda con: (look_up(con, wanted), in_batch_jobs(con))
@@ -165,6 +181,11 @@ class Preparer:
             chunk.labels[key],
             asked.fingerprints.get(key.merchant_key, ""),
         )
+        return self._worded(partition)
+
+    def _worded(self, partition: PreparedPartition) -> PreparedPartition:
+        """Word the questions of a partition."""
+        questions = partition.questions
         if questions:
             head = self._prompts.head([one for one in questions if one.is_open] or questions)
             asks = [self._prompts.ask(question, head, self._identity) for question in questions]

@@ -21,7 +21,7 @@ from harmonizer_assets.core.judge.llm.screening import is_plain_word, shown_merc
 from harmonizer_assets.core.judge.llm.wire.answers import REASONS, Answer, answer_schema
 from harmonizer_assets.core.records.label import Question
 from harmonizer_assets.core.records.partition import PartitionKey
-from harmonizer_assets.core.records.taxonomy import Taxonomy
+from harmonizer_assets.core.records.taxonomy import NO_LABEL, Taxonomy
 
 PROMPT_VERSION: Final = "2"
 
@@ -167,18 +167,31 @@ class Prompts:
         competing = Counter(q.competing_label for q in questions if q.competing_label)
         examples = {q.competing_label: q.competing_examples for q in questions}
         most_common = sorted(competing, key=lambda name: (-competing[name], name))
+        label_type = first.key.label
+        if label_type == NO_LABEL.name:
+            # Any type may be meant.
+            others = {
+                one.name: {"definition": one.definition} for one in self._taxonomy.label_types
+            }
+        else:
+            others = {
+                other: self._other_type(other, examples[other])
+                for other in sorted(most_common[:_MAX_OTHER_TYPES])
+            }
         # Spellings of one merchant's name differ at most in this; all questions show the same one.
         name = unicodedata.normalize("NFC", first.merchant_name or "").strip() or "unknown"
         return Head(
-            first.key.label,
-            self._taxonomy.definition(first.key.label),
+            label_type,
+            self._definition(label_type),
             shown_merchant(name, first.merchant_key),
             _shown(first.examples),
-            {
-                other: self._other_type(other, examples[other])
-                for other in sorted(most_common[:_MAX_OTHER_TYPES])
-            },
+            others,
         )
+
+    def _definition(self, label_type: str) -> str:
+        if label_type == NO_LABEL.name:
+            return NO_LABEL.definition
+        return self._taxonomy.definition(label_type)
 
     def _other_type(self, name: str, examples: Sequence[str]) -> dict[str, Any]:
         return {
@@ -210,6 +223,8 @@ class Prompts:
                 else None,
                 **item,
             }
+            if head.label_type == NO_LABEL.name:
+                content["other_types"] = head.others
         key = hashlib.sha256(f"{identity}\n{self.scope}\n{canonical(content)}".encode())
         return Ask(
             key.hexdigest(),
@@ -289,6 +304,9 @@ def _item(question: Question) -> dict[str, Any]:
             item[side] = shown
     if question.height is not None:
         item["y"] = round(question.height, 1)
+    if question.key.label == NO_LABEL.name and not question.competing_label:
+        # Without a fitted model, nothing is known about a word without a label.
+        return item
     # One decimal: odds that have hardly changed must not make an answered question a new one.
     item["odds"] = {name: round(probability, 1) for name, probability in odds.items()}
     return item
