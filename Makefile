@@ -12,7 +12,7 @@ help:
 	@echo "make test       install, run the demo, lint, type check, run all tests with coverage"
 	@echo "make test-fast  run the unit tests alone, in less than a minute"
 	@echo "make formats-check  install the packages of the exchange formats, and have them check files"
-	@echo "make dist-check build sdist and wheel, and run the demo with the installed wheel"
+	@echo "make dist-check build sdist and wheel; with the installed wheel, time the README's first finding, run the demo"
 	@echo "make ui         serve the web UI of the demo's home on 127.0.0.1:3000"
 	@echo "make bench      measure the pipeline without a language model"
 	@echo "make bench-quality DATA=folder  measure what is found on labels with known errors"
