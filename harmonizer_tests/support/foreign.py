@@ -173,8 +173,9 @@ def sroie(folder: Path) -> list[Path]:
     return [folder / "box"]
 
 
-def cord(folder: Path) -> list[Path]:
-    paths = []
+def cord_records() -> dict[str, dict[str, Any]]:
+    """The receipts as CORD has them, by name."""
+    records = {}
     for name, words in RECEIPTS.items():
         phrases = []
         for word in words:
@@ -188,8 +189,12 @@ def cord(folder: Path) -> list[Path]:
             one = {"quad": quad, "is_key": 0, "row_id": 100 + word.line, "text": word.text}
             phrases.append({"words": [one], "category": word.label, "group_id": 1})
         meta = {"image_id": 0, "image_size": {"width": WIDTH, "height": HEIGHT}}
-        paths.append(_json(folder / f"{name}.json", {"valid_line": phrases, "meta": meta}))
-    return paths
+        records[name] = {"valid_line": phrases, "meta": meta}
+    return records
+
+
+def cord(folder: Path) -> list[Path]:
+    return [_json(folder / f"{name}.json", record) for name, record in cord_records().items()]
 
 
 def funsd(folder: Path) -> list[Path]:
@@ -563,12 +568,20 @@ image_height: H
 
 
 def spreadsheet(folder: Path) -> list[Path]:
+    return _separated(folder / "words.csv", ";")
+
+
+def tabbed(folder: Path) -> list[Path]:
+    return _separated(folder / "words.tsv", "\t")
+
+
+def _separated(path: Path, separator: str) -> list[Path]:
     import csv
 
-    with (folder / "words.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, delimiter=";").writerows(_rows())
-    (folder / "columns.yaml").write_text(COLUMNS)
-    return [folder / "words.csv"]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, delimiter=separator).writerows(_rows())
+    path.with_name("columns.yaml").write_text(COLUMNS)
+    return [path]
 
 
 def excel(folder: Path) -> list[Path]:
@@ -609,6 +622,7 @@ FORMATS: dict[str, Foreign] = {
     "argilla (before 2)": Foreign(argilla_before_2, positions=False),
     "conll": Foreign(conll, positions=False, can_be_written_back=True),
     "spreadsheet": Foreign(spreadsheet),
+    "spreadsheet (TSV)": Foreign(tabbed),
     "spreadsheet (Excel)": Foreign(excel),
 }
 

@@ -33,4 +33,10 @@ def copy_home(home: Home, key: Hashable, make: Callable[[Home], object]) -> None
         root = Path(mkdtemp(dir=folder))
         make(Home(root).ensure())
         _made[key] = root
-    shutil.copytree(_made[key], home.root, dirs_exist_ok=True)
+    made = Home(_made[key])
+
+    def ignored(folder: str, names: list[str]) -> list[str]:
+        # Databases of this process keep temporary files there until they are collected.
+        return names if Path(folder) == made.scratch else []
+
+    shutil.copytree(made.root, home.root, ignore=ignored, dirs_exist_ok=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -14,7 +16,7 @@ from harmonizer_assets.core.base.errors import ConfigurationError, InputError
 from harmonizer_assets.core.importers.base import ImportOptions
 from harmonizer_assets.core.importers.importing import ImportReport, import_to_folder
 from harmonizer_assets.core.importers.registry import format_names, importer
-from harmonizer_tests.support.foreign import label_studio, paddleocr, png, sroie
+from harmonizer_tests.support.foreign import cord_records, label_studio, paddleocr, png, sroie
 
 
 def read(
@@ -186,6 +188,173 @@ def test_annotators_of_label_studio_stand_side_by_side(tmp_path):
         ("total", "ann@example.com", "PENDING"),
         ("cash", "Label Studio user 7", "VALID"),
     }
+
+
+def test_captions_of_cord_have_a_label_of_their_own(tmp_path):
+    record = cord_records()["shop-2"]
+    caption = record["valid_line"][2]
+    caption["words"][0]["is_key"], caption["category"] = 1, "total"
+    path = tmp_path / "receipt.json"
+    path.write_text(json.dumps(record))
+    _, found, given = read("cord", path, tmp_path)
+    texts = {(word["line_id"], word["word_id"]): word["text"] for word in found}
+    labelled = {texts[label["line_id"], label["word_id"]]: label["label"] for label in given}
+    assert (labelled["TOTAL"], labelled["12.50"]) == ("total.key", "total")
+
+
+def test_a_caption_of_cord_without_a_category_carries_no_label(tmp_path):
+    record = cord_records()["shop-2"]
+    record["valid_line"][2]["words"][0]["is_key"] = 1
+    path = tmp_path / "receipt.json"
+    path.write_text(json.dumps(record))
+    report, found, given = read("cord", path, tmp_path)
+    assert (len(found), len(given), report.written.problems) == (4, 3, [])
+
+
+def cord_lines(path: Path, records: list[dict]) -> None:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def cord_parquet(path: Path, records: list[dict]) -> None:
+    texts = [json.dumps({**record, "gt_parse": {}}) for record in records]
+    pq.write_table(pa.table({"image": [b"png"] * len(texts), "ground_truth": texts}), path)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"), [("train.jsonl", cord_lines), ("train.parquet", cord_parquet)]
+)
+def test_receipts_of_cord_may_stand_together_in_a_file(tmp_path, name, write):
+    records = list(cord_records().values())
+    write(tmp_path / name, records)
+    _, found, given = read("cord", tmp_path / name, tmp_path)
+    singles = [tmp_path / f"{number}.json" for number, _ in enumerate(records)]
+    alone: list[tuple] = []
+    for path, record in zip(singles, records, strict=True):
+        path.write_text(json.dumps(record))
+        _, words_alone, labels_alone = read("cord", path, tmp_path)
+        alone += [without_image(row) for row in (*words_alone, *labels_alone)]
+    assert sorted(map(without_image, (*found, *given))) == sorted(alone)
+    assert {word["image_id"] for word in found} == {"train/1", "train/2"}
+
+
+def without_image(row: dict) -> tuple:
+    return tuple(str(value) for name, value in row.items() if name != "image_id")
+
+
+def test_a_broken_row_of_cord_as_parquet_is_told_and_the_others_are_read(tmp_path):
+    path = tmp_path / "train.parquet"
+    whole = json.dumps(cord_records()["shop-1"])
+    pq.write_table(pa.table({"ground_truth": [whole[:40], None, whole]}), path)
+    report, found, _ = read("cord", path, tmp_path)
+    assert [problem.row for problem in report.written.problems] == ["row 1", "row 2"]
+    assert len(found) == 5
+    pq.write_table(pa.table({"text": ["x"]}), path)
+    with pytest.raises(InputError, match="no column ground_truth"):
+        read("cord", path, tmp_path)
+
+
+def test_textract_without_expenses_gives_words_and_lines_of_each_page(tmp_path):
+    corners = [{"X": x, "Y": y} for x, y in ((0.1, 0.2), (0.3, 0.2), (0.3, 0.25), (0.1, 0.25))]
+    first = {"BlockType": "WORD", "Id": "a", "Text": "TOTAL", "Page": 1, "Confidence": 98.0}
+    second = {"BlockType": "WORD", "Id": "b", "Text": "9.00", "Page": 1}
+    other = {"BlockType": "WORD", "Id": "c", "Text": "Seite", "Page": 2}
+    line = {"BlockType": "LINE", "Id": "l", "Relationships": [{"Type": "CHILD", "Ids": ["a", "b"]}]}
+    detected = {
+        "DocumentMetadata": {"Pages": 2},
+        "Blocks": [
+            {"BlockType": "PAGE", "Id": "p"},
+            line,
+            {**first, "Geometry": {"Polygon": corners}},
+            second,
+            other,
+        ],
+    }
+    path = tmp_path / "response.json"
+    path.write_text(json.dumps(detected))
+    report, found, given = read("textract", path, tmp_path)
+    assert given == []
+    assert [(w["receipt_id"], w["line_id"], w["word_id"], w["text"]) for w in found] == [
+        (1, 1, 1, "TOTAL"),
+        (1, 1, 2, "9.00"),
+        (2, 1, 1, "Seite"),
+    ]
+    assert found[0]["ocr_confidence"] == 0.98
+    place = [found[0][side] for side in ("x", "y", "width", "height")]
+    assert place == pytest.approx([0.1, 0.2, 0.2, 0.05])
+    assert report.written.without_position == 2
+
+
+CONLL = """-DOCSTART- -X- O O
+
+SHOP NNP B-NP B-COMPANY
+Ltd NNP I-NP I-COMPANY
+
+TOTAL NN B-NP O
+-DOCSTART- -X- O O
+
+9.00 CD B-NP S-TOTAL
+"""
+
+
+@pytest.mark.parametrize(
+    ("keeps", "names"),
+    [
+        (False, ["COMPANY", "COMPANY", "TOTAL"]),
+        (True, ["B-COMPANY", "I-COMPANY", "S-TOTAL"]),
+    ],
+)
+def test_documents_of_conll_begin_with_docstart_and_prefixes_stay_on_demand(tmp_path, keeps, names):
+    path = tmp_path / "train.conll"
+    path.write_text(CONLL)
+    _, found, given = read("conll", path, tmp_path, ImportOptions(keep_prefix=keeps))
+    assert [(w["image_id"], w["line_id"], w["word_id"], w["text"]) for w in found] == [
+        ("train/1", 1, 1, "SHOP"),
+        ("train/1", 1, 2, "Ltd"),
+        ("train/1", 2, 1, "TOTAL"),
+        ("train/2", 1, 1, "9.00"),
+    ]
+    assert [label["label"] for label in given] == names
+
+
+def test_turned_regions_of_label_studio_keep_their_corners_on_an_image_that_is_not_square(tmp_path):
+    [path] = label_studio(tmp_path)
+    tasks = json.loads(path.read_text())
+    region = tasks[1]["annotations"][0]["result"]
+    for one in region:
+        if one["id"] == "r0":
+            one["value"] |= {"x": 50, "y": 25, "width": 25, "height": 10, "rotation": 90}
+    path.write_text(json.dumps(tasks))
+    _, found, _ = read("label-studio", path, tmp_path)
+    turned = next(word for word in found if word["image_id"] == "shop-2")
+    # 100 x 80 pixels of 400 x 800, turned to the right about its top left corner at (200, 200).
+    place = [turned[side] for side in ("x", "y", "width", "height")]
+    assert place == pytest.approx([120 / 400, 200 / 800, 80 / 400, 100 / 800])
+    assert turned["quad"] is None
+    for one in region:
+        if one["id"] == "r0":
+            one["value"]["rotation"] = 30
+    path.write_text(json.dumps(tasks))
+    _, found, _ = read("label-studio", path, tmp_path)
+    turned = next(word for word in found if word["image_id"] == "shop-2")
+    sine, cosine = math.sin(math.radians(30)), math.cos(math.radians(30))
+    steps = [(0, 0), (100 * cosine, 100 * sine), (-80 * sine, 80 * cosine)]
+    corners = [((200 + x) / 400, (200 + y) / 800) for x, y in steps]
+    quad = list(zip(turned["quad"][::2], turned["quad"][1::2], strict=True))
+    assert all(min(math.dist(corner, one) for one in quad) < 1e-6 for corner in corners)
+
+
+def test_a_turned_region_without_the_size_of_its_image_is_told_and_keeps_its_text(tmp_path):
+    [path] = label_studio(tmp_path)
+    tasks = json.loads(path.read_text())
+    for one in tasks[1]["annotations"][0]["result"]:
+        if one["id"] == "r0":
+            one["value"]["rotation"] = 30
+            del one["original_width"]
+    path.write_text(json.dumps(tasks))
+    report, found, _ = read("label-studio", path, tmp_path)
+    assert len(found) == 9
+    assert [word["x"] for word in found if word["text"] == "Bäcker|1"] == [None]
+    assert "the size of the image is not told" in str(report.written.problems[0])
 
 
 def test_labels_of_predictions_are_taken_only_when_asked_for(tmp_path):
