@@ -6,7 +6,7 @@
 
 The first says for each format how long an import into a folder takes and how much memory at most.
 With `--cord`, the tables of the data set are written as CORD's own JSON and imported from it; every
-score of the imported words must be that of the tables, boxes cut at the image's edges.
+score of the imported words must be that of the tables.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -40,7 +39,8 @@ from harmonizer_assets.core.records.label import LABEL_COLUMNS, LABEL_KEY
 WORDS_PER_RECEIPT: Final = 100
 TYPES: Final = ("DATE", "TIME", "TAX", "GRAND_TOTAL")
 SIZE: Final = 1024
-"""Pixels of a side: a power of two, so that shares come back as they were."""
+"""Pixels of a side of images that are made up."""
+_MOST_PIXELS: Final = 10_000
 
 
 def main() -> None:
@@ -162,29 +162,14 @@ def compare(data: Path) -> None:
             "boxes reach out of their image and are clipped"
         )
         labels, out = data / "labels.parquet", report.folder
-        as_given = scored(folder / "tables", data / "words.parquet", labels, data)
-        tables = scored(folder / "clipped", clipped(data, folder), labels, data)
+        tables = scored(folder / "tables", data / "words.parquet", labels, data)
         imported = scored(folder / "imported", out / "words.parquet", out / "labels.parquet", data)
-    for what, scores in (("as given", as_given), ("clipped", tables), ("imported", imported)):
+    for what, scores in (("tables", tables), ("imported", imported)):
         print(f"{what}: average precision {judged(scores, data):.3f}")
     differs = [key for key, score in tables.items() if imported.get(key) != score]
-    print(f"{len(differs):,} of {len(tables):,} scores differ between clipped tables and import")
+    print(f"{len(differs):,} of {len(tables):,} scores differ between tables and import")
     if differs or len(tables) != len(imported):
         raise SystemExit(1)
-
-
-def clipped(data: Path, folder: Path) -> Path:
-    """Write the words of the tables with their boxes cut at the edges of the image."""
-    words = pq.read_table(data / "words.parquet")
-    sides = {name: words[name].to_numpy() for name in ("x", "y", "width", "height")}
-    for side, size in (("x", "width"), ("y", "height")):
-        start, end = sides[side], sides[side] + sides[size]
-        sides[side] = np.clip(start, 0, 1)
-        sides[size] = np.clip(end, 0, 1) - sides[side]
-    for name, values in sides.items():
-        words = words.set_column(words.schema.get_field_index(name), name, pa.array(values))
-    pq.write_table(words, folder / "clipped.parquet")
-    return folder / "clipped.parquet"
 
 
 def judged(scores: dict[tuple[Any, ...], float], data: Path) -> float:
@@ -210,8 +195,9 @@ def as_cord(data: Path, folder: Path) -> Path:
     (folder / "cord").mkdir()
     for image, rows in by_image.items():
         rows.sort(key=_key)
-        phrases = [_phrase(row, names[_key(row)]) for row in rows]
-        meta = {"image_size": {"width": SIZE, "height": SIZE}}
+        size = pixels(rows, "x", "width"), pixels(rows, "y", "height")
+        phrases = [_phrase(row, names[_key(row)], *size) for row in rows]
+        meta = {"image_size": {"width": size[0], "height": size[1]}}
         content = {"valid_line": phrases, "meta": meta}
         (folder / "cord" / f"{image}.json").write_text(json.dumps(content))
     mapped = {_own(name): name for name in set(names.values())}
@@ -228,9 +214,18 @@ def _own(name: str) -> str:
     return f"{plain}.key" if name.endswith("_KEY") else plain
 
 
-def _phrase(row: dict[str, Any], name: str) -> dict[str, Any]:
-    left, top = row["x"] * SIZE, row["y"] * SIZE
-    right, bottom = (row["x"] + row["width"]) * SIZE, (row["y"] + row["height"]) * SIZE
+def pixels(rows: list[dict[str, Any]], start: str, size: str) -> int:
+    """Find the side of an image: the fewest pixels in which all of its boxes are whole."""
+    ends = [end for row in rows for end in (row[start], row[start] + row[size])]
+    for side in range(1, _MOST_PIXELS):
+        if all(abs(end * side - round(end * side)) < 1e-6 for end in ends):
+            return side
+    raise SystemExit(f"{rows[0]['image_id']}: its boxes are not of whole pixels")
+
+
+def _phrase(row: dict[str, Any], name: str, across: int, down: int) -> dict[str, Any]:
+    left, right = (round(end * across) for end in (row["x"], row["x"] + row["width"]))
+    top, bottom = (round(end * down) for end in (row["y"], row["y"] + row["height"]))
     corners = [(right, top), (right, bottom), (left, bottom), (left, top)]
     quad = {
         f"{axis}{n}": corner["xy".index(axis)]

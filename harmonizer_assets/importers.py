@@ -22,7 +22,6 @@ from harmonizer_assets.core.importers.base import (
     SourceWord,
     WrittenBack,
 )
-from harmonizer_assets.core.importers.boxes import Normalised, normalise
 from harmonizer_assets.core.importers.importing import (
     ImportReport,
     import_to_folder,
@@ -30,6 +29,7 @@ from harmonizer_assets.core.importers.importing import (
 )
 from harmonizer_assets.core.importers.registry import format_names, importer
 from harmonizer_assets.core.importers.writing_back import WriteBackReport, write_back
+from harmonizer_assets.core.records.boxes import Normalised, normalise
 
 __all__ = [
     "ImportOptions",

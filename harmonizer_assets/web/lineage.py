@@ -17,7 +17,7 @@ from harmonizer_assets.core.score.registry import MODEL_VERSION
 from harmonizer_assets.core.score.scoring import SCORER_VERSION
 
 CODE_VERSIONS: Final[Mapping[str, str]] = {
-    "words": "1",
+    "words": "2",
     "labels": "1",
     "quarantine": "2",
     "word_embeddings": DOCUMENT_VERSION,

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +20,8 @@ from hypothesis import strategies as st
 from harmonizer_assets.core.base.errors import InputError
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.settings import LimitSettings
+from harmonizer_assets.core.importers.base import ImportOptions
+from harmonizer_assets.core.importers.importing import import_to_home
 from harmonizer_assets.core.ingest import staging
 from harmonizer_assets.core.ingest.inbox import submit_batch
 from harmonizer_assets.core.ingest.readers import TableLayout
@@ -66,6 +69,63 @@ def ingest_labels(pipeline, path: Path, time: dt.datetime | None = None):
 
 def quarantined(pipeline) -> list[tuple[int, str]]:
     return [(row["row_number"], row["reason"]) for row in table(pipeline, "quarantine")]
+
+
+# Positions
+
+
+def positions(pipeline) -> list[tuple[float, ...]]:
+    return [
+        tuple(row[side] for side in ("x", "y", "width", "height"))
+        for row in sorted(table(pipeline, "words"), key=lambda row: row["word_id"])
+    ]
+
+
+OUTSIDE = [(-0.02, 0.1, 0.3, 0.1), (0.9, 0.97, 0.12, 0.05), (0.2, 0.3, 0.1, 0.1)]
+WITHIN = [(0.0, 0.1, 0.28, 0.1), (0.9, 0.97, 0.1, 0.03), (0.2, 0.3, 0.1, 0.1)]
+
+
+def placed(*boxes: tuple[float | None, ...]) -> list[dict[str, Any]]:
+    sides = ("x", "y", "width", "height")
+    key = {"image_id": "a", "receipt_id": 1, "line_id": 1}
+    return [
+        {**key, "word_id": number, "text": "w", **dict(zip(sides, box, strict=True))}
+        for number, box in enumerate(boxes, start=1)
+    ]
+
+
+def test_boxes_that_reach_slightly_out_of_their_image_are_clipped(pipeline, tmp_path):
+    path = write_csv(tmp_path / "words.csv", WORD_COLUMNS, placed(*OUTSIDE))
+    submit_batch(pipeline.home, path, None)
+    [batch] = pipeline.ingest().batches
+    assert batch.summary.outside == 2
+    found = positions(pipeline)
+    assert found == [pytest.approx(box) for box in WITHIN]
+    assert found[2] == OUTSIDE[2]
+
+
+def test_boxes_within_or_far_out_of_their_image_and_incomplete_ones_stay_as_they_came(
+    pipeline, tmp_path
+):
+    boxes = [(0.1, 0.2, 0.9, 0.8), (0.7, 0.1, 0.30000000001, 0.1), (1.5, 0.1, 0.1, 0.1)]
+    path = write_csv(tmp_path / "words.csv", WORD_COLUMNS, placed(*boxes, (-0.02, 0.1, None, 0.1)))
+    submit_batch(pipeline.home, path, None)
+    pipeline.ingest()
+    assert positions(pipeline) == [*boxes, (-0.02, 0.1, None, 0.1)]
+
+
+def test_an_import_and_a_table_of_the_same_words_have_the_same_positions(pipeline, tmp_path):
+    own = write_csv(tmp_path / "words.csv", WORD_COLUMNS, placed(*OUTSIDE))
+    submit_batch(pipeline.home, own, None)
+    pipeline.ingest()
+    before = positions(pipeline)
+    boxes = [[x, y, x + width, y + height] for x, y, width, height in OUTSIDE]
+    record = {"id": "a", "tokens": ["w"] * 3, "bboxes": boxes}
+    foreign = tmp_path / "train.jsonl"
+    foreign.write_text(json.dumps(record))
+    import_to_home("hugging-face", [foreign], pipeline.home, ImportOptions(unit="share"))
+    pipeline.ingest()
+    assert positions(pipeline) == [pytest.approx(box, abs=1e-12) for box in before]
 
 
 # Idempotence and order

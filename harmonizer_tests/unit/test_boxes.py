@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harmonizer_assets.core.importers.boxes import SLIGHTLY, flat, normalise, rectangle, sized
+from harmonizer_assets.core.records.boxes import SLIGHTLY, flat, normalise, rectangle, sized
 
 SIDES = st.floats(1, 10_000)
 SHARES = st.floats(0, 1)
@@ -34,6 +34,24 @@ def test_a_quad_is_the_same_from_whatever_corner_and_in_either_direction(
     found = normalise(turned[::-1] if is_reversed else turned, width, height)
     wanted = normalise(pixels, width, height)
     assert found == wanted
+
+
+PIXELS = st.integers(1, 5_000)
+
+
+@given(PIXELS, PIXELS, st.data())
+def test_a_box_is_the_same_to_the_last_digit_from_pixels_and_from_shares(across, down, data):
+    slightly = [(-(side // 20), side + side // 20) for side in (across, down)]
+    left, right, top, bottom = (
+        edge for ends in slightly for edge in sorted(data.draw(st.integers(*ends)) for _ in "12")
+    )
+    pixels = rectangle(left, top, right, bottom)
+    found = normalise(pixels, across, down)
+    shares = left / across, top / down, (right - left) / across, (bottom - top) / down
+    if found.is_clipped:
+        assert found.box == normalise(sized(*shares), 1.0, 1.0).box
+    else:
+        assert tuple(vars(found.box).values()) == shares
 
 
 @given(quads(), SIDES, SIDES)

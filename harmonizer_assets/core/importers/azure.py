@@ -24,9 +24,9 @@ from harmonizer_assets.core.importers.base import (
     SourceReceipt,
     SourceWord,
 )
-from harmonizer_assets.core.importers.boxes import Points, flat
 from harmonizer_assets.core.importers.files import as_list, as_object, read_json
 from harmonizer_assets.core.importers.malformed import MALFORMED, not_as
+from harmonizer_assets.core.records.boxes import Points, flat
 
 _Span = tuple[int, int]
 _Fields = list[tuple[_Span, str, float | None]]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from harmonizer_assets.core.importers.boxes import Points
+from harmonizer_assets.core.records.boxes import Points
 
 Unit = Literal["pixel", "thousand", "percent", "share"]
 """What coordinates count: pixels of the image, or its thousandths, hundredths or shares."""

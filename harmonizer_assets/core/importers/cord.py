@@ -25,7 +25,6 @@ from harmonizer_assets.core.importers.base import (
     SourceReceipt,
     SourceWord,
 )
-from harmonizer_assets.core.importers.boxes import Points
 from harmonizer_assets.core.importers.files import (
     as_list,
     as_object,
@@ -35,6 +34,7 @@ from harmonizer_assets.core.importers.files import (
 )
 from harmonizer_assets.core.importers.malformed import MALFORMED, not_as
 from harmonizer_assets.core.ingest.readers import readable
+from harmonizer_assets.core.records.boxes import Points
 
 _COLUMN: Final = "ground_truth"
 _AT_ONCE: Final = 64

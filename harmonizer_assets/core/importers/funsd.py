@@ -24,11 +24,11 @@ from harmonizer_assets.core.importers.base import (
     SourceWord,
     WrittenBack,
 )
-from harmonizer_assets.core.importers.boxes import flat
 from harmonizer_assets.core.importers.files import as_list, as_object, read_json
 from harmonizer_assets.core.importers.images import size_beside
 from harmonizer_assets.core.importers.json_text import written
 from harmonizer_assets.core.importers.malformed import MALFORMED, not_as
+from harmonizer_assets.core.records.boxes import flat
 
 OTHER: Final = "other"
 

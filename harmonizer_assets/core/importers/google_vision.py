@@ -23,10 +23,10 @@ from harmonizer_assets.core.importers.base import (
     SourceReceipt,
     SourceWord,
 )
-from harmonizer_assets.core.importers.boxes import Points
 from harmonizer_assets.core.importers.files import as_list, as_object, read_json
 from harmonizer_assets.core.importers.images import size_beside
 from harmonizer_assets.core.importers.malformed import MALFORMED, not_as
+from harmonizer_assets.core.records.boxes import Points
 
 _ENDS_LINE: Final = frozenset({"EOL_SURE_SPACE", "LINE_BREAK", "HYPHEN", 3, 4, 5})
 """Kinds of breaks after which a new line begins, by name and by number."""

@@ -24,9 +24,9 @@ from harmonizer_assets.core.importers.base import (
     SourceReceipt,
     SourceWord,
 )
-from harmonizer_assets.core.importers.boxes import Points, rectangle
 from harmonizer_assets.core.importers.files import read_text
 from harmonizer_assets.core.importers.images import size_beside
+from harmonizer_assets.core.records.boxes import Points, rectangle
 
 _LINES: Final = frozenset({"ocr_line", "ocrx_line", "ocr_header", "ocr_caption", "ocr_textfloat"})
 _WORDS: Final = frozenset({"ocrx_word", "ocr_word"})

@@ -39,7 +39,6 @@ from harmonizer_assets.core.importers.base import (
     Unit,
     WrittenBack,
 )
-from harmonizer_assets.core.importers.boxes import SLIGHTLY, flat
 from harmonizer_assets.core.importers.files import (
     as_list,
     as_object,
@@ -55,6 +54,7 @@ from harmonizer_assets.core.importers.lines_text import lines_replaced
 from harmonizer_assets.core.importers.malformed import MALFORMED, not_as
 from harmonizer_assets.core.importers.prefixes import OUTSIDE, opening_of, prefixed, unprefixed
 from harmonizer_assets.core.ingest.readers import readable
+from harmonizer_assets.core.records.boxes import SLIGHTLY, flat
 
 _WORDS: Final = ("tokens", "words", "texts")
 _BOXES: Final = ("bboxes", "boxes", "bbox")

@@ -28,7 +28,6 @@ from harmonizer_assets.core.importers.base import (
     SourceWord,
     WrittenBack,
 )
-from harmonizer_assets.core.importers.boxes import Points
 from harmonizer_assets.core.importers.files import as_list, as_object, json_array, starts_with
 from harmonizer_assets.core.importers.ids import of_path
 from harmonizer_assets.core.importers.json_text import written
@@ -38,6 +37,7 @@ from harmonizer_assets.core.importers.label_studio_results import (
     corners_of,
 )
 from harmonizer_assets.core.importers.malformed import MALFORMED, not_as
+from harmonizer_assets.core.records.boxes import Points
 
 _IMAGE: Final = ("image", "ocr", "img", "image_url", "url", "captioning")
 _DECIMALS: Final = 4

@@ -24,7 +24,6 @@ from harmonizer_assets.core.importers.base import (
     SourceReceipt,
     SourceWord,
 )
-from harmonizer_assets.core.importers.boxes import Points, flat
 from harmonizer_assets.core.importers.files import (
     as_list,
     as_object,
@@ -36,6 +35,7 @@ from harmonizer_assets.core.importers.ids import of_path
 from harmonizer_assets.core.importers.images import size_beside
 from harmonizer_assets.core.importers.malformed import MALFORMED, not_as
 from harmonizer_assets.core.importers.texts import split_line
+from harmonizer_assets.core.records.boxes import Points, flat
 
 _NO_LABELS: Final = ("None", "none", "")
 

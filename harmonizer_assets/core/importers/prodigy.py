@@ -18,13 +18,13 @@ from harmonizer_assets.core.importers.base import (
     SourceReceipt,
     SourceWord,
 )
-from harmonizer_assets.core.importers.boxes import Points, sized
 from harmonizer_assets.core.importers.files import as_list, as_object
 from harmonizer_assets.core.importers.ids import of_path
 from harmonizer_assets.core.importers.images import size_beside
 from harmonizer_assets.core.importers.json_tasks import Task, TaskImporter
 from harmonizer_assets.core.importers.spans import Span
 from harmonizer_assets.core.importers.texts import Token, tokens
+from harmonizer_assets.core.records.boxes import Points, sized
 
 
 class Prodigy(TaskImporter):

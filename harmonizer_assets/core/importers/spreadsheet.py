@@ -28,10 +28,10 @@ from harmonizer_assets.core.importers.base import (
     SourceReceipt,
     SourceWord,
 )
-from harmonizer_assets.core.importers.boxes import Points, rectangle, sized
 from harmonizer_assets.core.importers.ids import of_path
 from harmonizer_assets.core.importers.images import size_beside
 from harmonizer_assets.core.ingest.readers import readable
+from harmonizer_assets.core.records.boxes import Points, rectangle, sized
 from harmonizer_assets.core.records.status import Status
 
 _SEPARATORS: Final = ",;\t"

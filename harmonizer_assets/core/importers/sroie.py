@@ -26,10 +26,10 @@ from harmonizer_assets.core.importers.base import (
     SourceReceipt,
     SourceWord,
 )
-from harmonizer_assets.core.importers.boxes import flat
 from harmonizer_assets.core.importers.files import read_json, read_text
 from harmonizer_assets.core.importers.images import size_beside
 from harmonizer_assets.core.importers.texts import split_line
+from harmonizer_assets.core.records.boxes import flat
 
 _LINE: Final = re.compile(r"\s*" + r"(-?\d+(?:\.\d+)?)\s*,\s*" * 8 + r"(.*)")
 _ENCODINGS: Final = ("utf-8-sig", "cp1252", "latin-1")

@@ -21,8 +21,8 @@ from harmonizer_assets.core.importers.base import (
     SourceReceipt,
     SourceWord,
 )
-from harmonizer_assets.core.importers.boxes import sized
 from harmonizer_assets.core.importers.files import read_text
+from harmonizer_assets.core.records.boxes import sized
 
 _COLUMNS: Final = [
     *("level", "page_num", "block_num", "par_num", "line_num", "word_num"),

@@ -26,9 +26,9 @@ from harmonizer_assets.core.importers.base import (
     SourceReceipt,
     SourceWord,
 )
-from harmonizer_assets.core.importers.boxes import Points, sized
 from harmonizer_assets.core.importers.files import as_list, as_object, read_json
 from harmonizer_assets.core.importers.malformed import MALFORMED, not_as
+from harmonizer_assets.core.records.boxes import Points, sized
 
 _WRAPPERS: Final = ("Blocks", "ExpenseDocuments")
 _NO_FILE: Final = Path()

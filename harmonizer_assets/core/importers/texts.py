@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from harmonizer_assets.core.importers.boxes import Points
+from harmonizer_assets.core.records.boxes import Points
 
 _WORD: Final = re.compile(r"\S+")
 

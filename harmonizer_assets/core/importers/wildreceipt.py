@@ -25,11 +25,11 @@ from harmonizer_assets.core.importers.base import (
     SourceWord,
     WrittenBack,
 )
-from harmonizer_assets.core.importers.boxes import flat
 from harmonizer_assets.core.importers.files import as_list, as_object, json_records, read_text
 from harmonizer_assets.core.importers.ids import of_path
 from harmonizer_assets.core.importers.lines_text import lines_replaced
 from harmonizer_assets.core.importers.malformed import MALFORMED, not_as
+from harmonizer_assets.core.records.boxes import flat
 
 _FIELDS: Final = (
     "Store_name Store_addr Tel Date Time Prod_item Prod_quantity Prod_price Subtotal Tax Tips Total"

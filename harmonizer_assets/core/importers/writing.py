@@ -27,9 +27,9 @@ from harmonizer_assets.core.importers.base import (
     SourceWord,
     Unit,
 )
-from harmonizer_assets.core.importers.boxes import Normalised, normalise
 from harmonizer_assets.core.importers.names import Names
 from harmonizer_assets.core.ingest import left_out
+from harmonizer_assets.core.records.boxes import Normalised, normalise
 from harmonizer_assets.core.records.label import WORD_KEY
 
 _ROWS_AT_ONCE: Final = 20_000

@@ -17,6 +17,7 @@ from harmonizer_assets.core.ingest.inbox import Inbox, InboxBatch
 from harmonizer_assets.core.ingest.left_out import FILE, stage_left_out
 from harmonizer_assets.core.ingest.merge import merge_batch, quarantine_batch, resent_batch
 from harmonizer_assets.core.ingest.order import Arrival, changes_nothing
+from harmonizer_assets.core.ingest.positions import clip_positions
 from harmonizer_assets.core.ingest.preflight import summary_of
 from harmonizer_assets.core.ingest.readers import readable
 from harmonizer_assets.core.ingest.staging import stage_batch, staging_database
@@ -112,6 +113,7 @@ class Ingest:
             check_rows(con, self._taxonomy.names, batch.origins)
             stage_left_out(con, batch.problems)
             summary = summary_of(con)
+            clip_positions(con)
             con.close()
             report = self._warehouse.write(
                 lambda main: merge_batch(main, batch, arrival, read), attached={"staged": file}

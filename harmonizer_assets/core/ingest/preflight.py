@@ -19,6 +19,7 @@ from harmonizer_assets.core.base.settings import LimitSettings
 from harmonizer_assets.core.ingest.entries import InboxBatch
 from harmonizer_assets.core.ingest.layouts import LABELS, WORDS
 from harmonizer_assets.core.ingest.left_out import stage_left_out
+from harmonizer_assets.core.ingest.positions import OUTSIDE
 from harmonizer_assets.core.ingest.readers import SUFFIXES, column_names
 from harmonizer_assets.core.ingest.staging import private_database, stage_batch
 from harmonizer_assets.core.ingest.validate import check_rows
@@ -57,7 +58,7 @@ _POSITIONS: Final = "(x IS NULL OR y IS NULL OR width IS NULL OR height IS NULL)
 _WORDS: Final = f"""
 SELECT count(*) AS words, count(DISTINCT (image_id, receipt_id)) AS receipts,
     count(*) FILTER ({_POSITIONS}) AS without_position,
-    count(*) FILTER (x < 0 OR y < 0 OR x + width > 1.000001 OR y + height > 1.000001) AS outside,
+    count(*) FILTER {OUTSIDE} AS outside,
     count(*) FILTER (regexp_matches(text, '{_MIS_ENCODED}')) AS mis_encoded
 FROM checked_words
 """

@@ -23,6 +23,8 @@ SLIGHTLY: Final = 0.05
 _UPRIGHT: Final = 1e-3
 """How far corners may be from those of the upright box, as a share of the image."""
 _FEWEST, _MOST = 2, 64
+_DECIMALS: Final = 9
+"""Of the shares of a box that was clipped."""
 
 
 @dataclass(frozen=True)
@@ -81,16 +83,21 @@ def normalise(points: Points, width: Any, height: Any) -> Normalised:
     across, down = _side("width", width), _side("height", height)
     if not _FEWEST <= len(points) <= _MOST:
         raise ValueError(f"the box has {len(points)} corners, two or four are usual")
-    shares = [
-        (_number(x, f"x of corner {n}") / across, _number(y, f"y of corner {n}") / down)
+    given = [
+        (_number(x, f"x of corner {n}"), _number(y, f"y of corner {n}"))
         for n, (x, y) in enumerate(points, start=1)
     ]
-    _check_near(shares)
-    clipped = [(_clip(x), _clip(y)) for x, y in shares]
+    _check_near([(x / across, y / down) for x, y in given])
+    clipped = [(_clip(x, across), _clip(y, down)) for x, y in given]
     left, right = _ends([x for x, _ in clipped])
     top, bottom = _ends([y for _, y in clipped])
-    box = Box(left, top, right - left, bottom - top)
-    return Normalised(box, _quad(clipped, box), clipped != shares)
+    # Sizes are taken in the unit of the source: differences of shares are off in the last digit.
+    sides = (left / across, top / down, (right - left) / across, (bottom - top) / down)
+    is_clipped = clipped != given
+    # What is left of a clipped box is the same to the last digit, whatever the source counts in.
+    box = Box(*(round(side, _DECIMALS) for side in sides)) if is_clipped else Box(*sides)
+    corners = [(x / across, y / down) for x, y in clipped]
+    return Normalised(box, _quad(corners, box), is_clipped)
 
 
 def _ends(values: Sequence[float]) -> tuple[float, float]:
@@ -126,8 +133,8 @@ def _check_near(shares: Sequence[tuple[float, float]]) -> None:
             )
 
 
-def _clip(share: float) -> float:
-    return min(max(share, 0.0), 1.0)
+def _clip(coordinate: float, side: float) -> float:
+    return min(max(coordinate, 0.0), side)
 
 
 def _quad(points: Sequence[tuple[float, float]], box: Box) -> tuple[float, ...] | None:
