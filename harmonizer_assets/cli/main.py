@@ -26,6 +26,7 @@ from harmonizer_assets.cli.options import FILE, HOME_HELP
 from harmonizer_assets.cli.plan import plan
 from harmonizer_assets.cli.propose import propose_labels
 from harmonizer_assets.cli.prune import prune
+from harmonizer_assets.cli.published import published
 from harmonizer_assets.cli.review import review
 from harmonizer_assets.cli.rules import patterns, rules
 from harmonizer_assets.cli.run import retry_dead_letters, run
@@ -104,6 +105,7 @@ for command in (
     plan,
     propose_labels,
     prune,
+    published,
     push,
     redo,
     report,

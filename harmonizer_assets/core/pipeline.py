@@ -50,6 +50,7 @@ from harmonizer_assets.core.judge.llm import (
 from harmonizer_assets.core.judge.stage import JudgeStage
 from harmonizer_assets.core.judge.verdicts import requeue_dead_letters, verdict_stage
 from harmonizer_assets.core.merchants import MerchantNames, MerchantOverrides
+from harmonizer_assets.core.publish.publishing import Publishing
 from harmonizer_assets.core.records.account import Account
 from harmonizer_assets.core.records.correction import CorrectionReport
 from harmonizer_assets.core.records.options import RunOptions
@@ -79,7 +80,7 @@ from harmonizer_assets.core.stages.run import StageRun
 from harmonizer_assets.core.stages.select import PartitionSelector, why_stale
 from harmonizer_assets.core.stages.stage import Stage
 from harmonizer_assets.core.stages.state import LabelState, PartitionState
-from harmonizer_assets.core.store.snapshot import is_published, publish_snapshot
+from harmonizer_assets.core.store.snapshot import is_published
 from harmonizer_assets.core.store.tables import Tables
 from harmonizer_assets.core.store.warehouse import Warehouse
 from harmonizer_assets.core.units.spread import clear_units, score_by
@@ -193,7 +194,13 @@ class Pipeline:
             self.update_merchants,
             partial(clear_units, self.settings.units, self.home),
             self.registry.forget,
+            self.publishing.clear,
         )
+
+    @cached_property
+    def publishing(self) -> Publishing:
+        """Publishes the tables for readers."""
+        return Publishing(self.warehouse, self.settings.publish)
 
     @cached_property
     def registry(self) -> Models:
@@ -447,7 +454,7 @@ class Pipeline:
         """Publish what was found, and what is made of all labels together.
 
         That is: alarms, patterns, missing labels, the validation queue, history, the report and the
-        copy of the tables.
+        tables for their readers.
 
         Args:
             run_id: the run that it is of; names the report.
@@ -460,8 +467,10 @@ class Pipeline:
         self.review.update()
         drift.record(self.warehouse, run_id)
         report = self.write_report(run_id)
-        tables = publish_snapshot(self.warehouse, self._published_inputs())
-        return Published(alarms, receipts, patterns, missing, queued, report, tables)
+        message = self.tables.counts().in_a_sentence()
+        tables, version = self.publishing.publish(run_id, message, self._published_inputs())
+        name = None if version is None else version.name
+        return Published(alarms, receipts, patterns, missing, queued, report, tables, name)
 
     def _update_missing_labels(self) -> int:
         """Search words without a label with the model in force; publishing fits none."""

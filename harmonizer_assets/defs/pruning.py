@@ -7,10 +7,11 @@ from typing import Final
 
 from dagster import DagsterInstance
 
-from harmonizer_assets.core.base.errors import StoreError
+from harmonizer_assets.core.base.errors import HarmonizerError, StoreError
 from harmonizer_assets.core.base.files import write_atomically
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.settings import Settings
+from harmonizer_assets.core.publish.publishing import Publishing
 from harmonizer_assets.core.store.prune import Freed, prune_files
 from harmonizer_assets.core.store.snapshot import compact as compact_tables
 from harmonizer_assets.core.store.warehouse import Warehouse
@@ -47,10 +48,19 @@ def prune(
         prune_runs(instance, kept.run_days, kept.run_mb, now, dry_run=dry_run),
         prune_ticks(instance, kept.run_days, now, dry_run=dry_run),
     ]
+    try:
+        freed += _publishing(home, settings).prune(kept.version_days, now, dry_run=dry_run)
+    except HarmonizerError as error:
+        _log.warning("published versions are not pruned now: %s", error)
     if not dry_run:
         compact(instance)
         _compact_tables(home, settings)
     return freed
+
+
+def _publishing(home: Home, settings: Settings) -> Publishing:
+    warehouse = Warehouse(home, busy_timeout=settings.waits.database_seconds)
+    return Publishing(warehouse, settings.publish)
 
 
 def _compact_tables(home: Home, settings: Settings) -> None:

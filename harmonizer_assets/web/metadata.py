@@ -178,10 +178,6 @@ def run_metadata(context: AssetExecutionContext, pipeline: Pipeline, page: Path)
     tables = pipeline.tables
     counts = tables.counts()
     usage = tables.usage(run_id)
-    heading = (
-        f"{counts.labels:,} labels of {counts.merchants:,} merchants: {counts.outliers:,} "
-        f"outliers, {counts.unresolved:,} unresolved"
-    )
     return {
         **_page_metadata(page),
         "labels": counts.labels,
@@ -195,7 +191,7 @@ def run_metadata(context: AssetExecutionContext, pipeline: Pipeline, page: Path)
         "cost_usd": _cost([row["cost_usd"] for row in usage]),
         "seconds": 0.0 if began is None else round(time.time() - began, 1),
         "failed_partitions": len(tables.failures(run_id)),
-        "summary": summary(heading, tables.worst_outliers(_LISTED)),
+        "summary": summary(counts.in_a_sentence(), tables.worst_outliers(_LISTED)),
         **{name: picture(image) for name, image in pictures(pipeline.warehouse).items()},
     }
 
@@ -210,7 +206,10 @@ def published_metadata(
         "label_patterns": pattern_metadata(pipeline),
         "missing_labels": missing_metadata(pipeline, published.missing_labels),
         "validation_queue": {"dagster/row_count": published.validation_queue},
-        "harmonization_report": run_metadata(context, pipeline, published.report),
+        "harmonization_report": {
+            **run_metadata(context, pipeline, published.report),
+            **({} if published.version is None else {"published_version": published.version}),
+        },
     }
 
 

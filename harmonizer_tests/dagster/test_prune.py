@@ -266,3 +266,23 @@ def test_a_link_in_the_inbox_is_removed_and_not_what_it_points_to(home, tmp_path
     later = NOW + dt.timedelta(days=1)
     assert by_kind(prune_files(home, kept_for_no_time, later, dry_run=False))["batches"] == 1
     assert outside.exists()
+
+
+def test_published_versions_that_are_old_go_with_the_rest(shop, tmp_path):
+    home = shop.home
+    home.settings_file.write_text(
+        f'[publish]\ntarget = "parquet"\nurl = "{(tmp_path / "out").as_uri()}"\n'
+        "[retention]\nversion_days = 0\n"
+    )
+    pipeline = Pipeline(home)
+    for run in ("first", "second"):
+        pipeline.publishing.publish(run, f"what {run} found", "")
+    listed = cli("published", home=home.root).stdout
+    assert "what first found" in listed
+    assert "what second found" in listed
+    assert "read_parquet" in cli("published", "--sql", home=home.root).stdout
+    pruned = cli("prune", "--yes", home=home.root).stdout
+    assert "published versions" in pruned
+    listed = cli("published", home=home.root).stdout
+    assert "what first found" not in listed
+    assert "what second found" in listed

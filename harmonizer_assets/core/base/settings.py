@@ -30,6 +30,7 @@ CacheScope = Literal["context", "word"]
 Explanations = Literal["codes", "text"]
 Settlement = Literal["majority", "third"]
 ExecutorName = Literal["inline", "processes", "celery", "lambda"]
+TargetName = Literal["copy", "parquet", "ducklake"]
 Origin = Annotated[str, Field(pattern=r"^https?://[a-z0-9][a-z0-9.-]*(:[0-9]{1,5})?$")]
 
 _ADDRESS: Final = re.compile(r"https?://[^/?#@\s]+/[^?#\s]*")
@@ -212,6 +213,30 @@ class UnitSettings(_Section):
     """`celery` and `lambda` only: units that are handed out at once."""
 
 
+class PublishSettings(_Section):
+    """Where the tables are published after each run, as one version that is there as a whole."""
+
+    target: TargetName = "copy"
+    """`copy`: the read-only copy in the home, which is always made; `parquet`: that, and files in
+    an object store; `ducklake`: that, and a snapshot in a DuckLake."""
+    url: str | None = Field(default=None, pattern=r"^(file:///|s3://[^/]+)")
+    """`parquet` and `ducklake` only: where files are kept, `file:///folder` or
+    `s3://bucket/prefix`, one for each home."""
+    endpoint_url: str | None = None
+    """Of a server that speaks S3, where it is not Amazon's."""
+    catalog: str | None = Field(default=None, pattern=r"^postgresql://([^:@/]+@)?[^@]+$")
+    """`ducklake` only: `postgresql://user@host/database`, one for each home, with the password in
+    `PGPASSWORD`; by default a file beside the data, where that is a folder."""
+
+    @model_validator(mode="after")
+    def _says_where(self) -> PublishSettings:
+        if self.target != "copy" and self.url is None:
+            raise ValueError(f"{self.target} needs a url")
+        if self.target == "ducklake" and self.catalog is None and str(self.url).startswith("s3:"):
+            raise ValueError("a DuckLake on S3 needs a catalog in PostgreSQL")
+        return self
+
+
 class CheckSettings(_Section):
     """When asset checks warn."""
 
@@ -358,6 +383,9 @@ class RetentionSettings(_Section):
     their rows are in no table and may be nowhere else: remove them by hand."""
     batch_mb: int = Field(default=1_000, ge=0)
     """Megabytes that they may take."""
+    version_days: int = Field(default=7, ge=0)
+    """Published versions of the tables older than this are removed, but for the latest; of a
+    DuckLake, small files are put together then."""
 
 
 class LimitSettings(_Section):
@@ -467,6 +495,8 @@ class Settings(_Section):
     """Who decides what similarity leaves open."""
     units: UnitSettings = UnitSettings()
     """Who computes `similarity_matches`: the run itself, or others, in units of whole merchants."""
+    publish: PublishSettings = PublishSettings()
+    """Where the tables are published after each run, as one version that is there as a whole."""
     checks: CheckSettings = CheckSettings()
     """When asset checks warn."""
     patterns: PatternSettings = PatternSettings()

@@ -35,6 +35,7 @@ class Deletion:
         update_merchants: Callable[[], object],
         clear_units: Callable[[], object],
         forget_models: Callable[[], object],
+        unpublish: Callable[[], object],
     ) -> None:
         """Bind to a home; nothing is deleted yet.
 
@@ -45,7 +46,9 @@ class Deletion:
             update_merchants: finds the merchants anew of which a name is gone.
             clear_units: removes all units of work, which hold words.
             forget_models: removes all fitted models.
+            unpublish: removes all versions of the tables that were published outside the home.
         """
+        self._unpublish = unpublish
         self._clear_units = clear_units
         self._forget_models = forget_models
         self._update_merchants = update_merchants
@@ -102,4 +105,10 @@ class Deletion:
 
     def finish(self, others: Sequence[Eraser] = ()) -> Erased | None:
         """Erase the traces of what a batch or a killed process has deleted; see `erase_pending`."""
-        return erase_pending(self._home, self._warehouse, self._indexing, self._clear_units, others)
+        return erase_pending(
+            self._home,
+            self._warehouse,
+            self._indexing,
+            (self._clear_units, self._unpublish),
+            others,
+        )

@@ -42,7 +42,7 @@ def erase_pending(
     home: Home,
     warehouse: Warehouse,
     indexing: Indexing,
-    clear_units: Callable[[], object],
+    clearing: Sequence[Callable[[], object]],
     others: Sequence[Eraser] = (),
 ) -> Erased | None:
     """Erase the traces of what was deleted; a process that is killed leaves it to the next.
@@ -54,7 +54,8 @@ def erase_pending(
         home: whose files are looked through.
         warehouse: the home's tables.
         indexing: the home's vector index.
-        clear_units: removes all units of work, which hold words.
+        clearing: each removes everything from a store that holds words and is filled again: units
+            of work, published versions of the tables.
         others: erase from further stores. Without any, what Dagster's events quote is left to the
             next call that has some.
 
@@ -72,7 +73,6 @@ def erase_pending(
     with asking(home):
         recover(home.journals, warehouse)
         documents = indexing.purge()
-        clear_units()
         rows, files, elsewhere = 0, [], 0
         if texts:
             rows = warehouse.write(lambda con: delete_quotes(con, texts))
@@ -80,6 +80,8 @@ def erase_pending(
             for path in files:
                 path.unlink(missing_ok=True)
             elsewhere = sum(erase(texts) for erase in others)
+        for clear in clearing:
+            clear()
     everything = bool(others) or not texts or not home.has_events()
     if everything:
         warehouse.write(

@@ -268,6 +268,8 @@ class Published:
         validation_queue: labels that were ranked by how much their validation would teach.
         report: the run's report, an HTML page.
         tables: the read-only copy of the tables.
+        version: of the tables where the settings have them published besides; None for the copy
+            alone.
     """
 
     merchant_alarms: int
@@ -277,6 +279,7 @@ class Published:
     validation_queue: int
     report: Path
     tables: Path
+    version: str | None = None
 
 
 @dataclass(frozen=True)
@@ -374,3 +377,10 @@ class Counts:
     receipt_alarms: int
     patterns: int
     missing_labels: int
+
+    def in_a_sentence(self) -> str:
+        """Say what was found."""
+        return (
+            f"{self.labels:,} labels of {self.merchants:,} merchants: {self.outliers:,} outliers, "
+            f"{self.unresolved:,} unresolved"
+        )

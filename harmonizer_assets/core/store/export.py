@@ -95,12 +95,23 @@ def export_table(
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
+def table_query(con: Connection, table: str, extra_as: ExtraAs) -> str:
+    """Write the query of a table or view as it leaves the home: with its extra columns.
+
+    Args:
+        con: a connection to the tables, or to a copy of them.
+        table: one of `EXPORTABLE`.
+        extra_as: what the format can hold.
+    """
+    if table in _WITH_EXTRA_COLUMNS:
+        return with_extra_columns(con, table, extra_as)
+    return f"SELECT * FROM {quoted(table)}"
+
+
 def _copy(
     con: Connection, table: str, path: Path, extra_as: ExtraAs, options: str, *, is_safe: bool
 ) -> int:
-    source = f"SELECT * FROM {quoted(table)}"
-    if table in _WITH_EXTRA_COLUMNS:
-        source = with_extra_columns(con, table, extra_as)
+    source = table_query(con, table, extra_as)
     if not is_safe:
         source = _without_formulas(con, source)
     rows = con.execute(f"COPY ({source}) TO {literal(str(path))} ({options})").fetchone()

@@ -1,11 +1,12 @@
 """Object stores by URL: `file://` on a disk that all share, or `s3://`.
 
-An object is written as a whole or not at all, and never changed.
+An object is written as a whole or not at all, and never changed, but for those that are uploaded.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -15,7 +16,7 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from harmonizer_assets.core.base.errors import ConfigurationError, StoreError
-from harmonizer_assets.core.base.files import make_private_folder
+from harmonizer_assets.core.base.files import make_private_folder, staged, sync_to_disk
 from harmonizer_assets.core.base.secrets import translated
 
 _PARTIAL: Final = ".partial-"
@@ -38,11 +39,23 @@ class ObjectStore(ABC):
         self.url = url
 
     @abstractmethod
+    def address(self, name: str) -> str:
+        """Return where a DuckDB reads an object: a path, or a URL."""
+
+    @abstractmethod
     def put(self, name: str, content: bytes) -> bool:
         """Store an object unless there is one of this name; return whether there was none.
 
         Raises:
             StoreError: it cannot be written; nothing of it is visible.
+        """
+
+    @abstractmethod
+    def upload(self, name: str, file: Path) -> None:
+        """Store the content of a file as an object, in place of one of this name.
+
+        Raises:
+            StoreError: it cannot be written; what was there is as it was.
         """
 
     @abstractmethod
@@ -78,6 +91,14 @@ class ObjectStore(ABC):
             StoreError: the place cannot be written.
         """
 
+    @abstractmethod
+    def delete_folder(self, folder: str) -> None:
+        """Delete all objects whose names begin with a folder's and `/`.
+
+        Raises:
+            StoreError: the place cannot be written.
+        """
+
 
 def open_store(url: str, endpoint_url: str | None = None) -> ObjectStore:
     """Open the store of a URL; nothing is read yet.
@@ -98,15 +119,23 @@ def open_store(url: str, endpoint_url: str | None = None) -> ObjectStore:
 
 
 class FileStore(ObjectStore):
-    """Files in a folder, which several machines may share."""
+    """Files in a folder, which several machines may share.
+
+    Attributes:
+        folder: the folder.
+    """
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self._folder = Path(unquote(urlsplit(url).path))
+        self.folder = Path(unquote(urlsplit(url).path))
+
+    def address(self, name: str) -> str:
+        """Return the path of a file; see `ObjectStore.address`."""
+        return str(self.folder / name)
 
     def put(self, name: str, content: bytes) -> bool:
         """Write a file and give it its name; see `ObjectStore.put`."""
-        path = self._folder / name
+        path = self.folder / name
         with self._errors(name):
             self._make_folder(path.parent)
             descriptor, partial = tempfile.mkstemp(prefix=_PARTIAL, dir=path.parent)
@@ -120,39 +149,57 @@ class FileStore(ObjectStore):
             finally:
                 Path(partial).unlink(missing_ok=True)
 
+    def upload(self, name: str, file: Path) -> None:
+        """Copy a file and give it its name; see `ObjectStore.upload`."""
+        path = self.folder / name
+        with self._errors(name):
+            self._make_folder(path.parent)
+            with staged(path) as partial:
+                shutil.copyfile(file, partial)
+                sync_to_disk(partial)
+                partial.chmod(path.parent.stat().st_mode & 0o666)
+            sync_to_disk(path.parent)
+
     def _make_folder(self, folder: Path) -> None:
         """Make a folder with the rights of the store's own, which workers of other users share."""
         if folder.exists():
             return
-        make_private_folder(self._folder)
+        make_private_folder(self.folder)
         with suppress(FileExistsError):
             folder.mkdir()
-            folder.chmod(self._folder.stat().st_mode & 0o777)
+            folder.chmod(self.folder.stat().st_mode & 0o777)
 
     def get(self, name: str) -> bytes:
         """Read a file; see `ObjectStore.get`."""
         with self._errors(name):
-            return (self._folder / name).read_bytes()
+            return (self.folder / name).read_bytes()
 
     def exists(self, name: str) -> bool:
         """Look for a file; see `ObjectStore.exists`."""
         with self._errors(name):
-            return (self._folder / name).exists()
+            return (self.folder / name).exists()
 
     def list(self, prefix: str) -> list[str]:
         """List the files of a folder; see `ObjectStore.list`."""
         folder, _, start = prefix.rpartition("/")
         with suppress(MissingObjectError), self._errors(prefix):
-            found = (path.name for path in (self._folder / folder).iterdir())
+            found = (path.name for path in (self.folder / folder).iterdir())
             names = [name for name in found if name.startswith(start)]
-            return sorted(f"{folder}/{name}" for name in names if not name.startswith(_PARTIAL))
+            # What is not finished begins with a dot.
+            start = f"{folder}/" if folder else ""
+            return sorted(f"{start}{name}" for name in names if not name.startswith("."))
         return []
 
     def delete(self, names: Iterable[str]) -> None:
         """Remove files; see `ObjectStore.delete`."""
         for name in names:
             with self._errors(name):
-                (self._folder / name).unlink(missing_ok=True)
+                (self.folder / name).unlink(missing_ok=True)
+
+    def delete_folder(self, folder: str) -> None:
+        """Remove a folder with its files; see `ObjectStore.delete_folder`."""
+        with suppress(MissingObjectError), self._errors(folder):
+            shutil.rmtree(self.folder / folder)
 
     @contextmanager
     def _errors(self, name: str) -> Iterator[None]:
@@ -197,6 +244,10 @@ class S3Store(ObjectStore):
         with self._errors(""):
             self._client: Any = boto3.client("s3", endpoint_url=endpoint_url)
 
+    def address(self, name: str) -> str:
+        """Return the URL of an object; see `ObjectStore.address`."""
+        return f"s3://{self._bucket}/{self._prefix}{name}"
+
     def put(self, name: str, content: bytes) -> bool:
         """Put an object with a condition; see `ObjectStore.put`."""
         from botocore.exceptions import ClientError
@@ -212,6 +263,17 @@ class S3Store(ObjectStore):
                     return False
                 raise
         return True
+
+    def upload(self, name: str, file: Path) -> None:
+        """Put a file, a large one in parts; see `ObjectStore.upload`."""
+        from boto3.exceptions import S3UploadFailedError
+
+        with self._errors(name):
+            try:
+                self._client.upload_file(str(file), self._bucket, self._prefix + name)
+            except S3UploadFailedError as error:
+                # It says nothing that can be told apart; what it was raised in does.
+                raise error.__context__ or StoreError(f"{self.url}: {name}") from None
 
     def get(self, name: str) -> bytes:
         """Get an object; see `ObjectStore.get`."""
@@ -246,6 +308,10 @@ class S3Store(ObjectStore):
             wanted = {"Objects": keys[start : start + _DELETED_AT_ONCE], "Quiet": True}
             with self._errors(""):
                 self._client.delete_objects(Bucket=self._bucket, Delete=wanted)
+
+    def delete_folder(self, folder: str) -> None:
+        """Delete what is listed in a folder; see `ObjectStore.delete_folder`."""
+        self.delete(self.list(f"{folder}/"))
 
     @contextmanager
     def _errors(self, name: str) -> Iterator[None]:

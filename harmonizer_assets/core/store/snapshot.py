@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from harmonizer_assets.core.base.files import make_private_folder, write_atomically
@@ -9,7 +10,9 @@ from harmonizer_assets.core.store.errors import store_error
 from harmonizer_assets.core.store.warehouse import Warehouse
 
 
-def publish_snapshot(warehouse: Warehouse, inputs: str = "") -> Path:
+def publish_snapshot(
+    warehouse: Warehouse, inputs: str = "", further: Callable[[], object] | None = None
+) -> Path:
     """Copy the database to `Home.snapshot`, replacing the copy as a whole.
 
     People query the copy with any DuckDB client for as long as they like; an open shell keeps
@@ -18,6 +21,7 @@ def publish_snapshot(warehouse: Warehouse, inputs: str = "") -> Path:
     Args:
         warehouse: whose tables.
         inputs: identifies everything else that was published with the copy, such as settings.
+        further: publishes the copy elsewhere; where it fails, nothing counts as published.
 
     Returns:
         The copy.
@@ -30,6 +34,8 @@ def publish_snapshot(warehouse: Warehouse, inputs: str = "") -> Path:
     try:
         make_private_folder(target.parent)
         state = warehouse.copy_to(target)
+        if further is not None:
+            further()
         write_atomically(_stamp_file(warehouse), _stamp(state, inputs))
     except OSError as error:
         raise store_error(error, target) from error

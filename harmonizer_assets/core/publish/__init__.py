@@ -1,0 +1,1 @@
+"""Published tables: each run leaves one atomic version of them where others can read it."""

@@ -1,0 +1,410 @@
+"""Published tables: the same promises of every target, on disks, on S3 and in PostgreSQL."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import boto3
+import duckdb
+import pytest
+
+from harmonizer_assets.core.base.errors import ConfigurationError, StoreError
+from harmonizer_assets.core.base.home import Home
+from harmonizer_assets.core.base.settings import Settings
+from harmonizer_assets.core.pipeline import Pipeline
+from harmonizer_assets.core.publish import changes, parquet
+from harmonizer_assets.core.publish.copied import reading_copy
+from harmonizer_assets.core.publish.publishing import open_target
+from harmonizer_assets.core.store import EXPORTABLE
+from harmonizer_assets.core.store.deletions import Scope
+from harmonizer_assets.core.store.extensions import load_extension
+from harmonizer_tests.support.aws import aws_server
+from harmonizer_tests.support.homes import copy_home
+from harmonizer_tests.support.postgres import UnreachableError, german_server, temporary_database
+from harmonizer_tests.support.receipts import OFFLINE
+from harmonizer_tests.support.units import copy_shops
+
+PLACES = (
+    "parquet on disk",
+    "parquet on s3",
+    "ducklake on disk",
+    "ducklake in german postgresql",
+    "ducklake in postgresql, on s3",
+)
+NOW = dt.datetime.now(dt.UTC)
+
+
+@dataclass
+class Place:
+    """Where a test publishes to.
+
+    Attributes:
+        settings: of the section `publish`.
+        folder: of the files, where they are on a disk.
+    """
+
+    settings: dict[str, str]
+    folder: Path | None
+    endpoint: str | None = None
+
+    def pipeline(self, home: Home) -> Pipeline:
+        return Pipeline(home, Settings.model_validate({"publish": self.settings}))
+
+    @contextmanager
+    def reader(self, home: Home, version: str | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Read as somebody does who has nothing but the SQL that the target gives."""
+        with duckdb.connect() as con:
+            for name in ("ducklake", "sqlite_scanner", "postgres_scanner", "httpfs"):
+                load_extension(con, name)
+            if self.endpoint:
+                con.execute(
+                    "CREATE SECRET (TYPE s3, KEY_ID 'test', SECRET 'test', REGION 'us-east-1', "
+                    f"ENDPOINT '{urlsplit(self.endpoint).netloc}', URL_STYLE 'path', "
+                    "USE_SSL false)"
+                )
+            con.execute(self.target(home).reading(version))
+            yield con
+
+    def target(self, home: Home):
+        return open_target(home, self.pipeline(home).settings.publish)
+
+    def names(self) -> list[str]:
+        """List the files that are stored."""
+        if self.folder is not None:
+            return [str(path) for path in self.folder.rglob("*") if path.is_file()]
+        bucket = boto3.resource("s3", endpoint_url=self.endpoint).Bucket("tables")
+        return [found.key for found in bucket.objects.all()]
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    with aws_server(empty=True) as url:
+        boto3.client("s3", endpoint_url=url, region_name="us-east-1", **KEYS).create_bucket(
+            Bucket="tables"
+        )
+        yield url
+
+
+KEYS = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+
+
+@pytest.fixture(scope="module")
+def german(tmp_path_factory):
+    with ExitStack() as stack:
+        try:
+            yield stack.enter_context(german_server(tmp_path_factory.mktemp("german")))
+        except UnreachableError as error:
+            pytest.skip(str(error))
+
+
+@pytest.fixture
+def place(request, tmp_path, monkeypatch) -> Iterator[Place]:
+    target, _, where = request.param.partition(" ")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with ExitStack() as stack:
+        settings = {"target": target}
+        folder, endpoint = None, None
+        if "s3" in where:
+            endpoint = request.getfixturevalue("s3")
+            bucket = boto3.resource("s3", endpoint_url=endpoint).Bucket("tables")
+            bucket.objects.all().delete()
+            settings |= {"url": "s3://tables/of a home", "endpoint_url": endpoint}
+        else:
+            folder = tmp_path / "published é"
+            settings["url"] = folder.as_uri()
+        if "postgresql" in where:
+            server = [request.getfixturevalue("german")] if "german" in where else []
+            try:
+                settings["catalog"] = stack.enter_context(temporary_database(*server))
+            except UnreachableError as error:
+                pytest.skip(str(error))
+        yield Place(settings, folder, endpoint)
+
+
+every_place = pytest.mark.parametrize("place", PLACES, indirect=True)
+of_each_kind = pytest.mark.parametrize(
+    "place", ["parquet on s3", "ducklake on disk"], indirect=True
+)
+everywhere_else = pytest.mark.parametrize(
+    "place", ["parquet on disk", "parquet on s3", "ducklake in postgresql, on s3"], indirect=True
+)
+on_disk = pytest.mark.parametrize("place", ["parquet on disk", "ducklake on disk"], indirect=True)
+
+
+@pytest.fixture
+def shops(home: Home) -> Home:
+    """Six shops whose labels are decided."""
+    copy_home(home, "six shops, decided", _decide)
+    return home
+
+
+def _decide(home: Home) -> None:
+    copy_shops(home)
+    Pipeline(home).harmonize(OFFLINE)
+
+
+def content(con: duckdb.DuckDBPyConnection, table: str) -> list[dict[str, object]]:
+    return con.execute(f'FROM "{table}" ORDER BY ALL').to_arrow_table().to_pylist()
+
+
+def publish(place: Place, home: Home, run_id: str) -> str:
+    _, version = place.pipeline(home).publishing.publish(run_id, f"what {run_id} found", "")
+    return version.name
+
+
+def change(home: Home, what: str) -> None:
+    """Change some tables, in rows that are there and in the number of rows."""
+
+    def write(con: duckdb.DuckDBPyConnection) -> None:
+        [(merchant,)] = con.execute("SELECT min(merchant_key) FROM similarity_matches").fetchall()
+        con.execute("UPDATE outliers SET reasoning = 'Zürich''s | 🥐' || $1", [what])
+        con.execute("DELETE FROM similarity_matches WHERE merchant_key = $1", [merchant])
+
+    Pipeline(home).warehouse.write(write)
+
+
+@every_place
+def test_readers_find_every_table_as_the_home_has_it(shops, place):
+    publish(place, shops, "first")
+    change(shops, "now")
+    publish(place, shops, "second")
+    with place.reader(shops) as published, duckdb.connect() as own:
+        own.execute(reading_copy(shops))
+        assert content(own, "similarity_matches")
+        for table in EXPORTABLE:
+            if table not in ("words", "labels", "labels_corrected"):
+                assert content(published, table) == content(own, table), table
+        # Of these, what passes through is columns again.
+        [count] = own.execute("SELECT count(*) FROM labels").fetchone()
+        assert len(content(published, "labels")) == count > 0
+        assert "extra" not in content(published, "labels")[0]
+
+
+@of_each_kind
+def test_a_version_is_told_by_its_run_and_can_be_read_after_later_ones(shops, place):
+    first = publish(place, shops, "first")
+    with place.reader(shops) as reader:
+        before = content(reader, "outliers")
+        change(shops, "now")
+        second = publish(place, shops, "second")
+        assert content(reader, "outliers")  # who was reading goes on
+    found = place.target(shops).versions()
+    assert [(one.name, one.run_id, one.message) for one in found] == [
+        (first, "first", "what first found"),
+        (second, "second", "what second found"),
+    ]
+    assert NOW <= found[0].published_at < found[1].published_at
+    with place.reader(shops, first) as then, place.reader(shops) as now:
+        assert content(then, "outliers") == before
+        assert content(now, "outliers") != before
+    with pytest.raises(StoreError, match="holds no version 77"):
+        place.target(shops).reading("77")
+
+
+@of_each_kind
+def test_old_versions_and_their_files_go_and_the_latest_stays(shops, place):
+    for run in ("first", "second"):
+        change(shops, run)
+        publish(place, shops, run)
+    publishing, stored = place.pipeline(shops).publishing, len(place.names())
+    later = dt.datetime.now(dt.UTC) + dt.timedelta(days=7)
+    [would] = publishing.prune(7, later, dry_run=True)
+    assert (would.what, would.count, len(place.names())) == ("published versions", 1, stored)
+    [done] = publishing.prune(7, later, dry_run=False)
+    assert done.count == 1
+    assert [version.run_id for version in place.target(shops).versions()] == ["second"]
+    assert len(place.names()) < stored
+    with place.reader(shops) as published, duckdb.connect() as own:
+        own.execute(reading_copy(shops))
+        assert content(published, "outliers") == content(own, "outliers")
+
+
+@everywhere_else
+def test_a_deletion_leaves_nothing_of_what_was_published(shops, place):
+    pipeline = place.pipeline(shops)
+    publish(place, shops, "first")
+    [image] = pipeline.warehouse.query("SELECT min(image_id) AS i FROM labels")["i"].to_pylist()
+    pipeline.deletion.delete(Scope(image, None, None, None, None))
+    assert place.names() == []
+    assert place.target(shops).versions() == []
+    publish(place, shops, "second")
+    with place.reader(shops) as published:
+        assert {row["image_id"] for row in content(published, "labels")}
+        assert image not in {row["image_id"] for row in content(published, "labels")}
+    assert [version.run_id for version in place.target(shops).versions()] == ["second"]
+
+
+HALF = """
+import os, sys
+from pathlib import Path
+from harmonizer_assets.core.base.home import Home
+from harmonizer_assets.core.base.settings import Settings
+from harmonizer_assets.core.pipeline import Pipeline
+from harmonizer_assets.core.publish import ducklake, parquet
+
+def dies(*arguments, **more):
+    os._exit(9)
+
+if sys.argv[3] == "before the pointer":
+    parquet._as_json = dies
+else:
+    calls = []
+    for module in (parquet, ducklake):
+        def counted(con, table, kind, query=module.table_query):
+            return dies() if table == "outliers" else query(con, table, kind)
+        module.table_query = counted
+settings = Settings.model_validate_json(sys.argv[2])
+Pipeline(Home(Path(sys.argv[1])), settings).publishing.publish("killed", "", "")
+"""
+
+
+@on_disk
+def test_a_process_that_is_killed_leaves_the_version_before_and_the_next_run_publishes(
+    shops, place
+):
+    publish(place, shops, "first")
+    change(shops, "now")
+    settings = json.dumps({"publish": place.settings})
+    moments = ["in a table"] + ["before the pointer"] * (place.settings["target"] == "parquet")
+    for moment in moments:
+        command = [sys.executable, "-c", HALF, str(shops.root), settings, moment]
+        assert subprocess.run(command, check=False).returncode == 9
+        assert [version.run_id for version in place.target(shops).versions()] == ["first"]
+    names = place.names()
+    publish(place, shops, "second")
+    assert [version.run_id for version in place.target(shops).versions()] == ["first", "second"]
+    if place.settings["target"] == "parquet":
+        assert len([name for name in names if "-killed" in name]) > 10
+        assert [name for name in place.names() if "-killed" in name] == []
+
+
+@pytest.mark.parametrize("place", ["ducklake on disk"], indirect=True)
+def test_a_snapshot_of_a_ducklake_holds_only_the_rows_that_have_changed(shops, place):
+    first = publish(place, shops, "first")
+    one = {name for name in place.names() if name.endswith(".parquet")}
+    assert publish(place, shops, "nothing new") == first
+    assert {name for name in place.names() if name.endswith(".parquet")} == one
+
+    def write(con: duckdb.DuckDBPyConnection) -> None:
+        con.execute("UPDATE outliers SET outlier_score = 0.5 WHERE rowid = 0")
+
+    place.pipeline(shops).warehouse.write(write)
+    publish(place, shops, "second")
+    [rows, deletes] = sorted(
+        {name for name in place.names() if name.endswith(".parquet")} - one,
+        key=lambda name: "delete" in name,
+    )
+    assert duckdb.read_parquet(rows).fetchall()[0]
+    assert len(duckdb.read_parquet(rows).fetchall()) == 1
+    assert len(duckdb.read_parquet(deletes).fetchall()) == 1
+
+
+def test_rows_are_told_apart_whatever_their_values_and_columns_are():
+    with duckdb.connect() as con:
+        con.execute("ATTACH ':memory:' AS lake")
+        wanted = (
+            "SELECT * FROM (VALUES (1, NULL, 'nan'::DOUBLE), (1, NULL, 'nan'::DOUBLE), "
+            "(2, ['a', NULL], 0.1)) AS t(row_number, list, \"row\")"
+        )
+        others = (
+            wanted.replace("(2, [", "(3, ["),
+            f"{wanted} WHERE row_number = 1 LIMIT 1",
+            f"{wanted} UNION ALL {wanted}",
+            "SELECT 'x' AS \"rowid\"",
+            "SELECT 'y' AS \"rowid\"",
+            wanted,
+        )
+        for query in (wanted, *others):
+            known = con.execute("SHOW TABLES FROM lake").fetchall()
+            changes.replace_changed(con, query, 'lake."t"', exists=bool(known))
+            found = con.execute("FROM lake.t ORDER BY ALL").fetchall()
+            assert str(found) == str(con.execute(f"FROM ({query}) ORDER BY ALL").fetchall())
+
+
+@on_disk
+def test_a_run_publishes_its_version_and_one_that_changes_nothing_none(home, place):
+    copy_shops(home)
+    pipeline = place.pipeline(home)
+    published = pipeline.harmonize(OFFLINE).published
+    [version] = place.target(home).versions()
+    assert published.version == version.name
+    assert version.message.startswith("288 labels of 6 merchants: ")
+    assert pipeline.harmonize(OFFLINE).published is None
+    assert len(place.target(home).versions()) == 1
+
+
+def test_a_run_whose_target_fails_says_so_and_the_next_one_publishes(home, tmp_path, monkeypatch):
+    copy_shops(home)
+    monkeypatch.setenv("PGPASSWORD", "hidden-word")
+    folder = tmp_path / "lake"
+    settings = {"target": "ducklake", "url": folder.as_uri()}
+    failing = Place({**settings, "catalog": "postgresql://ann@127.0.0.1:9/tables"}, folder)
+    with pytest.raises(StoreError, match=r"DuckLake at .* cannot be used") as raised:
+        failing.pipeline(home).harmonize(OFFLINE)
+    assert "hidden-word" not in str(raised.value)
+    assert raised.value.__context__ is None
+    working = Place(settings, folder)
+    assert working.pipeline(home).harmonize(OFFLINE).published.version is not None
+    with working.reader(home) as reader:
+        assert content(reader, "outliers")
+
+
+def test_a_clock_that_is_set_back_does_not_hide_a_new_version(shops, tmp_path, monkeypatch):
+    place = Place({"target": "parquet", "url": (tmp_path / "out").as_uri()}, tmp_path / "out")
+    publish(place, shops, "first")
+
+    class Earlier(dt.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return dt.datetime(2020, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr(parquet.dt, "datetime", Earlier)
+    second = publish(place, shops, "second")
+    monkeypatch.undo()
+    assert [version.run_id for version in place.target(shops).versions()] == ["first", "second"]
+    assert place.target(shops).versions()[-1].name == second
+
+
+def test_files_of_others_at_the_url_stay(shops, tmp_path):
+    place = Place({"target": "parquet", "url": tmp_path.as_uri()}, tmp_path)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("mine")
+    publish(place, shops, "first")
+    place.target(shops).clear()
+    assert (tmp_path / "notes" / "mine.txt").read_text() == "mine"
+    assert not list(tmp_path.glob("2*"))
+
+
+def test_without_the_extension_of_this_duckdb_a_ducklake_names_its_extra(monkeypatch, tmp_path):
+    monkeypatch.setattr(duckdb, "__version__", "9.9.9")
+    settings = Settings.model_validate(
+        {"publish": {"target": "ducklake", "url": (tmp_path / "lake").as_uri()}}
+    )
+    target = open_target(Home(tmp_path / "home").ensure(), settings.publish)
+    (tmp_path / "lake").mkdir()
+    (tmp_path / "lake" / "catalog.sqlite").touch()
+    with pytest.raises(ConfigurationError, match=r"pip install 'label-harmonizer\[ducklake\]'"):
+        target.versions()
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"target": "parquet"}, "parquet needs a url"),
+        ({"target": "ducklake", "url": "s3://bucket/lake"}, "needs a catalog in PostgreSQL"),
+        ({"target": "ducklake", "url": "file:///l", "catalog": "postgresql://a:b@h/d"}, "pattern"),
+    ],
+)
+def test_settings_that_say_too_little_or_hold_a_password_are_refused(section, said):
+    with pytest.raises(ValueError, match=said):
+        Settings.model_validate({"publish": section})
