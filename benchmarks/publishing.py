@@ -3,8 +3,8 @@
     python -m benchmarks.publishing HOME                # a home whose labels are decided
 
 Each target is a folder, published to four times: first everything, then nothing new, then with one
-row in a hundred of the decisions changed, then the same after `prune`. Seconds are of the wall clock; the home is
-copied and its tables are as they were.
+row in a hundred of the decisions changed, then `prune`. Seconds are of the wall clock;
+the home is copied and its tables are as they were.
 """
 
 from __future__ import annotations

@@ -38,8 +38,8 @@ from harmonizer_assets.core.decide.unlabelled import (
 from harmonizer_assets.core.decide.validation_queue import update_validation_queue
 from harmonizer_assets.core.erase import Deletion
 from harmonizer_assets.core.index.embedders import make_embedder
+from harmonizer_assets.core.index.served import open_index
 from harmonizer_assets.core.index.stage import Indexing, load_libraries
-from harmonizer_assets.core.index.vectors import VectorIndex
 from harmonizer_assets.core.ingest.arrivals import Arrivals
 from harmonizer_assets.core.judge.llm import (
     BatchJob,
@@ -181,7 +181,8 @@ class Pipeline:
     def indexing(self) -> Indexing:
         """The step that keeps the vector index complete."""
         embedder = make_embedder(self.settings.embedding)
-        index = VectorIndex(self.home, embedder, self.settings.waits.vector_index_seconds)
+        wait = self.settings.waits.vector_index_seconds
+        index = open_index(self.home, embedder, self.settings.index, wait)
         return Indexing(self.warehouse, index, embedder)
 
     @cached_property

@@ -104,6 +104,17 @@ class EmbeddingSettings(_Section):
     """`openai` only: length of a vector."""
 
 
+class IndexSettings(_Section):
+    """Where the vectors of documents are."""
+
+    server: str | None = Field(default=None, pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?$")
+    """A Chroma server such as `http://127.0.0.1:8000`, as `chroma run` starts it; by default Chroma
+    is part of the process and its files are in the home. Another machine takes `https` and a token
+    in `HARMONIZER_CHROMA_TOKEN`, which is sent as `Authorization: Bearer`."""
+    database: str = Field(default="harmonizer", pattern="^[A-Za-z0-9][A-Za-z0-9_-]{2,60}$")
+    """`server` only: the database on it, one for each home; it is made where there is none."""
+
+
 class JudgeSettings(_Section):
     """Who decides what similarity leaves open."""
 
@@ -491,6 +502,8 @@ class Settings(_Section):
     """Which labels the `model` scorer decides without a judge."""
     embedding: EmbeddingSettings = EmbeddingSettings()
     """Which embedder turns documents into vectors."""
+    index: IndexSettings = IndexSettings()
+    """Where the vectors of documents are."""
     judge: JudgeSettings = JudgeSettings()
     """Who decides what similarity leaves open."""
     units: UnitSettings = UnitSettings()

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 WRITE_BATCH: Final = 5_000
 QUERY_BATCH: Final = 1_000
 
-_HNSW: Final[CreateHNSWConfiguration] = {
+COLLECTIONS: Final = "documents-"
+"""What the names of our collections begin with."""
+HNSW: Final[CreateHNSWConfiguration] = {
     "space": "cosine",
     "ef_construction": 100,
     "ef_search": 100,
@@ -93,7 +95,7 @@ class VectorIndex:
         )
         identity = f"{embedder.name}/{embedder.version}"
         digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
-        self.collection_name = f"documents-{embedder.name}-{digest}"
+        self.collection_name = f"{COLLECTIONS}{embedder.name}-{digest}"
         self.dimensions = embedder.dimensions
 
     def ids(self) -> set[str]:
@@ -189,7 +191,7 @@ class VectorIndex:
         try:
             collection = client.get_or_create_collection(
                 self.collection_name,
-                configuration={"hnsw": _HNSW},
+                configuration={"hnsw": HNSW},
                 embedding_function=None,
             )
             yield IndexSession(client, collection, self.dimensions)
@@ -303,7 +305,7 @@ class IndexSession:
         others = [
             collection.name
             for collection in self._client.list_collections()
-            if collection.name != self._collection.name and collection.name.startswith("documents-")
+            if collection.name != self._collection.name and collection.name.startswith(COLLECTIONS)
         ]
         for name in others:
             self._client.delete_collection(name)
