@@ -9,6 +9,9 @@ a home does by default, and exactly. `units` cuts all units first and measures t
 alone, from the first that is handed out to the last result, with processes that have loaded their
 libraries. `padded` has each unit sleep as well, so that it does not depend on the cores: the
 efficiency of 1, 2, 4 and 8 processes. `overhead` is what a unit costs besides its computation.
+`kills` scores through RabbitMQ and Redis while workers are killed, the broker is paused for half a
+minute, and the run is killed, and compares the tables; a minute or two for each broker, with
+`--labels 20000`.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.pipeline import Stopwatch, Times, make_receipts, now
+from benchmarks.unit_kills import measure_kills
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.settings import Settings
 from harmonizer_assets.core.index.vectors import IndexSession
@@ -46,7 +50,7 @@ from harmonizer_assets.core.units.store import UnitStore
 from harmonizer_assets.core.units.unit import Bundle
 from harmonizer_tests.support.units import Poison, poisoned_by
 
-PARTS = ("where", "stage", "units", "padded", "overhead")
+PARTS = ("where", "stage", "units", "padded", "overhead", "kills")
 ATTEMPTS, SECONDS = 3, 600.0
 EXACT = 1_000_000
 PADDED_UNITS = 64
@@ -253,7 +257,10 @@ def main() -> None:
 
 
 def measure(part: str, home: Home, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    if part == "padded":
+    if part == "kills":
+        with tempfile.TemporaryDirectory(prefix="harmonizer-bench-") as folder:
+            yield from measure_kills(home, Path(folder))
+    elif part == "padded":
         yield from measure_padded(home, options.pad, options.padded_labels)
     elif part == "overhead":
         for labels_per_unit in options.overhead_labels:

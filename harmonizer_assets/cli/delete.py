@@ -9,10 +9,16 @@ from harmonizer_assets.cli.options import home_option
 from harmonizer_assets.core.base.home import Home
 
 _NOT_COVERED = (
-    "Not covered: files outside the home (your own files, exports, backups), what the endpoint's "
+    "Not covered: files outside the home (your own files, exports, backups), answers that homes "
+    "share, what a Chroma server's files keep until they are overwritten, what the endpoint's "
     "provider keeps, event logs in PostgreSQL, accepted rules, fitted models (numbers only; "
     "--models removes them), keys of merchants, which are made of their names, in tables and in "
     "the web UI, texts of one or two characters, and the ids themselves."
+)
+_SHARED = (
+    "Answers that homes share in {url} may quote what is deleted. Remove there those whose text holds "
+    "it, such as `DELETE FROM harmonizer_answers WHERE answer LIKE '%TEXT%'`, or items whose "
+    "attribute `answer` does; what is gone is asked again."
 )
 
 
@@ -65,7 +71,7 @@ def delete(
         )
         for path in files:
             click.echo(f"  {path.relative_to(home.root)}")
-        click.echo(_NOT_COVERED)
+        _say_what_stays(pipeline.settings.judge.answers)
         click.echo("Nothing was deleted. Run the command again with --yes to delete them.")
         return
     deleted, erased = pipeline.deletion.delete(
@@ -82,5 +88,11 @@ def delete(
         )
         for name in erased.files:
             click.echo(f"  {name}")
-    click.echo(_NOT_COVERED)
+    _say_what_stays(pipeline.settings.judge.answers)
     click.echo("Run `harmonizer run` to bring what depended on them up to date.")
+
+
+def _say_what_stays(shared: str | None) -> None:
+    click.echo(_NOT_COVERED)
+    if shared is not None:
+        click.echo(_SHARED.format(url=shared))

@@ -23,7 +23,10 @@ def test_the_command_says_what_would_go_and_deletes_it_when_asked(home):
     before = {text: files_with(home.root, text) for text in TEXTS}
     assert any(name.startswith("dagster/") for name in before[TEXTS[1]])
 
+    home.settings_file.write_text('[judge]\nanswers = "dynamodb://answers"\n')
     dry = cli("delete", "--image", IMAGE, home=home.root)
+    assert "Answers that homes share in dynamodb://answers may quote" in dry.stdout
+    assert "answers that homes share" in dry.stdout
     assert dry.returncode == 0
     assert "16 words and 12 labels would be deleted" in dry.stdout
     assert "inbox/.done/monday/words.csv" in dry.stdout

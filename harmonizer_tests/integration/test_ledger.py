@@ -133,6 +133,32 @@ def test_a_killed_run_counts_with_the_calls_that_were_in_flight(shop, server):
     assert len(server.requests) > killed_after
 
 
+def test_a_budget_holds_over_a_crash_where_homes_share_answers(shop, server, tmp_path):
+    shared = {
+        "answers": f"duckdb://{tmp_path}/answers.duckdb",
+        "answers_lease_seconds": 1,
+        "budget_tokens": LARGE,
+    }
+    server.delay = 0.2
+    code = (
+        "from harmonizer_tests.integration.test_ledger import Home, asking, run\n"
+        f"run(Home.resolve({str(shop.root)!r}), asking('killed'), **{shared!r})\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], env=dict(os.environ))
+    while len(server.requests) < 3:
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    server.delay = 0.0
+    for name in ("retry", "second retry"):
+        retry = run(shop, asking(name, launch_id="killed"), **shared)
+        assert PER_CALL * len(server.requests) < spent(retry) <= LARGE
+    asked = [item["text"] for document in server.questions() for item in document["items"]]
+    # One call is in flight at a time.
+    assert len(asked) - len({*asked}) <= 2 * QUICK["llm_batch_size"]
+    assert len(table(retry, "llm_verdicts")) == len({*asked})
+
+
 def test_a_kill_before_answers_are_durable_loses_twice_the_calls_in_flight_at_most(shop, server):
     """The disk takes half a second, and the process is killed before anything is on it."""
     in_flight = 2

@@ -123,7 +123,7 @@ def place(request, tmp_path, monkeypatch) -> Iterator[Place]:
             folder = tmp_path / "published é"
             settings["url"] = folder.as_uri()
         if "postgresql" in where:
-            server = [request.getfixturevalue("german")] if "german" in where else []
+            server = [request.getfixturevalue("german").url] if "german" in where else []
             try:
                 settings["catalog"] = stack.enter_context(temporary_database(*server))
             except UnreachableError as error:

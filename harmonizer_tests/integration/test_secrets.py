@@ -21,6 +21,8 @@ from harmonizer_assets.core.base.settings import (
     ArrivalSettings,
     DynamoSettings,
     EmbeddingSettings,
+    IndexSettings,
+    PublishSettings,
     Settings,
     TableSettings,
 )
@@ -61,6 +63,7 @@ def server(request, home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ind
 
 def set_keys(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", f"{url}/v1")
+    monkeypatch.setenv("HARMONIZER_CHROMA_TOKEN", KEY)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "access-key-id")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", KEY)
@@ -132,6 +135,26 @@ def dynamo() -> ArrivalSettings:
     return ArrivalSettings(dynamodb=DynamoSettings(table="t", endpoint_url=endpoint()))
 
 
+def share_answers(pipeline: Pipeline) -> None:
+    """The model's endpoint and the cache are this server: the cache comes first."""
+    settings = SETTINGS.with_judge(answers="dynamodb://answers")
+    ask(Pipeline(pipeline.home, settings))
+
+
+def plan_with_shared_answers(pipeline: Pipeline) -> None:
+    settings = SETTINGS.with_judge(answers="dynamodb://answers")
+    Pipeline(pipeline.home, settings).plan(RunOptions())
+
+
+def publish_files(pipeline: Pipeline) -> None:
+    publish = PublishSettings(target="parquet", url="s3://tables/home", endpoint_url=endpoint())
+    Pipeline(pipeline.home, Settings(publish=publish)).publishing.publish("run", "", "")
+
+
+def search_a_server(pipeline: Pipeline) -> None:
+    Pipeline(pipeline.home, Settings(index=IndexSettings(server=endpoint()))).index()
+
+
 def put_unit(pipeline: Pipeline) -> None:
     UnitStore(bucket()).add("unit", b"content")
 
@@ -187,6 +210,7 @@ PATHS = (
     *(read_bucket, read_dynamo, push_to_dynamo),
     *(put_unit, read_unit, list_dead_units, compute_on_lambda),
     *(drop_objects, back_up_home, restore_home),
+    *(share_answers, plan_with_shared_answers, publish_files, search_a_server),
 )
 
 

@@ -54,7 +54,7 @@ def url(request, tmp_path, monkeypatch):
         elif kind == "dynamodb":
             yield stack.enter_context(dynamodb(monkeypatch))
         else:
-            server = [request.getfixturevalue("german")] if kind.startswith("german") else []
+            server = [request.getfixturevalue("german").url] if kind.startswith("german") else []
             try:
                 yield stack.enter_context(temporary_database(*server))
             except UnreachableError as error:
@@ -104,6 +104,15 @@ def test_a_question_is_claimed_by_one_and_its_answer_found_by_all(cache):
     for holder in ("first", "second"):
         claim = cache.claim(["a", "b"], holder)
         assert (claim.mine, claim.found) == (set(), {"a": RIGHT, "b": WRONG})
+
+
+@every_cache
+def test_who_looks_answers_up_claims_nothing(cache):
+    cache.renew("first", 60)
+    assert cache.look_up(["a", "b"]) == {}
+    assert cache.claim(["a", "b"], "first").mine == {"a", "b"}
+    cache.put({"a": WRONG}, "first")
+    assert cache.look_up(["b", "a", "c"]) == {"a": WRONG}
 
 
 @every_cache
@@ -162,7 +171,7 @@ def test_of_many_who_claim_the_same_at_once_each_question_goes_to_one(url):
 
 def test_the_messages_of_the_german_server_are_german(german):
     with pytest.raises(psycopg2.Error, match="existiert nicht"):
-        psycopg2.connect(german).cursor().execute("SELECT * FROM nowhere")
+        psycopg2.connect(german.url).cursor().execute("SELECT * FROM nowhere")
 
 
 def test_a_cache_that_cannot_be_used_is_a_clear_error_without_its_password(monkeypatch, tmp_path):
@@ -271,6 +280,41 @@ def test_a_home_takes_what_another_has_bought_as_answers_out_of_a_cache(endpoint
     used = table(second, "llm_usage")
     assert [sum(row[name] for row in used) for name in ("calls", "cache_hits")] == [0, 24]
     assert sum(row["cost_usd"] for row in table(second, "llm_verdicts")) == 0
+
+
+@pytest.mark.parametrize("url", ["german postgresql"], indirect=True)
+def test_a_postgresql_that_restarts_is_waited_for_and_nothing_is_bought_twice(
+    endpoint, url, german, tmp_path, caplog
+):
+    first, second = homes(tmp_path, 2, label_types=2, words=12)
+    endpoint.configure(first_token_seconds=0.2, tokens_per_second=20_000.0)
+    slowly = shared_by(url, llm_batch_size=2, max_requests_in_flight=1)
+    run = threading.Thread(target=ask, args=(first, slowly))
+    run.start()
+    deadline = time.monotonic() + 30
+    while endpoint.stats()["requests"] < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    german.restart()
+    run.join(60)
+    assert endpoint.stats()["words_asked"] == 24
+    assert "PostgreSQL with the shared answers does not answer: trying again" in caplog.text
+    answered = ask(second, shared_by(url))
+    assert endpoint.stats()["words_asked"] == 24
+    assert len(answers_of(answered)) == 24
+
+
+@pytest.mark.parametrize("url", ["duckdb"], indirect=True)
+def test_a_plan_counts_what_another_home_has_bought_as_free(endpoint, url, tmp_path):
+    first, second = homes(tmp_path, 2, label_types=2, words=12)
+    before = Pipeline(second, shared_by(url)).plan(RunOptions())
+    assert (before.words, before.cache_hits) == (24, 0)
+    ask(first, shared_by(url))
+    after = Pipeline(second, shared_by(url)).plan(RunOptions())
+    assert (after.words, after.calls, after.cache_hits) == (0, 0, 24)
+    assert after.usd == 0
+    assert endpoint.stats()["words_asked"] == 24
+    assert len(answers_of(ask(second, shared_by(url)))) == 24, "a plan claims nothing"
 
 
 KILLED = """

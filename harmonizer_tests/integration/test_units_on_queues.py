@@ -9,10 +9,11 @@ import pytest
 
 from harmonizer_assets.core.base.errors import ConfigurationError, WorkersError
 from harmonizer_assets.core.records.merchant import merchant_key
+from harmonizer_assets.core.units.executors import celery
 from harmonizer_assets.core.units.executors.brokers import TASK
 from harmonizer_assets.core.units.executors.celery import CeleryExecutor, make_app
 from harmonizer_assets.core.units.spread import unit_store
-from harmonizer_tests.support.brokers import UnreachableError, queue_on, worker
+from harmonizer_tests.support.brokers import UnreachableError, paused_at_will, queue_on, worker
 from harmonizer_tests.support.units import (
     Errors,
     Poison,
@@ -106,6 +107,30 @@ def test_workers_that_are_killed_lose_no_unit_and_apply_none_twice(shops, broker
         run.join(60)
     assert Errors.of(applied) == Errors()
     assert len(applied) == len({result.partition for result in applied})
+    assert scores(pipeline) == undisturbed
+
+
+@on_rabbitmq
+def test_a_broker_that_is_paused_for_a_while_costs_time_and_nothing_else(
+    shops, broker, undisturbed, monkeypatch, caplog
+):
+    monkeypatch.setattr(celery, "_SECONDS_BETWEEN_LOOKS", 0.5)
+    slow = poisoned_by(Poison("sleep", seconds=0.5))
+    results: list[object] = []
+    with paused_at_will(broker) as (paused, relay):
+        monkeypatch.setenv("HARMONIZER_BROKER_URL", paused.url)
+        pipeline = opened_on(paused, shops)
+        run = threading.Thread(target=lambda: results.extend(scored(pipeline)))
+        with worker(paused, shops, **slow):
+            run.start()
+            wait_for(lambda: any((shops.units / "attempts").glob("*.json")))
+            relay.pause()
+            # Longer than the four seconds after which Celery gives up to connect.
+            wait_for(lambda: "cannot be used (TimeoutError)" in caplog.text)
+            relay.resume()
+            run.join(60)
+    assert Errors.of(results) == Errors()
+    assert len(results) == len({result.partition for result in results})
     assert scores(pipeline) == undisturbed
 
 

@@ -9,15 +9,17 @@ import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from harmonizer_assets.core.base.errors import WorkersError
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.units.executors.brokers import Broker, broker_of
 from harmonizer_assets.core.units.executors.celery import make_app
 from harmonizer_tests.support.aws import aws_server
+from harmonizer_tests.support.relay import Relay, relayed
 
 ADDRESSES = {
     "rabbitmq": "amqp://guest:guest@127.0.0.1:5672//",
@@ -32,8 +34,12 @@ class UnreachableError(Exception):
 
 
 @contextmanager
-def queue_on(kind: str) -> Iterator[Broker]:
+def queue_on(kind: str, attempts: int = ATTEMPTS) -> Iterator[Broker]:
     """Make a queue with a name of its own, and remove it at the end.
+
+    Args:
+        kind: of the broker.
+        attempts: deliveries of a message.
 
     Raises:
         UnreachableError: the broker does not run here.
@@ -41,9 +47,9 @@ def queue_on(kind: str) -> Iterator[Broker]:
     name = f"test-{uuid.uuid4().hex[:12]}"
     if kind == "sqs":
         with aws_server() as url:
-            yield broker_of(url.replace("http://", "sqs://test:test@"), name, ATTEMPTS, SECONDS)
+            yield broker_of(url.replace("http://", "sqs://test:test@"), name, attempts, SECONDS)
         return
-    broker = broker_of(ADDRESSES[kind], name, ATTEMPTS, SECONDS)
+    broker = broker_of(ADDRESSES[kind], name, attempts, SECONDS)
     app = make_app(broker)
     try:
         broker.declare(app)
@@ -91,3 +97,14 @@ def worker(broker: Broker, home: Home, **environment: str) -> Iterator[WorkerPro
         yield started
     finally:
         started.kill()
+
+
+@contextmanager
+def paused_at_will(broker: Broker) -> Iterator[tuple[Broker, Relay]]:
+    """Put a relay before a broker; give the broker behind it, and the relay."""
+    parts = urlsplit(broker.url)
+    assert parts.hostname
+    assert parts.port
+    with relayed(parts.hostname, parts.port) as relay:
+        url = broker.url.replace(f":{parts.port}", f":{relay.port}")
+        yield replace(broker, url=url), relay

@@ -6,9 +6,11 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -41,9 +43,22 @@ def temporary_database(server: str = SERVER) -> Iterator[str]:
         _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@dataclass(frozen=True)
+class OwnServer:
+    """A server that a test may restart.
+
+    Attributes:
+        url: of its first database.
+        restart: ends all connections; the server answers again a second later.
+    """
+
+    url: str
+    restart: Callable[[], None]
+
+
 @contextmanager
-def german_server(folder: Path) -> Iterator[str]:
-    """Run a server whose messages are German, in an empty folder; give its URL.
+def german_server(folder: Path) -> Iterator[OwnServer]:
+    """Run a server whose messages are German, in an empty folder.
 
     Raises:
         UnreachableError: programs, the locale's sources or the messages are not installed.
@@ -76,9 +91,18 @@ def german_server(folder: Path) -> Iterator[str]:
     run(programs[-1] / "initdb", "-D", data / "cluster", "-U", "postgres", "-A", "trust", "-N")
     options = f"-p {port} -h 127.0.0.1 -k {data} -F"
     control = programs[-1] / "pg_ctl"
-    run(control, "-D", data / "cluster", "-w", "-o", options, "-l", data / "log", "start")
+
+    def start() -> None:
+        run(control, "-D", data / "cluster", "-w", "-o", options, "-l", data / "log", "start")
+
+    def restart() -> None:
+        run(control, "-D", data / "cluster", "-w", "-m", "fast", "stop")
+        time.sleep(1.0)
+        start()
+
+    start()
     try:
-        yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        yield OwnServer(f"postgresql://postgres@127.0.0.1:{port}/postgres", restart)
     finally:
         run(control, "-D", data / "cluster", "-m", "immediate", "stop")
 

@@ -148,6 +148,19 @@ def _as_json(version: Version, rows: Mapping[str, int]) -> str:
 
 
 def _from_json(content: bytes) -> Version:
-    found = json.loads(content)
-    published_at = dt.datetime.fromisoformat(found["published_at"])
-    return Version(found["version"], found["run_id"], found["message"], published_at)
+    """Read what `_as_json` has written.
+
+    Raises:
+        StoreError: it is something else.
+    """
+
+    def ours(error: Exception) -> StoreError:
+        return StoreError(
+            f"what is published cannot be read: {CURRENT} or a manifest is damaged "
+            f"({type(error).__name__})"
+        )
+
+    with translated(ours, ValueError, KeyError, TypeError):
+        found = json.loads(content)
+        published_at = dt.datetime.fromisoformat(found["published_at"])
+        return Version(found["version"], found["run_id"], found["message"], published_at)

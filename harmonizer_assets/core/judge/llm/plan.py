@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from harmonizer_assets.core.judge.llm.calls.packing import Packer, Reach
 from harmonizer_assets.core.judge.llm.calls.sizing import Load, words_per_call
 from harmonizer_assets.core.judge.llm.calls.work import PartitionWork
 from harmonizer_assets.core.judge.llm.judging import LLMJudge
+from harmonizer_assets.core.judge.llm.memory.shared.sharing import open_cache
 from harmonizer_assets.core.judge.llm.money.prices import Price
 from harmonizer_assets.core.judge.llm.partitions import PreparedPartition
 from harmonizer_assets.core.judge.llm.wire.prompt import Prompts
@@ -78,7 +80,11 @@ class _Asked:
 def make_plan(
     judge: LLMJudge, chunks: Iterable[Chunk], settings: JudgeSettings, price: Price | None
 ) -> Plan:
-    """Estimate what judging these chunks would take; no call is sent."""
+    """Estimate what judging these chunks would take; no call is sent.
+
+    Raises:
+        StoreError: the cache that homes share cannot be read.
+    """
     estimates = Estimates()
     packer = Packer(
         settings.max_label_type_concurrency,
@@ -86,6 +92,8 @@ def make_plan(
         settings.max_word_concurrency,
     )
     partitions = [partition for chunk in chunks for partition in judge.prepare(chunk)]
+    if settings.answers is not None:
+        _leave_out_shared(partitions, settings.answers)
     for partition in partitions:
         if partition.asks:
             packer.add(PartitionWork(partition.key, list(partition.asks.values())))
@@ -114,6 +122,15 @@ def make_plan(
         ),
         prompt=asked.example,
     )
+
+
+def _leave_out_shared(partitions: Sequence[PreparedPartition], url: str) -> None:
+    """Leave out the questions whose answers are in the cache that homes share."""
+    keys = {key for partition in partitions for key in partition.asks}
+    with closing(open_cache(url)) as cache:
+        answered = cache.look_up(sorted(keys))
+    for partition in partitions:
+        partition.asks = {k: ask for k, ask in partition.asks.items() if k not in answered}
 
 
 def _counts(partitions: Sequence[PreparedPartition]) -> dict[str, int]:

@@ -6,11 +6,12 @@ in the store.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Final
 
-from harmonizer_assets.core.base.errors import ConfigurationError
+from harmonizer_assets.core.base.errors import ConfigurationError, WorkersError
 from harmonizer_assets.core.store.objects import ObjectStore, open_store
 from harmonizer_assets.core.units.executors.base import Executor, watch
 from harmonizer_assets.core.units.executors.brokers import TASK, Broker
@@ -21,6 +22,15 @@ from harmonizer_assets.core.units.work import Outcome, Work
 if TYPE_CHECKING:
     from celery import Celery
 
+_log = logging.getLogger(__name__)
+
+_RETRIES: Final = {
+    "max_retries": 60,
+    "interval_start": 0.2,
+    "interval_step": 0.5,
+    "interval_max": 2,
+}
+"""A broker that is gone is waited for, for about two minutes."""
 _OVERDUE: Final = 3.0
 """Times the longest attempt, after which the message of a unit counts as lost."""
 _SECONDS_BETWEEN_LOOKS: Final = 2.0
@@ -100,6 +110,7 @@ class CeleryExecutor(Executor):
                 kwargs={"unit": unit, "store": self._store.objects.url},
                 queue=self._broker.queue,
                 retry=True,
+                retry_policy=_RETRIES,
             )
 
     def finished(self, units: Collection[str], seconds: float) -> list[str]:
@@ -107,9 +118,17 @@ class CeleryExecutor(Executor):
         ended = watch(self._store, units, seconds)
         if not ended and time.monotonic() - self._looked > _SECONDS_BETWEEN_LOOKS:
             self._looked = time.monotonic()
-            for unit in self._broker.dead_units(self._app).intersection(units):
+            for unit in self._dead_units().intersection(units):
                 self._store.bury(unit)
         return ended
+
+    def _dead_units(self) -> set[str]:
+        """Look which units the broker has given up; one that does not answer is asked later."""
+        try:
+            return self._broker.dead_units(self._app)
+        except WorkersError as error:
+            _log.warning("%s; results that are there are committed all the same", error)
+            return set()
 
     def close(self) -> None:
         """Close the connections; see `Executor.close`."""

@@ -44,6 +44,10 @@ class SharedCache(ABC):
         """Look answers up, and claim the questions that have none and that nobody else asks."""
 
     @abstractmethod
+    def look_up(self, keys: Sequence[str]) -> Mapping[str, Answer]:
+        """Look answers up, and claim nothing."""
+
+    @abstractmethod
     def put(self, answers: Mapping[str, Answer], holder: str) -> None:
         """Store answers; one that is there stays as it is."""
 

@@ -91,6 +91,12 @@ class DynamoDBCache(SharedCache):
             mine |= {key for key, is_taken in zip(free, taken, strict=True) if is_taken}
         return Claim(found, frozenset(mine))
 
+    def look_up(self, keys: Sequence[str]) -> Mapping[str, Answer]:
+        """Read items; see `SharedCache.look_up`."""
+        with self._errors():
+            there = self._items(sorted({*keys}))
+        return {key: from_text(i["answer"]["S"]) for key, i in there.items() if "answer" in i}
+
     def put(self, answers: Mapping[str, Answer], holder: str) -> None:
         """Put the items of answers; see `SharedCache.put`."""
 
@@ -157,7 +163,8 @@ class DynamoDBCache(SharedCache):
                 "the credentials in the environment may read and write it"
             )
 
-        with translated(ours, ClientError, BotoCoreError):
+        # The last is what an answer of something else than DynamoDB lacks.
+        with translated(ours, ClientError, BotoCoreError, KeyError):
             yield
 
 

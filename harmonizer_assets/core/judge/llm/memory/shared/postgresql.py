@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from harmonizer_assets.core.base.errors import ConfigurationError
+from harmonizer_assets.core.base.errors import ConfigurationError, StoreError
 from harmonizer_assets.core.base.secrets import translated
-from harmonizer_assets.core.judge.llm.memory.shared.sql import Execute, SqlCache, unusable
+from harmonizer_assets.core.judge.llm.memory.shared.sql import Execute, SqlCache, T, unusable
+
+_log = logging.getLogger(__name__)
 
 _LOCK: Final = 0x4861726D
 """Of PostgreSQL's locks by number, the one that those who write take turns at."""
 
 
+_PATIENCE: Final = 60.0
+"""Seconds for which a server that has answered before is waited for: it may be restarted."""
+_PAUSE: Final = 0.5
+
+
 class PostgresCache(SqlCache):
-    """Tables in PostgreSQL; the clock is the server's."""
+    """Tables in PostgreSQL; the clock is the server's. A server that restarts is waited for."""
 
     def __init__(self, url: str) -> None:
         """Connect.
@@ -37,15 +46,29 @@ class PostgresCache(SqlCache):
                 "shared answers in PostgreSQL need its driver: install the extra with "
                 "`pip install 'label-harmonizer[sql]'`"
             ) from None
+        self._patience = 0.0
         super().__init__()
+        self._patience = _PATIENCE
 
     def close(self) -> None:
         """Close the connections; see `SharedCache.close`."""
         self._engine.dispose()
 
+    def _run(self, work: Callable[[Execute], T]) -> T:
+        """Do work, again where the connection was lost; see `SqlCache._run`."""
+        deadline = time.monotonic() + self._patience
+        while True:
+            try:
+                return super()._run(work)
+            except _LostError:
+                if time.monotonic() > deadline:
+                    raise
+                _log.warning("PostgreSQL with the shared answers does not answer: trying again")
+            time.sleep(_PAUSE)
+
     @contextmanager
     def _transaction(self) -> Iterator[Execute]:
-        with translated(unusable, SQLAlchemyError), self._engine.begin() as connection:
+        with translated(_unusable, SQLAlchemyError), self._engine.begin() as connection:
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:id)"), {"id": _LOCK})
 
             def execute(statement: str, **parameters: Any) -> list[Any]:
@@ -56,3 +79,12 @@ class PostgresCache(SqlCache):
 
     def _now(self) -> str:
         return "EXTRACT(EPOCH FROM clock_timestamp())"
+
+
+class _LostError(StoreError):
+    """The server is gone, for a while or for good."""
+
+
+def _unusable(error: Exception) -> StoreError:
+    said = unusable(error)
+    return _LostError(str(said)) if isinstance(error, OperationalError) else said

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from harmonizer_assets.core.base.errors import StoreError
 from harmonizer_assets.core.judge.llm.memory.shared.base import (
@@ -14,6 +14,8 @@ from harmonizer_assets.core.judge.llm.memory.shared.base import (
     from_text,
 )
 from harmonizer_assets.core.judge.llm.wire.answers import Answer
+
+T = TypeVar("T")
 
 Execute = Callable[..., list[Any]]
 """Executes a statement with parameters by name; returns its rows."""
@@ -72,39 +74,58 @@ class SqlCache(SharedCache):
         Raises:
             StoreError: the database cannot be used.
         """
-        with self._transaction() as execute:
+
+        def make(execute: Execute) -> None:
             for statement in _TABLES:
                 execute(statement)
 
+        self._run(make)
+
     def renew(self, holder: str, seconds: float) -> None:
         """Write the time when the lease ends; see `SharedCache.renew`."""
-        with self._transaction() as execute:
-            execute(_RENEW.format(now=self._now()), holder=holder, seconds=seconds)
+        statement = _RENEW.format(now=self._now())
+        self._run(lambda execute: execute(statement, holder=holder, seconds=seconds))
 
     def claim(self, keys: Sequence[str], holder: str) -> Claim:
         """Insert what is missing, and read what there is; see `SharedCache.claim`."""
         wanted = sorted({*keys})
-        with self._transaction() as execute:
+
+        def claim(execute: Execute) -> list[Any]:
             execute(_TAKE_OVER.format(now=self._now()), keys=wanted, holder=holder)
             execute(_CLAIM, keys=wanted, holder=holder)
-            rows = execute(_LOOK_UP, keys=wanted)
+            return execute(_LOOK_UP, keys=wanted)
+
+        rows = self._run(claim)
         return Claim(
             {key: from_text(answer) for key, _, answer in rows if answer is not None},
             frozenset(key for key, by, answer in rows if answer is None and by == holder),
         )
 
+    def look_up(self, keys: Sequence[str]) -> Mapping[str, Answer]:
+        """Read answers; see `SharedCache.look_up`."""
+        wanted = sorted({*keys})
+        rows = self._run(lambda execute: execute(_LOOK_UP, keys=wanted))
+        return {key: from_text(answer) for key, _, answer in rows if answer is not None}
+
     def put(self, answers: Mapping[str, Answer], holder: str) -> None:
         """Insert answers, or add them to claims; see `SharedCache.put`."""
         keys = sorted(answers)
         texts = [as_text(answers[key]) for key in keys]
-        with self._transaction() as execute:
-            execute(_PUT, keys=keys, holder=holder, answers=texts)
+        self._run(lambda execute: execute(_PUT, keys=keys, holder=holder, answers=texts))
 
     def release(self, holder: str) -> None:
         """Delete claims and lease; see `SharedCache.release`."""
-        with self._transaction() as execute:
+
+        def release(execute: Execute) -> None:
             execute(_RELEASE, holder=holder)
             execute(_END, holder=holder)
+
+        self._run(release)
+
+    def _run(self, work: Callable[[Execute], T]) -> T:
+        """Do work in a transaction; it may be done again, and has no other effects."""
+        with self._transaction() as execute:
+            return work(execute)
 
     @abstractmethod
     def _transaction(self) -> Any:
