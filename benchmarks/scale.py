@@ -1,6 +1,7 @@
 """Measure how Dagster bears 18 label types x thousands of merchants, a third of them with labels.
 
     python -m benchmarks.scale [--merchants 1000 5000]
+    python -m benchmarks.scale --merchants 20000 --share 0.02 --without-backfills
 
 Each size gets a home of its own, harmonized once; then a web server with the daemon is started on
 it and asked what people ask: how long until the code is loaded, the partitions page and its counts,
@@ -27,7 +28,7 @@ from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.ingest.inbox import submit_batch
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.defs.jobs import harmonize_config
-from harmonizer_tests.support.arrivals import make_labels
+from harmonizer_tests.support.arrivals import SHARE, make_labels
 from harmonizer_tests.support.served import Served, wait_for
 
 PATIENCE: Final = 900.0
@@ -68,21 +69,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--merchants", type=int, nargs="+", default=[1_000])
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--share", type=float, default=SHARE, help="of partitions with labels")
+    parser.add_argument("--without-backfills", action="store_true")
     options = parser.parse_args()
     for merchants in options.merchants:
         folder = Path(tempfile.mkdtemp(prefix="harmonizer-scale-"))
         try:
-            print(json.dumps(measure(folder, merchants, options.seed), indent=2), flush=True)
+            print(json.dumps(measure(folder, merchants, options), indent=2), flush=True)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def measure(folder: Path, merchants: int, seed: int) -> dict[str, Any]:
+def measure(folder: Path, merchants: int, options: argparse.Namespace) -> dict[str, Any]:
     """Seconds of each thing that people wait for, with one number of merchants."""
     home = Home(folder / "home").ensure()
     os.environ["HARMONIZER_HOME"] = str(home.root)
     pipeline = Pipeline(home)
-    submit_batch(home, *make_labels(folder, pipeline.taxonomy.names, merchants, seed))
+    names = pipeline.taxonomy.names
+    submit_batch(home, *make_labels(folder, names, merchants, options.seed, options.share))
     found: dict[str, Any] = {"merchants": merchants}
     with timed(found, "first_run"):
         command = [sys.executable, "-m", "harmonizer_assets.cli", "--home", str(home.root), "run"]
@@ -110,6 +114,8 @@ def measure(folder: Path, merchants: int, seed: int) -> dict[str, Any]:
         }
         one_type = [f"DATE|{merchant}" for merchant in keys["merchant"]]
         everything = [f"{name}|{one}" for name in keys["label_type"] for one in keys["merchant"]]
+        if options.without_backfills:
+            return found
         found["backfill_of_one_type"] = backfill(served, one_type)
         found["backfill_of_everything"] = backfill(served, everything)
         found["everything_in_one_run"] = one_run(served)

@@ -16,8 +16,8 @@ _NOT_COVERED = (
     "the web UI, texts of one or two characters, and the ids themselves."
 )
 _SHARED = (
-    "Answers that homes share in {url} may quote what is deleted. Remove there those whose text holds "
-    "it, such as `DELETE FROM harmonizer_answers WHERE answer LIKE '%TEXT%'`, or items whose "
+    "Answers that homes share in {url} may quote what is deleted. Remove there those whose text "
+    "holds it, such as `DELETE FROM harmonizer_answers WHERE answer LIKE '%TEXT%'`, or items whose "
     "attribute `answer` does; what is gone is asked again."
 )
 
