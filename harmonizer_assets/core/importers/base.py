@@ -1,7 +1,7 @@
 """What importers have in common: what they read from a source, and the interface.
 
 An importer only says what stands in its files. Ids, boxes, statuses and files are made of that in
-one place each, the same for all formats: `ids`, `boxes`, `writing`.
+one place each, the same for all formats: `ids`, `records.boxes`, `writing`.
 """
 
 from __future__ import annotations

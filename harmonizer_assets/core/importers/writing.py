@@ -248,7 +248,8 @@ class TableWriter:
             if text is None or text == "" or isinstance(text, str)
             else (f"the text is no text: {str(text)[:40]}")
         )
-        self._problem(Problem(receipt.file, self._row(receipt, word), reason, key=where))
+        remedy = "give the text, or leave the word out"
+        self._problem(Problem(receipt.file, self._row(receipt, word), reason, remedy, key=where))
         return None
 
     def _position(
