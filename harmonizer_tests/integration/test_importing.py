@@ -369,6 +369,16 @@ def test_what_was_left_out_is_deleted_with_its_image(home, tmp_path):
     assert [json.loads(row["row"])["image_id"] for row in quarantined(home)] == ["b"]
 
 
+def test_what_was_deleted_for_good_does_not_come_back_as_left_out(home, tmp_path):
+    first = record(tags=("DATE", "12.50")), record("b", ("DATE", "13.50"))
+    take(home, source(tmp_path, *first))
+    ingest(home)
+    Pipeline(home).deletion.delete(Scope("a"))
+    take(home, source(tmp_path, *first, record("c")))
+    ingest(home)
+    assert [json.loads(row["row"])["image_id"] for row in quarantined(home)] == ["b"]
+
+
 def test_files_of_people_that_are_called_like_ours_are_not_taken_for_what_was_left_out(
     home, tmp_path
 ):

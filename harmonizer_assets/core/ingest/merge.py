@@ -26,6 +26,16 @@ from harmonizer_assets.core.store.deletions import covered
 from harmonizer_assets.core.store.numbers import next_number
 
 _NO_FILE: Final = StagedFile(0, {})
+_IDS_OF_ROW: Final = "row::JSON->>'$.image_id' AS image_id, " + ", ".join(
+    f"TRY_CAST(row::JSON->>'$.{name}' AS BIGINT) AS {name}" for name in WORD_KEY[1:]
+)
+# What was deleted stays away, also where it could not be used.
+_IS_WITHHELD: Final = f"""
+EXISTS (
+    FROM deletions d, (SELECT {_IDS_OF_ROW}) r
+    WHERE (d.holds_until, d.name) > {GIVEN_RANK} AND {covered("r", labels=False, deletion="d")}
+)
+"""
 _NO_PROVENANCE: Final = json.dumps(dict.fromkeys(PROVENANCE))
 
 
@@ -77,7 +87,7 @@ def merge_batch(
         labels_outdated=labels.outdated,
         labels_deleted=deleted.labels,
         labels_withheld=labels.withheld,
-        quarantined=_quarantine_rows(con, arrival.batch_id),
+        quarantined=_quarantine_rows(con, arrival),
     )
     mend(con, batch, arrival)
     _record(con, arrival, report)
@@ -103,15 +113,16 @@ def quarantine_batch(con: duckdb.DuckDBPyConnection, batch: InboxBatch, error: s
     )
 
 
-def _quarantine_rows(con: duckdb.DuckDBPyConnection, batch_id: str) -> int:
+def _quarantine_rows(con: duckdb.DuckDBPyConnection, arrival: Arrival) -> int:
     # A batch that comes again brings the same broken rows.
-    con.execute("DELETE FROM quarantine WHERE batch_id = $1", [batch_id])
+    con.execute("DELETE FROM quarantine WHERE batch_id = $1", [arrival.batch_id])
     rejected = con.execute(
         "INSERT INTO quarantine BY NAME "
         "SELECT $batch_id AS batch_id, * EXCLUDE (row, reason, remedy), row::JSON AS row, "
         "concat(reason, ' (' || nullif(remedy, '') || ')') AS reason, "
-        f"{next_number('quarantine')} AS number, now() AS quarantined_at FROM staged.rejected",
-        {"batch_id": batch_id},
+        f"{next_number('quarantine')} AS number, now() AS quarantined_at "
+        f"FROM staged.rejected WHERE NOT {_IS_WITHHELD}",
+        arrival.parameters,
     ).fetchone()
     return int(rejected[0]) if rejected else 0
 
