@@ -6,6 +6,7 @@ import pytest
 from dagster import AssetKey, RunRequest, SkipReason, build_sensor_context
 
 from harmonizer_assets.core.apply.undo import Selection, undo
+from harmonizer_assets.core.base.settings import Settings
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.records.label import label_key
 from harmonizer_assets.core.records.partition import PartitionKey
@@ -16,7 +17,7 @@ from harmonizer_assets.defs.resources import HomeResource
 from harmonizer_assets.defs.sensors import reviews_sensor
 from harmonizer_tests.support.corrections import label, labels
 from harmonizer_tests.support.dagster_runs import execute, materialize
-from harmonizer_tests.support.receipts import harmonize, shop_receipts
+from harmonizer_tests.support.receipts import harmonize, shop_receipts, table
 
 
 @pytest.fixture
@@ -91,6 +92,28 @@ def test_the_sensor_has_answers_applied_then_computes_what_they_touch_then_rests
     assert tick(instance).run_key == after.run_key
     undo(answered.warehouse, Selection(actor="ann"), actor="bob", commit=True)
     assert tick(instance).run_key != after.run_key
+
+
+def test_what_answers_do_not_touch_is_not_computed_again(home, tmp_path, instance):
+    # A model that is fitted anew would score everything anew.
+    home.settings_file.write_text('[similarity]\nscorer = "evidence"\n')
+    pipeline = Pipeline(home, Settings.load(home.settings_file))
+    shop_receipts(each=6).submit(pipeline, tmp_path / "files")
+    harmonize(pipeline)
+    before = table(pipeline, "partition_state")
+    merchants = {key.merchant_key for key in pipeline.partitions.held()}
+    add_merchants(instance, merchants)
+    row = wrong(pipeline)[0]
+    pipeline.review.answer(label_key(row), "ann", Answer.WRONG, to_label="GRAND_TOTAL")
+    execute(instance, home, tick(instance).job_name, step_config("correct", commit=True))
+    assert execute(instance, home, tick(instance).job_name).success
+    computed = {
+        state["merchant_key"]
+        for state in table(pipeline, "partition_state")
+        if state["asset"] == "similarity_matches" and state not in before
+    }
+    assert len(merchants) == 2
+    assert computed == {row["merchant_key"]}
 
 
 def test_the_sensor_rests_where_nobody_has_answered(home, tmp_path, instance):

@@ -209,6 +209,13 @@ def test_undo_brings_the_labels_back_to_the_byte_and_redo_makes_them_again(pipel
     assert labels(pipeline) == before
 
 
+def test_the_history_names_the_run_the_model_and_the_version_of_the_prompt(pipeline, wrong):
+    behind = {"run_id": "run-1", "model": "some-model", "prompt_version": "7", "rule_id": "r1"}
+    applied(pipeline, correction(wrong, "mark_invalid", **behind))
+    *_, change = label_history(pipeline.warehouse, label_key(wrong))
+    assert {name: change[name] for name in behind} == behind
+
+
 @pytest.mark.parametrize(
     "by", ["correction", "operation", "answer", "actor", "rule", "merchant", "run"]
 )

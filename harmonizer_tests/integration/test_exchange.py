@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from harmonizer_assets.core.apply.undo import Selection, undo
@@ -101,6 +102,30 @@ def test_export_edit_import_apply_undo_brings_the_labels_back_to_the_byte(pipeli
     done = pipeline.apply("bob", commit=True)
     assert done.actions == {"move": 4}
     assert {row["actor"] for row in done.corrections} == {"ann"}
+    undo(pipeline.warehouse, Selection(actor="ann"), actor="bob", commit=True)
+    assert labels(pipeline) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("csv", "(FORMAT csv, HEADER)"),
+        ("parquet", "(FORMAT parquet)"),
+    ],
+)
+def test_what_is_answered_in_a_table_is_applied_and_taken_back_to_the_byte(
+    pipeline, tmp_path, name, written
+):
+    before = labels(pipeline)
+    path = exported(pipeline, tmp_path / f"file{FORMATS[name].suffix}", name)
+    reader = f"read_csv('{path}', all_varchar = true)" if name == "csv" else f"'{path}'"
+    with duckdb.connect() as con:
+        con.execute(f"CREATE TABLE rows AS FROM {reader}")
+        con.execute("UPDATE rows SET answer = 'wrong', answer_label = to_label")
+        con.execute(f"COPY rows TO '{path}' {written}")
+    report = taken(pipeline, path, name)
+    assert (report.answers, report.refused) == ({"wrong": 4}, [])
+    assert pipeline.apply("bob", commit=True).actions == {"move": 4}
     undo(pipeline.warehouse, Selection(actor="ann"), actor="bob", commit=True)
     assert labels(pipeline) == before
 

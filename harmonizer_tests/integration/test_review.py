@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -15,9 +16,10 @@ from harmonizer_assets.core.records.label import LABEL_COLUMNS, LabelKey, label_
 from harmonizer_assets.core.review.answers import Answer
 from harmonizer_assets.core.review.queue import ReviewFilter
 from harmonizer_assets.core.score.similar_words import read_merchant_labels
+from harmonizer_assets.core.store.database import Connection
 from harmonizer_tests.support.cli import cli, shown_error
 from harmonizer_tests.support.corrections import label
-from harmonizer_tests.support.receipts import Receipts, harmonize, shop_receipts, table
+from harmonizer_tests.support.receipts import OFFLINE, Receipts, harmonize, shop_receipts, table
 
 ALL_BLIND = "blind_share: 1.0\nrules: [{name: all, tier: automatic, agreement: 0.3}]\n"
 NONE_BLIND = "blind_share: 0.001\nrules: [{name: all, tier: by_kind, agreement: 0.3}]\n"
@@ -51,6 +53,67 @@ def test_each_decision_is_a_proposal(pipeline):
     moved = [row for row in table(pipeline, "proposals") if row["action"] == "move"]
     assert {(row["label"], row["to_label"]) for row in moved} == {("DATE", "GRAND_TOTAL")}
     assert {row["n_alike"] for row in moved} == {4}
+
+
+@pytest.mark.parametrize(
+    ("status", "triage", "competing", "no_label", "action", "to_label"),
+    [
+        ("PENDING", "outlier", "GRAND_TOTAL", False, "move", "GRAND_TOTAL"),
+        ("PENDING", "outlier", "GRAND_TOTAL", True, "mark_invalid", None),
+        ("PENDING", "valid", "GRAND_TOTAL", False, "confirm", None),
+        ("VALID", "valid", "GRAND_TOTAL", False, "keep", None),
+        ("INVALID", "outlier", "GRAND_TOTAL", False, "ask", None),
+    ],
+)
+def test_what_is_known_of_a_label_and_its_status_say_what_is_proposed(
+    pipeline, status, triage, competing, no_label, action, to_label
+):
+    key = label_key(dates(pipeline)[0])
+    named = "image_id = $1 AND label = 'DATE' AND line_id = $2"
+
+    def know(con: Connection) -> None:
+        con.execute(
+            f"UPDATE similarity_matches SET triage = $3, competing_label = $4, no_label = $5, "
+            f"looks_right = true WHERE {named}",
+            [key.image_id, key.line_id, triage, competing, no_label],
+        )
+        con.execute(
+            f"UPDATE labels SET validation_status = $3 WHERE {named}",
+            [key.image_id, key.line_id, status],
+        )
+        con.execute("DELETE FROM judgements")
+
+    pipeline.warehouse.write(know)
+    [found] = [row for row in table(pipeline, "proposals") if label_key(row) == key]
+    assert (found["action"], found["to_label"]) == (action, to_label)
+
+
+def test_a_question_that_has_failed_proposes_nothing(pipeline):
+    key = label_key(dates(pipeline)[0])
+
+    def fail(con: Connection) -> None:
+        con.execute("UPDATE similarity_matches SET triage = 'ambiguous'")
+        con.execute("DELETE FROM judgements")
+
+    pipeline.warehouse.write(fail)
+    assert key not in {label_key(row) for row in table(pipeline, "proposals")}
+
+
+def test_what_people_have_answered_is_learned_from(home, tmp_path):
+    pipeline = reviewed(home, tmp_path)
+    before = {row["image_id"]: row["outlier_score"] for row in dates(pipeline)}
+    first, *others = [label_key(row) for row in dates(pipeline)]
+    for key in others:
+        pipeline.review.answer(key, "ann", Answer.RIGHT)
+    pipeline.apply("ann", commit=True)
+    pipeline.run(replace(OFFLINE, refresh=True))
+    scores = {
+        row["image_id"]: row["outlier_score"]
+        for row in table(pipeline, "similarity_matches")
+        if row["label"] == "DATE"
+        and (row["line_id"], row["word_id"]) == (first.line_id, first.word_id)
+    }
+    assert scores[first.image_id] < before[first.image_id]
 
 
 def test_a_label_that_has_gone_since_it_was_asked_about_can_be_added_again(pipeline):
@@ -489,6 +552,34 @@ def test_the_report_says_how_often_people_agree_with_what_was_found(pipeline):
     assert (row["answers"], row["wrong"]) == (3, 2)
     assert (round(row["precision"], 3), round(row["suggestion_precision"], 3)) == (0.667, 0.333)
     assert "How often people agree" in pipeline.write_report().read_text()
+
+
+def test_how_often_people_agree_is_told_by_week_and_by_who_has_found_it(pipeline):
+    first, second, third, fourth = [label_key(row) for row in dates(pipeline)]
+    for key in (first, second, third):
+        pipeline.review.answer(key, "ann", Answer.WRONG, to_label="GRAND_TOTAL")
+    pipeline.review.answer(fourth, "ann", Answer.RIGHT)
+    changes = (
+        ("answered_at = '2026-11-16 09:00:00+00'", "true"),
+        ("answered_at = '2026-11-24 09:00:00+00'", "verdict = 'right' OR image_id = $1"),
+        ("decided_by = 'llm'", "image_id = $1"),
+    )
+    for change, where in changes:
+        given = [third.image_id] if "$1" in where else []
+        pipeline.warehouse.write(
+            lambda con, change=change, where=where, given=given: con.execute(
+                f"UPDATE review_answers SET {change} WHERE {where}", given
+            )
+        )
+    found = {
+        (str(row["week"]), row["decided_by"]): (row["answers"], row["precision"])
+        for row in table(pipeline, "decision_precision")
+    }
+    assert found == {
+        ("2026-11-16", "offline_judge"): (2, 1.0),
+        ("2026-11-23", "offline_judge"): (1, 0.0),
+        ("2026-11-23", "llm"): (1, 1.0),
+    }
 
 
 def test_the_commands_show_correct_undo_and_tell(pipeline, home, tmp_path):
