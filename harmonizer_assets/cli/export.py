@@ -36,4 +36,4 @@ def export(*, home: Home, table: str, out: Path, exact: bool, overwrite: bool) -
 def report(*, home: Home, out: Path | None) -> None:
     """Write what was found as one HTML page."""
     require_tables(home)
-    click.echo(open_home(home, "offline").write_report(folder=out))
+    click.echo(open_home(home, "offline").publication.write_report(folder=out))

@@ -57,14 +57,14 @@ def propose_labels(
     found: JudgedProposals | None = None
     if judge is None:
         least = _LEAST if least is None else least
-        receipts, labels = pipeline.propose_labels(out, least, overwrite=overwrite)
+        receipts, labels = pipeline.proposals.from_model(out, least, overwrite=overwrite)
     else:
         from harmonizer_assets.cli.terminal import terminal_progress
         from harmonizer_assets.core.records.options import RunOptions
 
         with terminal_progress() as on_progress:
             options = RunOptions(judge=judge, on_progress=on_progress)
-            found = pipeline.judge_proposals(out, options, overwrite=overwrite)
+            found = pipeline.proposals.from_judge(out, options, overwrite=overwrite)
         receipts, labels = found.receipts, found.labels
     click.echo(
         f"labels proposed: {labels:,}, for receipts without any: {receipts:,}; written to {out}"

@@ -6,9 +6,6 @@ Whoever starts a run (the web UI, a sensor, a schedule, the command line, Python
 
 from __future__ import annotations
 
-import datetime as dt
-import hashlib
-import json
 import logging
 import time
 import uuid
@@ -16,26 +13,16 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import cached_property, partial, wraps
-from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from harmonizer_assets.core.apply.apply import Brake, apply_corrections
-from harmonizer_assets.core.base.errors import InputError
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.progress import ProgressFn
 from harmonizer_assets.core.base.secrets import secrets_removed
 from harmonizer_assets.core.base.settings import Settings
-from harmonizer_assets.core.decide.alarms import update_merchant_alarms, update_receipt_alarms
 from harmonizer_assets.core.decide.missing import MissingLabels
-from harmonizer_assets.core.decide.patterns import update_patterns
-from harmonizer_assets.core.decide.proposed_by_judge import JudgedProposals, ProposingJudge
+from harmonizer_assets.core.decide.proposals import LabelProposals
 from harmonizer_assets.core.decide.stage import DecideStage, outlier_stage
-from harmonizer_assets.core.decide.unlabelled import (
-    propose_labels,
-    unlabelled_receipts,
-    write_proposals,
-)
-from harmonizer_assets.core.decide.validation_queue import update_validation_queue
 from harmonizer_assets.core.erase import Deletion
 from harmonizer_assets.core.index.embedders import make_embedder
 from harmonizer_assets.core.index.served import open_index
@@ -69,18 +56,15 @@ from harmonizer_assets.core.records.reports import (
     StageReport,
 )
 from harmonizer_assets.core.records.taxonomy import Taxonomy
-from harmonizer_assets.core.report import drift
-from harmonizer_assets.core.report.page import publish_report, render_report, write_report
+from harmonizer_assets.core.report.publication import Publication
 from harmonizer_assets.core.review.policy import ReviewPolicy
 from harmonizer_assets.core.review.review import Review
-from harmonizer_assets.core.score.fitting import FittedModel
-from harmonizer_assets.core.score.registry import DUE, Models
+from harmonizer_assets.core.score.registry import Models
 from harmonizer_assets.core.score.stage import ScoreStage
 from harmonizer_assets.core.stages.run import StageRun
 from harmonizer_assets.core.stages.select import PartitionSelector, why_stale
 from harmonizer_assets.core.stages.stage import Stage
 from harmonizer_assets.core.stages.state import LabelState, PartitionState
-from harmonizer_assets.core.store.snapshot import is_published
 from harmonizer_assets.core.store.tables import Tables
 from harmonizer_assets.core.store.warehouse import Warehouse
 from harmonizer_assets.core.units.spread import clear_units, score_by
@@ -204,6 +188,18 @@ class Pipeline:
         return Publishing(self.warehouse, self.settings.publish)
 
     @cached_property
+    def publication(self) -> Publication:
+        """Publishes what was found, and what is made of all labels together."""
+        return Publication(
+            self.warehouse,
+            self.settings,
+            self.taxonomy,
+            self.score,
+            self.missing,
+            self.publishing,
+        )
+
+    @cached_property
     def registry(self) -> Models:
         """The fitted models of the home."""
         return Models(
@@ -243,76 +239,12 @@ class Pipeline:
         """Finds words that carry no label and look as if they should."""
         return MissingLabels(self.warehouse, self.taxonomy.names, self.settings.missing_labels)
 
-    def propose_labels(
-        self, path: Path, least: float = 0.8, *, overwrite: bool = False
-    ) -> tuple[int, int]:
-        """Write labels for receipts that carry none, as the fitted model sees them, to a file.
-
-        Nothing in the home changes.
-
-        Args:
-            path: a Parquet file, to be made.
-            least: probability from which a label is proposed, 0..1.
-            overwrite: whether a file that is there is replaced.
-
-        Returns:
-            How many receipts have no label, and how many labels are proposed for them.
-
-        Raises:
-            InputError: no model is fitted yet, or the file cannot be written.
-        """
-        version, model = self._model_in_force()
-        if model is None:
-            raise InputError(
-                f"{self.home.root}: there is no fitted model: it takes 200 labels and a run"
-            )
-        receipts = unlabelled_receipts(self.warehouse)
-        tables = propose_labels(
-            self.warehouse, receipts, self.taxonomy.names, model, version, least
+    @cached_property
+    def proposals(self) -> LabelProposals:
+        """Proposes labels for receipts that carry none."""
+        return LabelProposals(
+            self.warehouse, self.taxonomy.names, self.score, self.judge, self.settings.judge
         )
-        return receipts.num_rows, write_proposals(path, tables, overwrite=overwrite)
-
-    @secrets_removed()
-    def judge_proposals(
-        self, path: Path, options: RunOptions | None = None, *, overwrite: bool = False
-    ) -> JudgedProposals:
-        """Write labels for receipts that carry none, as a judge sees them, to a file.
-
-        Nothing in the home changes but the answers, their usage and what was spent.
-
-        Args:
-            path: a Parquet file, to be made.
-            options: which judge.
-            overwrite: whether a file that is there is replaced.
-
-        Raises:
-            InputError: no model is fitted for the offline judge, or the file cannot be written.
-            ConfigurationError: the judge cannot work with the settings and the environment.
-            JudgeError: the endpoint can answer nothing; what it answered before is kept.
-            RunStoppedError: the caller stopped it.
-        """
-        options, found = self._named(options or RunOptions()), JudgedProposals()
-        self.judge.check(options.judge)
-        version, model = self._model_in_force()
-        proposing = ProposingJudge(
-            self.warehouse,
-            self.taxonomy.names,
-            version,
-            model,
-            asks_all=not self.settings.judge.skip_high_confidence,
-        )
-        if options.judge == "openai":
-            ask = partial(self.judge.answers_to, options=options, totals=found.usage)
-            tables = proposing.by_model(ask, self.judge.language_model().model, found)
-        else:
-            tables = proposing.offline(found)
-        write_proposals(path, tables, overwrite=overwrite)
-        return found
-
-    def _model_in_force(self) -> tuple[str, FittedModel | None]:
-        """Return the fitted model and its version; none is fitted for it."""
-        version = self.score.model_version()
-        return version, None if version == DUE else self.score.fit(RunOptions())[1]
 
     @secrets_removed()
     @_in_session
@@ -442,7 +374,7 @@ class Pipeline:
         options.check_stop()
         if collected:
             self.judge.finish_collection(collected)
-        published = self._publish_changes(options.run_id)
+        published = self.publication.publish_changes(options.run_id)
         if published is not None:
             reporter.published(self, published)
         return HarmonizeReport(
@@ -452,44 +384,8 @@ class Pipeline:
     @secrets_removed()
     @_in_session
     def publish(self, run_id: str) -> Published:
-        """Publish what was found, and what is made of all labels together.
-
-        That is: alarms, patterns, missing labels, the validation queue, history, the report and the
-        tables for their readers.
-
-        Args:
-            run_id: the run that it is of; names the report.
-        """
-        alarms = update_merchant_alarms(self.warehouse)
-        receipts = update_receipt_alarms(self.warehouse)
-        patterns = update_patterns(self.warehouse, self.settings.patterns)
-        missing = self._update_missing_labels()
-        queued = update_validation_queue(self.warehouse)
-        self.review.update()
-        drift.record(self.warehouse, run_id)
-        report = self.write_report(run_id)
-        message = self.tables.counts().in_a_sentence()
-        tables, version = self.publishing.publish(run_id, message, self._published_inputs())
-        name = None if version is None else version.name
-        return Published(alarms, receipts, patterns, missing, queued, report, tables, name)
-
-    def _update_missing_labels(self) -> int:
-        """Search words without a label with the model in force; publishing fits none."""
-        version = self.score.model_version()
-        if version == DUE:
-            return self.tables.counts().missing_labels
-        return self.missing.update(*self.score.fit(RunOptions()))
-
-    def _publish_changes(self, run_id: str) -> Published | None:
-        """Publish what was found, unless nothing has changed since the last time."""
-        if is_published(self.warehouse, self._published_inputs()):
-            return None
-        return self.publish(run_id)
-
-    def _published_inputs(self) -> str:
-        """Identify what the published results depend on besides the tables."""
-        content = [self.settings.model_dump(mode="json"), self.taxonomy.names]
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+        """Publish what was found; see `Publication.publish`."""
+        return self.publication.publish(run_id)
 
     def apply(
         self,
@@ -521,25 +417,6 @@ class Pipeline:
             partitions=partitions,
             commit=commit,
         )
-
-    def write_report(self, run_id: str = "", folder: Path | None = None) -> Path:
-        """Write the report of the tables as they are now, as one HTML page.
-
-        Args:
-            run_id: the run that it is of; names the file.
-            folder: where to; by default the home's `reports`, of which `latest.html` is replaced
-                and old pages are removed. In another folder, one file is written and no other
-                touched.
-
-        Raises:
-            StoreError: the folder cannot be written.
-        """
-        now, guarantee = dt.datetime.now(dt.UTC), self.score.guarantee()
-        page = render_report(self.warehouse, guarantee=guarantee, made_at=now, run_id=run_id)
-        name = run_id or f"{now:%Y%m%dT%H%M%S}"
-        if folder is None:
-            return publish_report(self.home, page, name)
-        return write_report(folder, page, name)
 
     def stale(self, options: RunOptions) -> list[PartitionKey]:
         """List the partitions of the options' selection that are not up to date."""
@@ -577,9 +454,7 @@ class Pipeline:
         self.partitions.check_label_types(options.label_types or ())
         merchants = options.merchants
         return replace(
-            options,
-            run_id=options.run_id or uuid.uuid4().hex,
-            judge=options.judge or self.settings.judge.judge,
+            options.named(self.settings.judge.judge),
             merchants=None if merchants is None else self.partitions.merchant_keys(merchants),
         )
 

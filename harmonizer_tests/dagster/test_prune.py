@@ -20,7 +20,6 @@ from harmonizer_assets.core.ingest.inbox import submit_batch
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.records.reports import ASSETS
 from harmonizer_assets.core.store.prune import Freed, prune_files
-from harmonizer_assets.core.store.snapshot import is_published
 from harmonizer_assets.dagster_compat.instance import open_instance
 from harmonizer_assets.defs.pruning import prune, prune_if_due
 from harmonizer_tests.support.bare_runs import bare_run
@@ -138,7 +137,7 @@ def test_tables_that_have_grown_are_compacted_once_and_are_the_same(shop, home, 
     unchanged = home.database.stat()
     prune(home, instance, Settings())
     assert home.database.stat().st_mtime_ns == unchanged.st_mtime_ns
-    assert is_published(pipeline.warehouse, pipeline._published_inputs())
+    assert pipeline.publication.publish_changes("again") is None
 
 
 def test_tables_that_are_in_use_are_compacted_another_time(shop, home, instance):

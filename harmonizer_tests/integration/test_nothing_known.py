@@ -197,7 +197,7 @@ def test_a_run_with_too_few_labels_for_a_model_says_so(pipeline, tmp_path):
         "words alone decide"
     )
     assert model_metadata(pipeline, NO_MODEL)["reason"] == why
-    assert why in pipeline.write_report().read_text(encoding="utf-8")
+    assert why in pipeline.publication.write_report().read_text(encoding="utf-8")
 
 
 def test_what_nothing_is_known_about_is_for_a_person_unless_its_question_failed(pipeline, tmp_path):

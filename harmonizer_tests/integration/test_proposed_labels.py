@@ -48,7 +48,7 @@ def labels(pipeline: Pipeline) -> list[dict]:
 def test_receipts_without_labels_get_pending_ones_that_say_where_they_come_from(partly, tmp_path):
     pipeline, gone = partly
     out = tmp_path / "proposals.parquet"
-    receipts, count = pipeline.propose_labels(out, 0.5)
+    receipts, count = pipeline.proposals.from_model(out, 0.5)
     rows = pq.read_table(out).to_pylist()
     assert (receipts, count) == (1, len(rows))
     assert {row["image_id"] for row in rows} == {BARE}
@@ -61,7 +61,7 @@ def test_receipts_without_labels_get_pending_ones_that_say_where_they_come_from(
 def test_the_home_is_as_it_was(partly, tmp_path):
     pipeline, _ = partly
     before = labels(pipeline)
-    pipeline.propose_labels(tmp_path / "proposals.parquet")
+    pipeline.proposals.from_model(tmp_path / "proposals.parquet")
     assert labels(pipeline) == before
     assert not any(pipeline.home.inbox.iterdir())
 
@@ -92,7 +92,7 @@ def test_the_file_is_taken_up_like_any_labels(partly, tmp_path):
 def test_without_a_model_it_says_what_is_missing(home, pipeline, tmp_path):
     pipeline.warehouse.migrate()
     with pytest.raises(InputError, match="200 labels"):
-        pipeline.propose_labels(tmp_path / "proposals.parquet")
+        pipeline.proposals.from_model(tmp_path / "proposals.parquet")
 
 
 # By a judge
@@ -134,7 +134,7 @@ def asked_texts(server: ChatServer) -> list[str]:
 
 def test_a_language_model_labels_a_home_without_any_label(bare, tmp_path, server):
     out = tmp_path / "proposals.parquet"
-    found = bare.judge_proposals(out, OPENAI)
+    found = bare.proposals.from_judge(out, OPENAI)
     rows = proposed(out)
     words = table(bare, "words")
     times = [word for word in words if server.decide(word["text"])]
@@ -148,7 +148,7 @@ def test_a_language_model_labels_a_home_without_any_label(bare, tmp_path, server
 
 
 def test_it_is_asked_by_the_wire_contract_with_all_types_to_choose_from(bare, tmp_path, server):
-    bare.judge_proposals(tmp_path / "proposals.parquet", OPENAI)
+    bare.proposals.from_judge(tmp_path / "proposals.parquet", OPENAI)
     for request, document in zip(server.requests, server.questions(), strict=True):
         assert request["response_format"]["json_schema"]["strict"] is True
         assert (document["label_type"], document["definition"]) == (
@@ -162,9 +162,9 @@ def test_it_is_asked_by_the_wire_contract_with_all_types_to_choose_from(bare, tm
 
 def test_the_same_proposals_are_never_paid_for_twice(bare, tmp_path, server):
     first, second = tmp_path / "first.parquet", tmp_path / "second.parquet"
-    bare.judge_proposals(first, OPENAI)
+    bare.proposals.from_judge(first, OPENAI)
     asked = len(server.requests)
-    again = bare.judge_proposals(second, OPENAI)
+    again = bare.proposals.from_judge(second, OPENAI)
     assert len(server.requests) == asked > 0
     assert again.usage.calls == 0
     assert proposed(second) == proposed(first)
@@ -179,7 +179,7 @@ def test_proposals_leave_labels_decisions_and_partitions_as_they_are(partly, tmp
     pipeline, _ = partly
     before = labels(pipeline), table(pipeline, "label_decisions")
     out = tmp_path / "proposals.parquet"
-    found = pipeline.judge_proposals(out, OPENAI)
+    found = pipeline.proposals.from_judge(out, OPENAI)
     assert {row["image_id"] for row in proposed(out)} == {BARE}
     assert (
         0 < found.words <= len([row for row in table(pipeline, "words") if row["image_id"] == BARE])
@@ -190,7 +190,7 @@ def test_proposals_leave_labels_decisions_and_partitions_as_they_are(partly, tmp
 
 
 def test_with_a_fitted_model_its_odds_are_shown(partly, tmp_path, server):
-    partly[0].judge_proposals(tmp_path / "proposals.parquet", OPENAI)
+    partly[0].proposals.from_judge(tmp_path / "proposals.parquet", OPENAI)
     for document in server.questions():
         for item in document["items"]:
             assert NO_LABEL.name in item["odds"]
@@ -227,10 +227,10 @@ def test_a_parameter_that_the_endpoint_does_not_take_is_left_out(bare, tmp_path,
         return Response(400, {"error": error})
 
     server.behave = picky
-    found = bare.judge_proposals(tmp_path / "proposals.parquet", OPENAI)
+    found = bare.proposals.from_judge(tmp_path / "proposals.parquet", OPENAI)
     assert (found.unanswered, found.labels > 0) == (0, True)
     server.requests.clear()
-    bare.judge_proposals(tmp_path / "again.parquet", OPENAI)
+    bare.proposals.from_judge(tmp_path / "again.parquet", OPENAI)
     assert server.requests == []
 
 
@@ -238,7 +238,7 @@ def test_an_endpoint_that_refuses_the_key_leaves_no_file(bare, tmp_path, server)
     server.faults = [401] * 50
     out = tmp_path / "proposals.parquet"
     with pytest.raises(JudgeError, match="OPENAI_API_KEY"):
-        bare.judge_proposals(out, OPENAI)
+        bare.proposals.from_judge(out, OPENAI)
     assert not out.exists()
 
 
@@ -249,7 +249,7 @@ def test_words_that_read_like_orders_are_asked_alone_as_data(home, tmp_path, ser
     receipts.labels, receipts.words[3]["text"] = [], order
     receipts.submit(pipeline, tmp_path / "files")
     pipeline.ingest()
-    pipeline.judge_proposals(tmp_path / "proposals.parquet", OPENAI)
+    pipeline.proposals.from_judge(tmp_path / "proposals.parquet", OPENAI)
     holding = [document for document in server.questions() if order in json.dumps(document)]
     assert [len(document["items"]) for document in holding] == [1]
     assert all(order not in request["messages"][0]["content"] for request in server.requests)
@@ -258,7 +258,7 @@ def test_words_that_read_like_orders_are_asked_alone_as_data(home, tmp_path, ser
 def test_the_offline_judge_proposes_without_a_question(partly, tmp_path):
     pipeline, gone = partly
     out = tmp_path / "proposals.parquet"
-    found = pipeline.judge_proposals(out, RunOptions(judge="offline"))
+    found = pipeline.proposals.from_judge(out, RunOptions(judge="offline"))
     rows = proposed(out)
     assert (found.receipts, found.labels) == (1, len(rows))
     assert {(row["validation_status"], row["origin"]) for row in rows} == {
@@ -272,7 +272,7 @@ def test_the_offline_judge_proposes_without_a_question(partly, tmp_path):
 def test_the_offline_judge_knows_nothing_without_a_fitted_model(bare, tmp_path):
     out = tmp_path / "proposals.parquet"
     with pytest.raises(InputError, match="200 labels"):
-        bare.judge_proposals(out, RunOptions(judge="offline"))
+        bare.proposals.from_judge(out, RunOptions(judge="offline"))
     assert not out.exists()
 
 

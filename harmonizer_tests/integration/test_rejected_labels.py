@@ -92,7 +92,7 @@ def test_one_that_looks_right_is_a_finding_of_its_own(rejected):
 
 def test_the_report_shows_them_apart(rejected):
     pipeline, _ = rejected
-    page = pipeline.write_report().read_text(encoding="utf-8")
+    page = pipeline.publication.write_report().read_text(encoding="utf-8")
     assert "<b>5</b>rejected already" in page
     assert "<b>0</b>outliers" in page
     assert "Rejected labels that look right" in page

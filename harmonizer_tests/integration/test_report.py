@@ -46,7 +46,7 @@ class Page(html.parser.HTMLParser):
 
 def written(pipeline: Pipeline) -> Path:
     """The file of a report of the tables as they are."""
-    return pipeline.write_report()
+    return pipeline.publication.write_report()
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_another_folder_gets_one_page_and_loses_nothing(reported, tmp_path):
         (out / f"{uuid.UUID(int=number)}.html").write_text(PAGE)
     (out / "latest.html").write_text("mine")
     before = {path.name: path.read_text() for path in out.iterdir()}
-    written = reported.write_report(folder=out)
+    written = reported.publication.write_report(folder=out)
     after = {path.name: path.read_text() for path in out.iterdir()}
     assert after.keys() - before.keys() == {written.name}
     assert {name: after[name] for name in before} == before
@@ -152,7 +152,7 @@ def test_a_folder_that_cannot_be_written_is_named(reported, tmp_path):
     taken = tmp_path / "taken"
     taken.write_text("a file")
     with pytest.raises(StoreError, match="taken: the report cannot be written"):
-        reported.write_report(folder=taken)
+        reported.publication.write_report(folder=taken)
 
 
 def test_the_asset_links_the_page(reported):

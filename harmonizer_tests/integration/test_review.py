@@ -551,7 +551,7 @@ def test_the_report_says_how_often_people_agree_with_what_was_found(pipeline):
     [row] = table(pipeline, "decision_precision")
     assert (row["answers"], row["wrong"]) == (3, 2)
     assert (round(row["precision"], 3), round(row["suggestion_precision"], 3)) == (0.667, 0.333)
-    assert "How often people agree" in pipeline.write_report().read_text()
+    assert "How often people agree" in pipeline.publication.write_report().read_text()
 
 
 def test_how_often_people_agree_is_told_by_week_and_by_who_has_found_it(pipeline):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from harmonizer_assets.core.base.errors import RunStoppedError
@@ -54,6 +55,10 @@ class RunOptions:
     def account(self) -> Account:
         """The account that the run's spending is charged to."""
         return Account(self.run_id, self.launch_id or self.run_id, self.backfill_id)
+
+    def named(self, judge: JudgeName) -> RunOptions:
+        """Return the same with an id and a judge, the given one, where there is none yet."""
+        return replace(self, run_id=self.run_id or uuid.uuid4().hex, judge=self.judge or judge)
 
     def check_stop(self) -> None:
         """End the run if its caller has stopped it.
