@@ -34,6 +34,7 @@ from harmonizer_assets.core.store.objects import ObjectStore, open_store
 from harmonizer_assets.core.units.executors.aws_lambda import LambdaExecutor
 from harmonizer_assets.core.units.store import UnitStore
 from harmonizer_assets.dagster_compat.instance import open_instance
+from harmonizer_tests.conftest import reachable_database
 from harmonizer_tests.support.corrections import applied, correction, labels
 from harmonizer_tests.support.homes import copy_home
 from harmonizer_tests.support.indiscreet import Indiscreet, indiscreet_server
@@ -151,6 +152,13 @@ def publish_files(pipeline: Pipeline) -> None:
     Pipeline(pipeline.home, Settings(publish=publish)).publishing.publish("run", "", "")
 
 
+def publish_to_a_lake(pipeline: Pipeline) -> None:
+    publish = {"target": "ducklake", "url": "s3://tables/home", "endpoint_url": endpoint()}
+    with reachable_database() as catalog:
+        settings = Settings(publish=PublishSettings.model_validate({**publish, "catalog": catalog}))
+        Pipeline(pipeline.home, settings).publishing.publish("run", "", "")
+
+
 def search_a_server(pipeline: Pipeline) -> None:
     Pipeline(pipeline.home, Settings(index=IndexSettings(server=endpoint()))).index()
 
@@ -210,7 +218,8 @@ PATHS = (
     *(read_bucket, read_dynamo, push_to_dynamo),
     *(put_unit, read_unit, list_dead_units, compute_on_lambda),
     *(drop_objects, back_up_home, restore_home),
-    *(share_answers, plan_with_shared_answers, publish_files, search_a_server),
+    *(share_answers, plan_with_shared_answers, publish_files, publish_to_a_lake),
+    search_a_server,
 )
 
 
