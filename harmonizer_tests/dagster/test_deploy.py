@@ -90,14 +90,19 @@ def test_the_script_serves_a_home_whose_labels_workers_score(
 ):
     monkeypatch.setenv("DAGSTER_PG_URL", postgres_url)
     monkeypatch.setenv("HARMONIZER_BROKER_URL", broker.url)
-    home.settings_file.write_text(f'[units]\nexecutor = "celery"\nqueue = "{broker.queue}"\n')
-    port, log = free_port(), tmp_path / "log"
-    with serving(log, PORT=str(port), WORKERS="1") as server:
+    port, chroma_port, log = free_port(), free_port(), tmp_path / "log"
+    home.settings_file.write_text(
+        f'[units]\nexecutor = "celery"\nqueue = "{broker.queue}"\n'
+        f'[index]\nserver = "http://127.0.0.1:{chroma_port}"\n'
+    )
+    with serving(log, PORT=str(port), WORKERS="1", CHROMA_PORT=str(chroma_port)) as server:
         wait_for(lambda: answers(port) or server.poll() is not None)
         assert server.poll() is None, log.read_text()
-        pipeline = Pipeline(home)
+        pipeline = Pipeline(home, Settings.load(home.settings_file))
         shop_receipts(each=3).submit(pipeline, tmp_path / "files")
         wait_for(lambda: pipeline.tables.counts().labels and not pipeline.stale(OFFLINE))
+        documents = {row["document_id"] for row in table(pipeline, "documents")}
+        assert pipeline.indexing.vectors.ids() == documents
         processes = psutil.Process(server.pid).children(recursive=True)
         server.send_signal(signal.SIGTERM)
         assert server.wait(timeout=120) == 143
@@ -108,6 +113,19 @@ def test_the_script_serves_a_home_whose_labels_workers_score(
     with open_instance(home) as instance:
         assert [run.is_success for run in instance.get_runs()] != []
     assert not (home.dagster / "history" / "runs.db").exists()
+    assert not list(home.chroma.rglob("*.sqlite3"))
+
+
+def test_the_script_names_the_port_that_the_chroma_server_cannot_have(home, tmp_path):
+    names = ("DAGSTER_PG_URL", "HARMONIZER_BROKER_URL")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        home.settings_file.write_text(f'[index]\nserver = "http://127.0.0.1:{port}"\n')
+        environment = {"CHROMA_PORT": str(port), **dict.fromkeys(names, "not used")}
+        with serving(tmp_path / "log", **environment) as server:
+            assert server.wait(timeout=60) == 1
+    assert f"is port {port} free?" in (tmp_path / "log").read_text()
 
 
 @pytest.mark.parametrize("missing", ["HARMONIZER_HOME", "DAGSTER_PG_URL", "HARMONIZER_BROKER_URL"])
