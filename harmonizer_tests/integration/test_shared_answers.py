@@ -117,16 +117,16 @@ def test_who_looks_answers_up_claims_nothing(cache):
 
 @every_cache
 def test_what_a_dead_holder_has_claimed_is_another_s_when_its_lease_has_run_out(cache):
-    cache.renew("dead", 0.6)
+    cache.renew("dead", 1.8)
     cache.renew("alive", 60)
     cache.claim(["a", "b"], "dead")
     cache.put({"b": WRONG}, "dead")
     assert cache.claim(["a"], "alive").mine == set()
-    time.sleep(0.3)
-    cache.renew("dead", 0.6)
-    time.sleep(0.4)
+    time.sleep(0.9)
+    cache.renew("dead", 1.8)
+    time.sleep(1.2)
     assert cache.claim(["a"], "alive").mine == set(), "it was alive"
-    time.sleep(0.3)
+    time.sleep(0.9)
     claim = cache.claim(["a", "b"], "alive")
     assert (claim.mine, claim.found) == ({"a"}, {"b": WRONG})
 
