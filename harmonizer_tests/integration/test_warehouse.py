@@ -158,6 +158,13 @@ def test_replacing_partitions_touches_no_other_partition(warehouse):
     assert stored(warehouse) == [("DATE", "it's", "2"), ("DATE", "日本", "1")]
 
 
+def test_rows_of_other_partitions_than_those_that_are_replaced_are_left_out(warehouse):
+    warehouse.migrate()
+    rows = state_rows(("DATE", "it's", "1"), ("DATE", "日本", "1"), ("TIME", "it's", "1"))
+    replace(warehouse, rows, [("DATE", "it's")])
+    assert stored(warehouse) == [("DATE", "it's", "1")]
+
+
 def test_threads_and_processes_that_write_at_once_lose_nothing(warehouse, home):
     code = (
         "import sys; from harmonizer_assets.core.base.home import Home; "

@@ -218,15 +218,7 @@ class SimilarityScorer:
 def chunk_rows(chunk: Chunk, rows: pa.Table, fingerprints: dict[str, str]) -> ChunkRows:
     """Keep the rows of a chunk's partitions among those of all labels of its merchants."""
 
-    def write(con: duckdb.DuckDBPyConnection) -> None:
-        con.register("chunk", chunk.table())
-        con.register("scored", rows)
-        wanted = con.execute(
-            "SELECT * FROM scored SEMI JOIN chunk USING (label_type, merchant_key)"
-        ).to_arrow_table()
-        replace_partitions(con, ASSET, chunk.table(), wanted)
-
-    return ChunkRows(fingerprints, write)
+    return ChunkRows(fingerprints, lambda con: replace_partitions(con, ASSET, chunk.table(), rows))
 
 
 ComputeScores = Callable[[StageRun, Callable[[], SimilarityScorer]], Iterator[PartitionResult]]

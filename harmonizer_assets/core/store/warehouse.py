@@ -257,7 +257,8 @@ def replace_partitions(con: Connection, table: str, partitions: pa.Table, rows: 
         con: the connection that `write` gave.
         table: a table with the columns `label_type` and `merchant_key`.
         partitions: columns `label_type` and `merchant_key`.
-        rows: columns of `table`, by name; missing ones become null.
+        rows: columns of `table`, by name; missing ones become null. Those of other partitions are
+            left out.
     """
     con.register("replaced_partitions", partitions)
     con.register("replacing_rows", rows)
@@ -266,7 +267,10 @@ def replace_partitions(con: Connection, table: str, partitions: pa.Table, rows: 
         "(SELECT (label_type, merchant_key) FROM replaced_partitions)"
     )
     if rows.num_rows:
-        con.execute(f"INSERT INTO {quoted(table)} BY NAME SELECT * FROM replacing_rows")
+        con.execute(
+            f"INSERT INTO {quoted(table)} BY NAME SELECT * FROM replacing_rows "
+            "SEMI JOIN replaced_partitions USING (label_type, merchant_key)"
+        )
     con.unregister("replaced_partitions")
     con.unregister("replacing_rows")
 
