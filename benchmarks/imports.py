@@ -2,9 +2,12 @@
 
     python -m benchmarks.imports
     python -m benchmarks.imports --words 100000
+    python -m benchmarks.imports --again
     python -m benchmarks.imports --cord ../shared/data/cord
 
 The first says for each format how long an import into a folder takes and how much memory at most.
+With `--again`, the files are imported into a home, taken up, and imported once more, which has to
+find what has changed since.
 With `--cord`, the tables of the data set are written as CORD's own JSON and imported from it; every
 score of the imported words must be that of the tables.
 """
@@ -31,7 +34,11 @@ import pyarrow.parquet as pq
 from benchmarks.offline_runs import OFFLINE
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.settings import Settings
-from harmonizer_assets.core.importers.importing import import_to_folder
+from harmonizer_assets.core.importers.importing import (
+    ImportReport,
+    import_to_folder,
+    import_to_home,
+)
 from harmonizer_assets.core.ingest.inbox import submit_batch
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.records.label import LABEL_COLUMNS, LABEL_KEY
@@ -47,15 +54,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--words", type=int, default=1_000_000)
     parser.add_argument("--cord", type=Path, help="folder with CORD as tables")
+    parser.add_argument(
+        "--again", action="store_true", help="import into a home that has it all already"
+    )
     parser.add_argument("--import", dest="imported", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--import-to-home", dest="updated", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--ingest", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.imported:
         measure(*options.imported)
+    elif options.updated:
+        measure_home(*options.updated)
+    elif options.ingest:
+        Pipeline(Home(options.ingest)).ingest()
     elif options.cord:
         compare(options.cord)
     else:
         for name in WRITERS:
-            in_its_own_process(name, options.words)
+            in_its_own_process(name, options.words, again=options.again)
 
 
 # Time and memory
@@ -128,18 +144,31 @@ WRITERS: Final[dict[str, Callable[[Path, int], Path]]] = {
 }
 
 
-def in_its_own_process(name: str, words: int) -> None:
+def in_its_own_process(name: str, words: int, *, again: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="harmonizer-imports-") as folder:
         path = WRITERS[name](Path(folder), words)
         print(f"{name}: {words:,} words, a file of {path.stat().st_size / 1e6:,.0f} MB", flush=True)
         command = [sys.executable, "-m", "benchmarks.imports"]
-        subprocess.run([*command, "--import", name, str(path), f"{folder}/out"], check=True)
+        if not again:
+            subprocess.run([*command, "--import", name, str(path), f"{folder}/out"], check=True)
+            return
+        for _ in range(2):
+            to_home = ["--import-to-home", name, str(path), f"{folder}/home"]
+            subprocess.run([*command, *to_home], check=True)
+            subprocess.run([*command, "--ingest", f"{folder}/home"], check=True)
 
 
 def measure(name: str, path: str, out: str) -> None:
     began = time.perf_counter()
-    report = import_to_folder(name, [Path(path)], Path(out))
-    seconds = time.perf_counter() - began
+    tell(import_to_folder(name, [Path(path)], Path(out)), time.perf_counter() - began)
+
+
+def measure_home(name: str, path: str, home: str) -> None:
+    began = time.perf_counter()
+    tell(import_to_home(name, [Path(path)], Home(Path(home)).ensure()), time.perf_counter() - began)
+
+
+def tell(report: ImportReport, seconds: float) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     written = report.written
     print(
