@@ -101,6 +101,8 @@ def start(page, label: str) -> None:
     page.locator("main:focus").wait_for()
     press(page, "Enter")
     page.locator("main[data-page=item]").wait_for()
+    # The page hears keys once its script has run.
+    page.locator("main:focus").wait_for()
     assert label in heading(page)
 
 

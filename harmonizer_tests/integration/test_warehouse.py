@@ -268,6 +268,22 @@ def writer(warehouse):
     process.communicate()
 
 
+def test_a_session_leaves_no_thread_also_when_it_ends_inside_a_read(warehouse):
+    def in_a_session(*_: object) -> None:
+        with warehouse.session():
+            warehouse.query("SELECT 1")
+
+    warehouse.migrate()
+    before = {*threading.enumerate()}
+    in_a_session()
+    for _ in range(20):
+        with warehouse.session():
+            pass
+        assert {*threading.enumerate()} == before
+    warehouse.read(in_a_session)
+    assert {*threading.enumerate()} == before
+
+
 def test_a_session_that_computes_meanwhile_lets_another_process_write(warehouse, writer):
     with warehouse.session():
         warehouse.query("SELECT 1")

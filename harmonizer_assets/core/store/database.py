@@ -148,28 +148,36 @@ class DatabaseFile:
             self._sessions += 1
             if self._sessions == 1:
                 self._session_ends = threading.Event()
-                watcher = threading.Thread(
+                self._watcher = threading.Thread(
                     target=self._watch_session, args=(self._session_ends,), daemon=True
                 )
-                watcher.start()
+                self._watcher.start()
 
     def end_session(self) -> None:
-        """End what `begin_session` began; the last one closes the file."""
+        """End what `begin_session` began; the last one closes the file and leaves no thread."""
         with self.lock:
             self._sessions -= 1
-            if self._sessions == 0:
-                self._session_ends.set()
-                self._close_unused()
+            if self._sessions:
+                return
+            self._session_ends.set()
+            watcher = self._watcher
+            self._close_unused()
+        watcher.join()
 
     def _watch_session(self, ends: threading.Event) -> None:
         """Close the file when another process waits, or when it was not read for a moment."""
         while not ends.wait(_LOOK_SECONDS):
-            with self.lock:
+            # Who ends the session waits for this thread, maybe with the lock.
+            if not self.lock.acquire(timeout=_LOOK_SECONDS):
+                continue
+            try:
                 is_idle = time.monotonic() - self._read_at > SESSION_SECONDS
                 if self._attached and (is_idle or not self._queue.is_empty()):
                     # A file that cannot be closed in good order is closed all the same.
                     with suppress(duckdb.Error):
                         self._close_unused()
+            finally:
+                self.lock.release()
 
     def _close_unused(self) -> None:
         if not self._connections:
