@@ -195,16 +195,7 @@ class Review:
         labels = [label_key(row) for row in self.kind(reviewer, kind_id)]
         if {*labels} != {*expected} or not labels:
             raise InputError("the labels of this kind are others by now: look at the list again")
-        return give_answer(
-            self._warehouse,
-            labels,
-            reviewer,
-            verdict,
-            to_label=to_label,
-            note=note,
-            proposal_shown=True,
-            kind_id=kind_id,
-        )
+        return self._about_shown(labels, reviewer, verdict, to_label, note, kind_id)
 
     def answer_listed(
         self,
@@ -234,6 +225,18 @@ class Review:
         """
         self._check(to_label)
         check_same_proposal(self._warehouse, reviewer, self._settlement, labels)
+        return self._about_shown(labels, reviewer, verdict, to_label, note)
+
+    def _about_shown(
+        self,
+        labels: Sequence[LabelKey],
+        reviewer: str,
+        verdict: Answer,
+        to_label: str | None,
+        note: str | None,
+        kind_id: str | None = None,
+    ) -> str:
+        """Store one answer about labels that were shown with what is proposed."""
         return give_answer(
             self._warehouse,
             labels,
@@ -242,6 +245,7 @@ class Review:
             to_label=to_label,
             note=note,
             proposal_shown=True,
+            kind_id=kind_id,
         )
 
     def withdraw(self, answer_id: str, reviewer: str) -> None:
