@@ -132,13 +132,6 @@ def place(request, tmp_path, monkeypatch) -> Iterator[Place]:
 
 
 every_place = pytest.mark.parametrize("place", PLACES, indirect=True)
-of_each_kind = pytest.mark.parametrize(
-    "place", ["parquet on s3", "ducklake on disk"], indirect=True
-)
-everywhere_else = pytest.mark.parametrize(
-    "place", ["parquet on disk", "parquet on s3", "ducklake in postgresql, on s3"], indirect=True
-)
-on_disk = pytest.mark.parametrize("place", ["parquet on disk", "ducklake on disk"], indirect=True)
 
 
 @pytest.fixture
@@ -190,7 +183,7 @@ def test_readers_find_every_table_as_the_home_has_it(shops, place):
         assert "extra" not in content(published, "labels")[0]
 
 
-@of_each_kind
+@every_place
 def test_a_version_is_told_by_its_run_and_can_be_read_after_later_ones(shops, place):
     first = publish(place, shops, "first")
     with place.reader(shops) as reader:
@@ -211,7 +204,7 @@ def test_a_version_is_told_by_its_run_and_can_be_read_after_later_ones(shops, pl
         place.target(shops).reading("77")
 
 
-@of_each_kind
+@every_place
 def test_old_versions_and_their_files_go_and_the_latest_stays(shops, place):
     for run in ("first", "second"):
         change(shops, run)
@@ -229,7 +222,7 @@ def test_old_versions_and_their_files_go_and_the_latest_stays(shops, place):
         assert content(published, "outliers") == content(own, "outliers")
 
 
-@everywhere_else
+@every_place
 def test_a_deletion_leaves_nothing_of_what_was_published(shops, place):
     pipeline = place.pipeline(shops)
     publish(place, shops, "first")
@@ -268,7 +261,7 @@ Pipeline(Home(Path(sys.argv[1])), settings).publishing.publish("killed", "", "")
 """
 
 
-@on_disk
+@every_place
 def test_a_process_that_is_killed_leaves_the_version_before_and_the_next_run_publishes(
     shops, place
 ):
@@ -331,7 +324,7 @@ def test_rows_are_told_apart_whatever_their_values_and_columns_are():
             assert str(found) == str(con.execute(f"FROM ({query}) ORDER BY ALL").fetchall())
 
 
-@on_disk
+@every_place
 def test_a_run_publishes_its_version_and_one_that_changes_nothing_none(home, place):
     copy_shops(home)
     pipeline = place.pipeline(home)
