@@ -17,8 +17,6 @@ from harmonizer_assets.core.decide.unlabelled import (
 )
 from harmonizer_assets.core.judge.stage import JudgeStage
 from harmonizer_assets.core.records.options import RunOptions
-from harmonizer_assets.core.score.fitting import FittedModel
-from harmonizer_assets.core.score.registry import DUE
 from harmonizer_assets.core.score.stage import ScoreStage
 from harmonizer_assets.core.store.warehouse import Warehouse
 
@@ -56,7 +54,7 @@ class LabelProposals:
         Raises:
             InputError: no model is fitted yet, or the file cannot be written.
         """
-        version, model = self._model_in_force()
+        version, model = self._score.in_force()
         if model is None:
             raise InputError(
                 f"{self._warehouse.home.root}: there is no fitted model: it takes 200 labels and a "
@@ -85,7 +83,7 @@ class LabelProposals:
         """
         options, found = (options or RunOptions()).named(self._settings.judge), JudgedProposals()
         self._judge.check(options.judge)
-        version, model = self._model_in_force()
+        version, model = self._score.in_force()
         proposing = ProposingJudge(
             self._warehouse,
             self._label_types,
@@ -100,8 +98,3 @@ class LabelProposals:
             tables = proposing.offline(found)
         write_proposals(path, tables, overwrite=overwrite)
         return found
-
-    def _model_in_force(self) -> tuple[str, FittedModel | None]:
-        """Return the fitted model and its version; none is fitted for it."""
-        version = self._score.model_version()
-        return version, None if version == DUE else self._score.fit(RunOptions())[1]

@@ -13,7 +13,6 @@ from harmonizer_assets.core.decide.missing import MissingLabels
 from harmonizer_assets.core.decide.patterns import update_patterns
 from harmonizer_assets.core.decide.validation_queue import update_validation_queue
 from harmonizer_assets.core.publish.publishing import Publishing
-from harmonizer_assets.core.records.options import RunOptions
 from harmonizer_assets.core.records.reports import Published
 from harmonizer_assets.core.records.taxonomy import Taxonomy
 from harmonizer_assets.core.report import drift
@@ -96,10 +95,10 @@ class Publication:
 
     def _update_missing_labels(self) -> int:
         """Search words without a label with the model in force; publishing fits none."""
-        version = self._score.model_version()
+        version, model = self._score.in_force()
         if version == DUE:
             return self._tables.counts().missing_labels
-        return self._missing.update(*self._score.fit(RunOptions()))
+        return self._missing.update(version, model)
 
     def _inputs(self) -> str:
         """Identify what the published results depend on besides the tables."""

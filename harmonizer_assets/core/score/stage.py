@@ -22,7 +22,7 @@ from harmonizer_assets.core.records.partition import PartitionKey
 from harmonizer_assets.core.records.reports import PartitionResult
 from harmonizer_assets.core.score.fitting import FittedModel, read_labels_with_pages, receipts_of
 from harmonizer_assets.core.score.pages import Page
-from harmonizer_assets.core.score.registry import NO_GUARANTEE, NO_MODEL, Models
+from harmonizer_assets.core.score.registry import DUE, NO_GUARANTEE, NO_MODEL, Models
 from harmonizer_assets.core.score.rows import Gathered, Scorer
 from harmonizer_assets.core.score.scoring import SCORER_VERSION
 from harmonizer_assets.core.score.similar_words import SimilarWords, read_merchant_labels
@@ -130,6 +130,11 @@ class ScoreStage:
             return NO_MODEL, None
         waits = waits_for(options.on_progress, "suspicion_model waits for another run that fits it")
         return self._registry.ensure(self.similar_words, waits, refit=refit)
+
+    def in_force(self) -> tuple[str, FittedModel | None]:
+        """Return version and model in force; `DUE` and None where one is to be fitted first."""
+        version = self.model_version()
+        return (version, None) if version == DUE else self.fit(RunOptions())
 
     def run(
         self,
