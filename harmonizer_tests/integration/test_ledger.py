@@ -113,19 +113,24 @@ def test_calls_that_the_endpoint_did_not_take_cost_nothing(shop, server):
     assert spent(pipeline, "unconfirmed_tokens") == 0
 
 
-def test_a_killed_run_counts_with_the_calls_that_were_in_flight(shop, server):
+def kill_while_asking(shop, server, **settings) -> int:
+    """Kill a run while calls are in flight; return how many were sent."""
     server.delay = 0.2
     code = (
         "from harmonizer_tests.integration.test_ledger import Home, asking, run\n"
-        f"run(Home.resolve({str(shop.root)!r}), asking('killed'), budget_tokens={LARGE})\n"
+        f"run(Home.resolve({str(shop.root)!r}), asking('killed'), **{settings!r})\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code], env=dict(os.environ))
     while len(server.requests) < 3:
         time.sleep(0.01)
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    killed_after = len(server.requests)
     server.delay = 0.0
+    return len(server.requests)
+
+
+def test_a_killed_run_counts_with_the_calls_that_were_in_flight(shop, server):
+    killed_after = kill_while_asking(shop, server, budget_tokens=LARGE)
     retry = run(shop, asking("retry", launch_id="killed"), budget_tokens=LARGE)
     assert spent(retry, "unconfirmed_tokens") > PER_CALL
     # Never less than the server has counted, and never more than the budget.
@@ -139,17 +144,7 @@ def test_a_budget_holds_over_a_crash_where_homes_share_answers(shop, server, tmp
         "answers_lease_seconds": 1,
         "budget_tokens": LARGE,
     }
-    server.delay = 0.2
-    code = (
-        "from harmonizer_tests.integration.test_ledger import Home, asking, run\n"
-        f"run(Home.resolve({str(shop.root)!r}), asking('killed'), **{shared!r})\n"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], env=dict(os.environ))
-    while len(server.requests) < 3:
-        time.sleep(0.01)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    server.delay = 0.0
+    kill_while_asking(shop, server, **shared)
     for name in ("retry", "second retry"):
         retry = run(shop, asking(name, launch_id="killed"), **shared)
         assert PER_CALL * len(server.requests) < spent(retry) <= LARGE
