@@ -28,7 +28,7 @@ from harmonizer_assets.core.store.deletions import Scope
 from harmonizer_assets.core.store.extensions import load_extension
 from harmonizer_tests.support.aws import aws_server
 from harmonizer_tests.support.homes import copy_home
-from harmonizer_tests.support.postgres import UnreachableError, german_server, temporary_database
+from harmonizer_tests.support.postgres import UnreachableError, temporary_database
 from harmonizer_tests.support.receipts import OFFLINE
 from harmonizer_tests.support.units import copy_shops
 
@@ -94,15 +94,6 @@ def s3() -> Iterator[str]:
 
 
 KEYS = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
-
-
-@pytest.fixture(scope="module")
-def german(tmp_path_factory):
-    with ExitStack() as stack:
-        try:
-            yield stack.enter_context(german_server(tmp_path_factory.mktemp("german")))
-        except UnreachableError as error:
-            pytest.skip(str(error))
 
 
 @pytest.fixture

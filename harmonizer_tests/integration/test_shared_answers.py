@@ -26,22 +26,13 @@ from harmonizer_assets.core.records.options import RunOptions
 from harmonizer_tests.support.aws import aws_server
 from harmonizer_tests.support.environment import use_endpoint
 from harmonizer_tests.support.labels import scored_copy
-from harmonizer_tests.support.postgres import UnreachableError, german_server, temporary_database
+from harmonizer_tests.support.postgres import UnreachableError, temporary_database
 from harmonizer_tests.support.receipts import table
 from harmonizer_tests.support.simulated_endpoint import simulated_endpoint
 
 CACHES = ("duckdb", "postgresql", "german postgresql", "dynamodb")
 RIGHT = Answer(is_outlier=False, suggested_label=None, confidence=0.9, reasoning=None)
 WRONG = Answer(is_outlier=True, suggested_label="TIME", confidence=0.7, reasoning="Zürich's | 🥐")
-
-
-@pytest.fixture(scope="module")
-def german(tmp_path_factory):
-    with ExitStack() as stack:
-        try:
-            yield stack.enter_context(german_server(tmp_path_factory.mktemp("german")))
-        except UnreachableError as error:
-            pytest.skip(str(error))
 
 
 @pytest.fixture
