@@ -95,8 +95,7 @@ def _forget(settings: UnitSettings, store: UnitStore, letters: list[DeadLetter])
         app = make_app(broker)
         broker.declare(app)
         broker.clear_dead(app, {letter.unit for letter in letters})
-    for letter in letters:
-        store.remove(letter.unit)
+    store.remove([letter.unit for letter in letters])
 
 
 def _row(store: UnitStore, letter: DeadLetter) -> dict[str, Any]:

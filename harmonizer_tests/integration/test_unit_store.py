@@ -148,7 +148,11 @@ def test_nothing_is_left_of_a_unit_that_is_removed(objects):
     store.put_result(unit, b"result")
     store.bury(unit)
     store.mark_split(unit)
-    store.remove(unit)
+    other = "b" * 64
+    store.begin(other, 3)
+    store.remove([unit])
+    assert store.attempts(other) == 1
+    store.remove([other])
     folders = ("units/", "results/", "attempts/", "errors/", "dead/", "split/")
     assert [objects.list(folder) for folder in folders] == [[]] * len(folders)
 

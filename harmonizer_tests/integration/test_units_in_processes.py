@@ -16,12 +16,15 @@ from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.records.merchant import merchant_key
 from harmonizer_assets.core.score.stage import SimilarityScorer
 from harmonizer_assets.core.stages.run import StageRun
+from harmonizer_assets.core.units import commit
 from harmonizer_assets.core.units.cut import Cutter, unit_chunks
 from harmonizer_assets.core.units.executors.processes import ProcessExecutor
 from harmonizer_assets.core.units.spread import unit_store
 from harmonizer_tests.support.aws import aws_server
 from harmonizer_tests.support.receipts import OFFLINE
 from harmonizer_tests.support.units import (
+    PER_UNIT,
+    SHOPS,
     Errors,
     Poison,
     copy_shops,
@@ -119,12 +122,18 @@ def test_a_dead_unit_is_not_tried_again_until_it_is_forgotten(shops, undisturbed
     monkeypatch.setenv("HARMONIZER_TEST_POISON", "[]")
     assert Errors.of(scored(pipeline)) == Errors({SPOILED}, {"ValueError: a spoiled word"})
     store = unit_store(pipeline.settings.units, shops)
-    for letter in store.dead_letters(split=True):
-        store.remove(letter.unit)
+    store.remove([letter.unit for letter in store.dead_letters(split=True)])
     assert Errors.of(scored(pipeline)) == Errors()
     assert scores(pipeline) == undisturbed[True]
 
 
+@pytest.fixture
+def commits_at_once(monkeypatch):
+    """Have no result wait for others."""
+    monkeypatch.setattr(commit, "_LONGEST_WAIT", 0.0)
+
+
+@pytest.mark.usefixtures("commits_at_once")
 def test_processes_that_are_killed_at_random_change_nothing(shops, undisturbed, monkeypatch):
     poisoned(monkeypatch, "sleep", seconds=0.2)
     pipeline = opened(shops, executor="processes", attempts=20)
@@ -207,7 +216,7 @@ def test_a_unit_that_is_gone_is_cut_again(shops, undisturbed, monkeypatch):
     def submit_removed(executor, unit):
         if not removed:
             removed.append(unit)
-            unit_store(pipeline.settings.units, shops).remove(unit)
+            unit_store(pipeline.settings.units, shops).remove([unit])
         submit(executor, unit)
 
     monkeypatch.setattr(ProcessExecutor, "submit", submit_removed)
@@ -215,6 +224,53 @@ def test_a_unit_that_is_gone_is_cut_again(shops, undisturbed, monkeypatch):
     assert scores(pipeline) == undisturbed[True]
 
 
+def commits(monkeypatch) -> list[int]:
+    """Note how many partitions each transaction with rows is about."""
+    noted = []
+    committed = StageRun._committed
+
+    def counted(run, chunk, rows):
+        noted.append(len({partition.merchant_key for partition in chunk.partitions}))
+        return committed(run, chunk, rows)
+
+    monkeypatch.setattr(StageRun, "_committed", counted)
+    return noted
+
+
+def test_units_that_have_ended_meanwhile_are_committed_together(shops, undisturbed, monkeypatch):
+    monkeypatch.setattr(commit, "COMMITTING_SHARE", 1e-9)
+    monkeypatch.setattr(commit, "_LONGEST_WAIT", 600.0)
+    pipeline, noted = opened(shops, executor="processes"), commits(monkeypatch)
+    scored(pipeline)
+    assert noted[0] <= 2  # of the first unit or two: people see that the run does something
+    assert len(noted) == 2
+    assert scores(pipeline) == undisturbed[True]
+
+
+def test_results_do_not_wait_for_others_any_longer_than_they_may(shops, undisturbed, monkeypatch):
+    poisoned(monkeypatch, "sleep", seconds=0.5)
+    monkeypatch.setattr(commit, "_LONGEST_WAIT", 0.2)
+    pipeline = opened(shops, executor="processes", processes=1)
+    noted = commits(monkeypatch)
+    scored(pipeline)
+    assert sum(noted) == len(SHOPS)
+    assert len(noted) > 2
+    assert scores(pipeline) == undisturbed[True]
+
+
+def test_so_many_results_as_a_run_commits_at_once_do_not_wait(shops, undisturbed, monkeypatch):
+    poisoned(monkeypatch, "sleep", seconds=0.1)
+    monkeypatch.setattr(commit, "COMMITTING_SHARE", 1e-9)
+    monkeypatch.setattr(commit, "_LONGEST_WAIT", 600.0)
+    monkeypatch.setattr(commit, "LABELS_PER_CHUNK", 2 * PER_UNIT)
+    pipeline = opened(shops, executor="processes", processes=1)
+    noted = commits(monkeypatch)
+    scored(pipeline)
+    assert len(noted) > 2
+    assert scores(pipeline) == undisturbed[True]
+
+
+@pytest.mark.usefixtures("commits_at_once")
 def test_a_caller_who_stops_leaves_what_is_computed_for_the_next_run(shops, undisturbed):
     pipeline = opened(shops, executor="processes")
     results = pipeline.score.run(pipeline.partitions.held(), OFFLINE)

@@ -1,10 +1,14 @@
-"""The committer: hands units out and commits their results, alone, as they come in."""
+"""The committer: hands units out and commits their results, alone, those that have come together.
+
+A transaction takes its time whether it is about one unit or about fifty, so results wait for each
+other in the store, where a run that is killed leaves them to the next one.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,6 +19,7 @@ from harmonizer_assets.core.records.reports import PartitionResult
 from harmonizer_assets.core.score.stage import SimilarityScorer, chunk_rows
 from harmonizer_assets.core.stages.run import LABELS_PER_CHUNK, StageRun
 from harmonizer_assets.core.stages.stage import Chunk
+from harmonizer_assets.core.store.objects import MissingObjectError
 from harmonizer_assets.core.units.compute import ROWS
 from harmonizer_assets.core.units.cut import (
     Cutter,
@@ -36,6 +41,12 @@ _LOOKED_AFTER: Final = 1.0
 _SILENCE: Final = 60.0
 """Seconds without a result after which a run that waits for a queue says so."""
 
+COMMITTING_SHARE: Final = 0.05
+"""The share of its time that a run commits in, unless it has so many results that it must."""
+
+_LONGEST_WAIT: Final = 10.0
+"""Seconds that a result waits for others, at most."""
+
 
 @dataclass
 class UnitCounts:
@@ -53,6 +64,34 @@ class _Waiting:
 
     units: dict[str, CutUnit] = field(default_factory=dict)
     since: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class _Group:
+    """Results that are in the store and not in the tables yet, and when they are to be."""
+
+    results: list[tuple[CutUnit, pa.Table]] = field(default_factory=list)
+    labels: int = 0
+    due_at: float = 0.0
+
+    def add(self, unit: CutUnit, rows: pa.Table) -> None:
+        self.results.append((unit, rows))
+        self.labels += rows.num_rows
+
+    def is_due(self) -> bool:
+        """Say whether there is enough, or the last commit is long enough ago."""
+        is_large = self.labels >= LABELS_PER_CHUNK
+        return bool(self.results) and (is_large or time.monotonic() >= self.due_at)
+
+    def take(self) -> list[tuple[CutUnit, pa.Table]]:
+        """Return what there is, and begin anew."""
+        taken, self.results, self.labels = self.results, [], 0
+        return taken
+
+    def committed_since(self, began: float) -> None:
+        """Have the next commit wait in proportion to how long this one has taken."""
+        now = time.monotonic()
+        self.due_at = now + min((now - began) / COMMITTING_SHARE, _LONGEST_WAIT)
 
 
 class Committer:
@@ -79,6 +118,9 @@ class Committer:
         self._executor = executor
         self._labels_per_unit = labels_per_unit
         self._waiting = _Waiting()
+        self._group = _Group()
+        self._results_left: set[str] = set()
+        self._dead_left: set[str] = set()
         self._ended_at = time.monotonic()
         self.counts = UnitCounts()
 
@@ -89,6 +131,7 @@ class Committer:
             return
         here = scorer()
         cutter = Cutter(self._store, here)
+        self._results_left, self._dead_left = self._store.ended()
         chunks = unit_chunks(stale, self._run.labels, self._labels_per_unit)
         # The largest first, so that none is left for the end, when others have nothing to do.
         ordered = sorted(chunks, key=lambda chunk: -sum(chunk.labels.values()))
@@ -97,9 +140,11 @@ class Committer:
                 self._run.check_stop()
                 yield from self._hand_out(cutter, here, chunk, unit)
                 full = len(self._waiting.units) >= self._executor.most_waiting
-                yield from self._commit_ended(cutter, here, until_room=full)
+                yield from self._collect(cutter, here, until_room=full)
+                yield from self._commit_due()
         while self._waiting.units:
-            yield from self._commit_ended(cutter, here, until_room=True)
+            yield from self._collect(cutter, here, until_room=True)
+        yield from self._commit()
         self._store.sweep()
         _log.info("%s", self._note())
 
@@ -118,12 +163,9 @@ class Committer:
             yield from self._run.compute(chunk, here.score)
             return
         self.counts.cut += 1
-        letter = self._store.dead_letter(unit.name)
-        if letter is not None:
-            yield from self._give_up(cutter, here, unit, letter)
-        elif self._store.has_result(unit.name):
-            self.counts.found += 1
-            yield from self._commit(here, [unit])
+        if unit.name in self._results_left or unit.name in self._dead_left:
+            self.counts.found += unit.name in self._results_left
+            yield from self._end(cutter, here, unit)
         else:
             self._submit(unit)
 
@@ -133,17 +175,19 @@ class Committer:
         self._waiting.since[unit.name] = time.monotonic()
         self._executor.submit(unit.name)
 
-    def _commit_ended(
+    def _collect(
         self, cutter: Cutter, here: SimilarityScorer, *, until_room: bool
     ) -> Iterator[PartitionResult]:
-        """Commit the units that have ended; wait for one of them if there must be room."""
+        """Take up the units that have ended; wait for one of them if there must be room."""
         waiting = self._waiting.units
         while waiting:
             self._run.announce(self._note())
             ended = self._executor.finished(waiting, _LOOKED_AFTER if until_room else 0.0)
             if ended:
                 self._ended_at = time.monotonic()
-                yield from self._end(cutter, here, [waiting.pop(name) for name in ended])
+            for unit in [waiting.pop(name) for name in ended]:
+                yield from self._end(cutter, here, unit)
+            yield from self._commit_due()
             if ended or not until_room:
                 return
             self._run.check_stop()
@@ -165,42 +209,52 @@ class Committer:
                 self._executor.submit(name)
 
     def _end(
-        self, cutter: Cutter, here: SimilarityScorer, units: Sequence[CutUnit]
+        self, cutter: Cutter, here: SimilarityScorer, unit: CutUnit
     ) -> Iterator[PartitionResult]:
-        computed = []
-        for unit in units:
-            letter = self._store.dead_letter(unit.name)
-            if letter is None:
-                computed.append(unit)
-            else:
-                yield from self._give_up(cutter, here, unit, letter)
-        yield from self._commit(here, computed)
+        """Take up the result of a unit, or its dead letter.
 
-    def _commit(
-        self, here: SimilarityScorer, units: Sequence[CutUnit]
-    ) -> Iterator[PartitionResult]:
-        """Commit results in one transaction; their units are not needed any more then.
-
-        One that is damaged or gone is cut and handed out again.
+        A result that is damaged or gone is computed again.
         """
-        read: list[tuple[CutUnit, pa.Table]] = []
-        for unit in units:
-            try:
-                read.append((unit, _rows(self._store.result(unit.name), unit)))
-            except StoreError as error:
-                _log.warning("the result of unit %s is computed again: %s", unit.name[:12], error)
-                self._store.forget_result(unit.name)
-                # What units share may be gone as well.
-                cutter = Cutter(self._store, here)
-                yield from self._hand_out(cutter, here, unit.chunk, cutter.cut(unit.chunk))
-        if not read:
+        damage: StoreError
+        letter = None
+        try:
+            self._group.add(unit, _rows(self._store.result(unit.name), unit))
             return
-        rows = pa.concat_tables([table for _, table in read], promote_options="permissive")
-        prints = {m: print_ for unit, _ in read for m, print_ in unit.fingerprints.items()}
-        together = joined([unit.chunk for unit, _ in read])
-        yield from self._run.compute(together, lambda chunk: chunk_rows(chunk, rows, prints))
-        for unit, _ in read:
-            self._store.remove(unit.name)
+        except MissingObjectError as error:
+            damage, letter = error, self._store.dead_letter(unit.name)
+        except StoreError as error:
+            damage = error
+        if letter is not None:
+            yield from self._give_up(cutter, here, unit, letter)
+            return
+        _log.warning("the result of unit %s is computed again: %s", unit.name[:12], damage)
+        self._store.forget_result(unit.name)
+        self._results_left.discard(unit.name)
+        self._dead_left.discard(unit.name)
+        # What units share may be gone as well.
+        cutter = Cutter(self._store, here)
+        yield from self._hand_out(cutter, here, unit.chunk, cutter.cut(unit.chunk))
+
+    def _commit_due(self) -> Iterator[PartitionResult]:
+        if self._group.is_due():
+            yield from self._commit()
+
+    def _commit(self) -> Iterator[PartitionResult]:
+        """Commit the results that there are in one transaction; their units are not needed then."""
+        results = self._group.take()
+        if not results:
+            return
+        rows = pa.concat_tables([table for _, table in results], promote_options="permissive")
+        prints = {m: print_ for unit, _ in results for m, print_ in unit.fingerprints.items()}
+        together = joined([unit.chunk for unit, _ in results])
+        began = time.monotonic()
+        computed = self._run.compute(together, lambda chunk: chunk_rows(chunk, rows, prints))
+        first = next(computed)
+        # Before anyone sees the first of them, all are in the tables.
+        self._group.committed_since(began)
+        yield first
+        yield from computed
+        self._store.remove([unit.name for unit, _ in results])
 
     def _give_up(
         self, cutter: Cutter, here: SimilarityScorer, unit: CutUnit, letter: DeadLetter

@@ -138,8 +138,13 @@ class UnitStore:
         """Return those of some units that have a result or a dead letter."""
         if len(units) <= 1:
             return [u for u in units if self.has_result(u) or self.dead_letter(u) is not None]
-        ended = {_stem(key) for key in self._listed("results/", "dead/")}
-        return [unit for unit in units if unit in ended]
+        results, dead = self.ended()
+        return [unit for unit in units if unit in results or unit in dead]
+
+    def ended(self) -> tuple[set[str], set[str]]:
+        """List the units that have a result, and those that have a dead letter."""
+        results, dead = (map(_stem, self.objects.list(folder)) for folder in ("results/", "dead/"))
+        return {*results}, {*dead}
 
     def begin(self, unit: str, most: int) -> int | None:
         """Begin an attempt; return its number, None where all have been begun.
@@ -214,20 +219,23 @@ class UnitStore:
 
     def waiting(self) -> list[str]:
         """List the units that have no result yet and are not dead."""
-        ended = {_stem(key) for key in self._listed("dead/", "results/")}
-        return [unit for unit in map(_stem, self.objects.list("units/")) if unit not in ended]
+        results, dead = self.ended()
+        cut = map(_stem, self.objects.list("units/"))
+        return [unit for unit in cut if unit not in results and unit not in dead]
 
     def forget_result(self, unit: str) -> None:
         """Delete a unit's result, which is damaged."""
         self.objects.delete([_result(unit)])
 
-    def remove(self, unit: str) -> None:
-        """Delete all that is stored of a unit.
+    def remove(self, units: Collection[str]) -> None:
+        """Delete all that is stored of some units.
 
-        The bundle goes first: a message that comes again finds that there is nothing to do.
+        Bundles go first: a message that comes again finds that there is nothing to do.
         """
-        self.objects.delete([_unit(unit), _result(unit), _dead(unit), _split(unit)])
-        self.objects.delete(self._listed(f"attempts/{unit}-", f"errors/{unit}-"))
+        self.objects.delete([name(u) for name in (_unit, _result, _dead, _split) for u in units])
+        wanted = set(units)
+        tried = self._listed("attempts/", "errors/")
+        self.objects.delete([key for key in tried if _stem(key).partition("-")[0] in wanted])
 
     def sweep(self) -> None:
         """Delete all but what is stored of dead units: nobody waits for the rest any more."""
