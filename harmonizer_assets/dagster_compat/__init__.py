@@ -15,7 +15,8 @@ adapter              internal                            why there is no public 
                      SqlEventLogStorageTable,            in batches or keeps SQLite files open.
                      ConfigurableClassData,
                      INDEX_SHARD_NAME
-`event_log_postgres` ConfigurableClassData               As above.
+`event_log_postgres` ConfigurableClassData,              As above.
+                     SqlEventLogStorageTable
 `event_texts`        Tables and JSON of the SQLite       Events can be deleted with their run, and
                      event logs                          not changed.
 `instance`           NoOpComputeLogManager               It is named in configuration; no setting
@@ -29,6 +30,9 @@ adapter              internal                            why there is no public 
                      get_input_data_version_tag,
                      get_input_event_pointer_tag,
                      get_tags_from_multi_partition_key
+`postgres`           EventLogStorage, RunStorage,         Storages are named by class, and none of
+                     ScheduleStorage,                    them waits for a server that is restarted.
+                     ConfigurableClassData
 `retention`          AssetCheckExecutionsTable,          Only whole runs can be deleted, and with
                      AssetEventTagsTable,                them what the UI shows of partitions.
                      JobTickTable, RunTagsTable,

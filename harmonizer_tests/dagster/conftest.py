@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 from dagster import DagsterInstance
@@ -12,6 +13,12 @@ from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.dagster_compat.instance import open_instance
 from harmonizer_tests.support.homes import copy_home
+from harmonizer_tests.support.postgres import (
+    OwnServer,
+    UnreachableError,
+    german_server,
+    temporary_database,
+)
 from harmonizer_tests.support.shops import copy_shop
 
 
@@ -29,6 +36,24 @@ def instance(home: Home) -> Iterator[DagsterInstance]:
         copy_home(home, "an instance", _open_once)
     with open_instance(home) as instance:
         yield instance
+
+
+@pytest.fixture(scope="module")
+def german(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnServer]:
+    """A PostgreSQL of the tests' own, whose messages are German."""
+    with ExitStack() as stack:
+        try:
+            yield stack.enter_context(german_server(tmp_path_factory.mktemp("german")))
+        except UnreachableError as error:
+            pytest.skip(str(error))
+
+
+@pytest.fixture
+def german_url(german: OwnServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A database of its own on that server, which Dagster's instance is to be in."""
+    with temporary_database(german.url) as url:
+        monkeypatch.setenv("DAGSTER_PG_URL", url)
+        yield url
 
 
 @pytest.fixture

@@ -231,7 +231,7 @@ def test_the_home_of_a_task_is_on_postgres_and_its_logs_are_in_the_bucket(
     made = create()
     with started_instance(made, home, postgres_url, monkeypatch) as instance:
         assert type(instance.run_launcher).__name__ == "WatchedRunLauncher"
-        assert type(instance.run_storage).__name__ == "PostgresRunStorage"
+        assert type(instance.run_storage).__name__ == "PatientRunStorage"
         with instance.compute_log_manager.capture_logs(["run", "compute_logs", "step"]):
             print("a step says this")
     [log] = boto3.resource("s3").Bucket(made["Bucket"]).objects.all()

@@ -45,15 +45,23 @@ def temporary_database(server: str = SERVER) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class OwnServer:
-    """A server that a test may restart.
+    """A server that a test may stop.
 
     Attributes:
         url: of its first database.
-        restart: ends all connections; the server answers again a second later.
+        stop: ends all connections; given a mode, of `pg_ctl stop`.
+        start: has it answer again.
     """
 
     url: str
-    restart: Callable[[], None]
+    stop: Callable[[str], None]
+    start: Callable[[], None]
+
+    def restart(self, mode: str = "fast", seconds: float = 1.0) -> None:
+        """Stop the server, and start it again after some seconds."""
+        self.stop(mode)
+        time.sleep(seconds)
+        self.start()
 
 
 @contextmanager
@@ -95,16 +103,14 @@ def german_server(folder: Path) -> Iterator[OwnServer]:
     def start() -> None:
         run(control, "-D", data / "cluster", "-w", "-o", options, "-l", data / "log", "start")
 
-    def restart() -> None:
-        run(control, "-D", data / "cluster", "-w", "-m", "fast", "stop")
-        time.sleep(1.0)
-        start()
+    def stop(mode: str) -> None:
+        run(control, "-D", data / "cluster", "-w", "-m", mode, "stop")
 
     start()
     try:
-        yield OwnServer(f"postgresql://postgres@127.0.0.1:{port}/postgres", restart)
+        yield OwnServer(f"postgresql://postgres@127.0.0.1:{port}/postgres", stop, start)
     finally:
-        run(control, "-D", data / "cluster", "-m", "immediate", "stop")
+        stop("immediate")
 
 
 def _free_port() -> int:
