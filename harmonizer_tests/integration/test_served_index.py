@@ -7,6 +7,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from harmonizer_assets.core.backup import back_up, restore
+from harmonizer_assets.core.backup.archive import open_archive
 from harmonizer_assets.core.base.errors import ConfigurationError, StoreError
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.settings import Settings
@@ -14,6 +16,7 @@ from harmonizer_assets.core.index.embedders import make_embedder
 from harmonizer_assets.core.index.served import ServedIndex
 from harmonizer_assets.core.index.vectors import QUERY_BATCH, IndexSession
 from harmonizer_assets.core.pipeline import Pipeline
+from harmonizer_assets.core.records.options import RunOptions
 from harmonizer_assets.core.store.deletions import Scope
 from harmonizer_tests.support.chroma_server import chroma_server
 from harmonizer_tests.support.receipts import OFFLINE
@@ -175,3 +178,94 @@ def test_another_machine_takes_tls_and_a_token(home, server, token, is_allowed):
     else:
         with pytest.raises(ConfigurationError, match="is not this machine"):
             ServedIndex(home, embedder, server, "home", environment=environment)
+
+
+def all_vectors(pipeline: Pipeline) -> list[tuple[str, list[float], dict[str, object]]]:
+    with pipeline.indexing.vectors.session() as session:
+        return [
+            (document_id, vector.tolist(), dict(metadata))
+            for ids, vectors, metadatas in session.everything()
+            for document_id, vector, metadata in zip(ids, vectors, metadatas, strict=True)
+        ]
+
+
+@pytest.fixture
+def backed_up(home, server, request, tmp_path):
+    """A scored home whose vectors are on the server, and the address of its backup."""
+    copy_shops(home)
+    pipeline = opened(home, server, exact=True, database=f"of-{abs(hash(request.node.name))}")
+    pipeline.index()
+    scored(pipeline)
+    archive = open_archive(str(tmp_path / "backups"))
+    back_up(pipeline.warehouse, pipeline.indexing.vectors, archive)
+    return pipeline, archive
+
+
+@pytest.mark.parametrize("place", ["another server", "the home"])
+def test_a_restored_home_has_its_vectors_and_embeds_nothing_again(backed_up, tmp_path, place):
+    pipeline, archive = backed_up
+    copy = Home(tmp_path / "copy")
+    restore(archive, copy)
+    with chroma_server(tmp_path / "another") as another:
+        there = opened(copy, another if place == "another server" else None, exact=True)
+        indexed = there.index()
+        assert (indexed.embedded, indexed.rebuilt) == (0, False)
+        assert all_vectors(there) == all_vectors(pipeline)
+        assert not copy.restored_vectors.exists()
+        before = scores(there)
+        scored(there, RunOptions(run_id="again", refresh=True))
+        assert scores(there) == before == scores(pipeline)
+
+
+def test_a_restored_home_whose_run_is_killed_takes_the_rest_up_the_next_time(
+    backed_up, tmp_path, server, monkeypatch
+):
+    pipeline, archive = backed_up
+    copy = Home(tmp_path / "copy")
+    restore(archive, copy)
+    there = opened(copy, server, exact=True, database="killed-there")
+    add = IndexSession.add
+
+    def dies_half_way(session, ids, vectors, metadatas):
+        half = len(ids) // 2
+        add(session, ids[:half], vectors[:half], metadatas[:half])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(IndexSession, "add", dies_half_way)
+    with pytest.raises(KeyboardInterrupt):
+        there.index()
+    monkeypatch.undo()
+    # It is backed up meanwhile, too.
+    again = open_archive(str(tmp_path / "backups of the copy"))
+    back_up(there.warehouse, there.indexing.vectors, again)
+    assert there.index().embedded == 0
+    assert all_vectors(there) == all_vectors(pipeline)
+    third = Home(tmp_path / "third")
+    restore(again, third)
+    assert opened(third, server, exact=True, database="third").index().embedded == 0
+
+
+def test_what_is_deleted_in_a_restored_home_is_not_in_its_files_any_more(backed_up, tmp_path):
+    pipeline, archive = backed_up
+    copy = Home(tmp_path / "copy")
+    restore(archive, copy)
+    there = opened(copy, None, exact=True)
+    [images] = there.warehouse.query(IMAGES_OF_THE_RAREST_WORD)["images"].to_pylist()
+    for image in images:
+        there.deletion.delete(Scope(image, None, None, None, None))
+    assert not copy.restored_vectors.exists()
+    assert there.indexing.vectors.ids() < pipeline.indexing.vectors.ids()
+    assert there.index().embedded == 0
+
+
+def test_damaged_vectors_of_a_restored_home_are_named(backed_up, tmp_path, server):
+    _, archive = backed_up
+    copy = Home(tmp_path / "copy")
+    restore(archive, copy)
+    [file] = copy.restored_vectors.iterdir()
+    file.write_bytes(file.read_bytes()[:-9])
+    there = opened(copy, server, exact=True, database="damaged")
+    with pytest.raises(StoreError, match=f"{file.name} is damaged: delete it"):
+        there.index()
+    file.unlink()
+    assert there.index().embedded > 0

@@ -5,7 +5,8 @@ recovers; and in this order, nothing falls between two parts:
 
 1. The inbox, before the tables: a batch that is ingested meanwhile is in both, and changes nothing
    when it is ingested again.
-2. Tables and vectors, under the lock of the vector index, so that they fit each other.
+2. Tables and vectors, under the lock of the vector index, so that they fit each other. A server's
+   are read page by page after the tables: it has all that these know, and what is new besides.
 3. Journals of paid answers, after the tables: those that were in the tables by then are skipped by
    their position. Where a journal has gone meanwhile, the tables are copied again.
 4. Dagster's files in SQLite, by SQLite's own backup; and everything else.
@@ -128,6 +129,8 @@ def _copy_tables(warehouse: Warehouse, vectors: VectorIndex, folder: Path) -> No
             warehouse.copy_to(folder / home.database.name)
             shutil.rmtree(folder / home.chroma.name, ignore_errors=True)
             _copy_tree(home.chroma, folder / home.chroma.name)
+            shutil.rmtree(folder / home.restored_vectors.name, ignore_errors=True)
+            vectors.copy_from_server(folder / home.restored_vectors.name)
         shutil.rmtree(folder / home.journals.name, ignore_errors=True)
         _copy_tree(home.journals, folder / home.journals.name)
         if before <= {path.name for path in (folder / home.journals.name).glob("*")}:

@@ -66,6 +66,11 @@ class Home:
         return self.root / "chroma"
 
     @property
+    def restored_vectors(self) -> Path:
+        """Vectors that a backup had of a server; there until they are in the index."""
+        return self.root / "restored_vectors"
+
+    @property
     def dagster(self) -> Path:
         """The Dagster instance, DAGSTER_HOME."""
         return self.root / "dagster"

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.secrets import translated
 from harmonizer_assets.core.base.settings import IndexSettings, WaitSettings
 from harmonizer_assets.core.index.embedders import Embedder
+from harmonizer_assets.core.index.pages import write_pages
 from harmonizer_assets.core.index.vectors import HNSW, IndexSession, VectorIndex
 
 TOKEN_VARIABLE: Final = "HARMONIZER_CHROMA_TOKEN"
@@ -92,7 +94,8 @@ class ServedIndex(VectorIndex):
         Raises:
             StoreError: see `session`.
         """
-        with self.held(), self.session() as now, self._client() as client:
+        self._take_up()
+        with self.held(), self._open() as now, self._client() as client:
             fresh = f"{_FRESH}{self.collection_name}"
             if fresh in {found.name for found in client.list_collections()}:
                 client.delete_collection(fresh)
@@ -111,6 +114,17 @@ class ServedIndex(VectorIndex):
         Raises:
             StoreError: the server cannot be used.
         """
+        self._take_up()
+        with self._open() as session:
+            yield session
+
+    def copy_from_server(self, folder: Path) -> None:
+        """Write the vectors to files; see `VectorIndex.copy_from_server`."""
+        with self._open() as session:
+            write_pages(folder, self.collection_name, session.everything())
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[IndexSession]:
         with self._client() as client:
             yield IndexSession(
                 client, self._collection(client, self.collection_name), self.dimensions

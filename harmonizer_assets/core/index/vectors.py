@@ -19,6 +19,7 @@ from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.locks import Lock
 from harmonizer_assets.core.base.settings import WaitSettings
 from harmonizer_assets.core.index.embedders import Embedder, Vectors
+from harmonizer_assets.core.index.pages import read_pages
 from harmonizer_assets.core.index.segments import clear_unused_space
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class VectorIndex:
             wait_seconds: how long to wait for another process that uses the index.
         """
         self._folder = home.chroma
+        self._restored = home.restored_vectors
         self._fresh, self._old = (home.chroma.with_suffix(suffix) for suffix in (".new", ".old"))
         self._lock = Lock(
             home.locks / "chroma.lock",
@@ -107,6 +109,7 @@ class VectorIndex:
         Raises:
             StoreError: see `session`.
         """
+        self._take_up()
         file = (self._folder / "chroma.sqlite3").as_uri()
         with (
             contextlib.suppress(sqlite3.Error),
@@ -125,6 +128,7 @@ class VectorIndex:
         Raises:
             StoreError: see `session`.
         """
+        self._take_up()
         with self.held():
             shutil.rmtree(self._fresh, ignore_errors=True)
             with self._opened(self._folder) as now, self._opened(self._fresh) as then:
@@ -162,8 +166,34 @@ class VectorIndex:
             StoreBusyError: one other process has held the index for longer than the settings allow.
             StoreError: Chroma cannot open its folder.
         """
-        with self.held(), self._opened(self._folder) as session:
+        self._take_up()
+        with self.held(), self._open() as session:
             yield session
+
+    def copy_from_server(self, folder: Path) -> None:
+        """Write the vectors that are not in the home to files, for a backup; here there are none.
+
+        Raises:
+            StoreError: the server cannot be used.
+        """
+
+    def _take_up(self) -> None:
+        """Add the vectors that a restored home has in files, unless the index has them.
+
+        A process that is killed leaves the files to the next one.
+        """
+        if not self._restored.exists():
+            return
+        with self.held(), self._open() as session:
+            present = session.ids()
+            for ids, vectors, metadatas in read_pages(self._restored, self.collection_name):
+                new = [row for row, document_id in enumerate(ids) if document_id not in present]
+                session.add([ids[row] for row in new], vectors[new], [metadatas[r] for r in new])
+            shutil.rmtree(self._restored, ignore_errors=True)
+
+    def _open(self) -> contextlib.AbstractContextManager[IndexSession]:
+        """Open the index; the caller holds the lock where others must not."""
+        return self._opened(self._folder)
 
     @contextlib.contextmanager
     def _opened(self, folder: Path) -> Iterator[IndexSession]:
