@@ -35,10 +35,17 @@ def published(*, home: Home, sql: bool, version: str | None) -> None:
         Column("version", wraps=False),
         Column("published (UTC)", wraps=False),
         Column("run"),
+        Column("home"),
         Column("found"),
     ]
     rows = [
-        (found.name, f"{found.published_at:%Y-%m-%d %H:%M:%S}", found.run_id, found.message)
+        (
+            found.name,
+            f"{found.published_at:%Y-%m-%d %H:%M:%S}",
+            found.run_id,
+            "" if found.home is None else found.home.name,
+            found.message,
+        )
         for found in target.versions()
     ]
     if rows:

@@ -22,7 +22,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import socket
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -45,6 +44,7 @@ from dagster._core.execution.backfill import BulkActionStatus
 from dagster._core.execution.retries import auto_reexecution_should_retry_run
 from dagster._grpc.client import DagsterGrpcClient
 
+from harmonizer_assets.core.base.identity import host_name
 from harmonizer_assets.dagster_compat.tags import (
     BACKFILL_ID_TAG,
     GRPC_INFO_TAG,
@@ -72,18 +72,13 @@ def process_tags() -> dict[str, str]:
     return {
         _PID_TAG: str(os.getpid()),
         _STARTED_TAG: _process_started(os.getpid()),
-        _HOST_TAG: _host(),
+        _HOST_TAG: host_name(),
     }
 
 
 def launch_tags() -> dict[str, str]:
     """Return the tags that say on which host a run was launched."""
-    return {_HOST_TAG: _host()}
-
-
-def _host() -> str:
-    """Name this host, so that the container that takes over from another one has its name."""
-    return os.environ.get("HARMONIZER_HOST") or socket.gethostname()
+    return {_HOST_TAG: host_name()}
 
 
 def fail_abandoned_runs(instance: DagsterInstance) -> list[str]:
@@ -183,7 +178,7 @@ def worker_is_gone(instance: DagsterInstance, record: RunRecord) -> bool:
         started = record.start_time
         is_late = started is not None and time.time() - started > _SECONDS_TO_START
         return is_late or _launched_process_is_gone(instance, record.dagster_run)
-    here = _host()
+    here = host_name()
     return tags.get(_HOST_TAG, here) == here and not _is_alive(
         int(tags[_PID_TAG]), tags.get(_STARTED_TAG, "")
     )
@@ -207,7 +202,7 @@ def _launched_process_is_gone(instance: DagsterInstance, run: DagsterRun) -> boo
     """
     address = json.loads(run.tags.get(GRPC_INFO_TAG, "{}"))
     is_local = "socket" in address or address.get("host") in _LOCAL
-    if not is_local or run.tags.get(_HOST_TAG) != _host():
+    if not is_local or run.tags.get(_HOST_TAG) != host_name():
         return False
     pid = started_pid(instance, run.run_id)
     return pid is not None and not _exists(pid)

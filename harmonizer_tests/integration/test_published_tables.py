@@ -16,6 +16,8 @@ import boto3
 import duckdb
 import pytest
 
+from harmonizer_assets.core.backup import back_up, restore
+from harmonizer_assets.core.backup.archive import open_archive
 from harmonizer_assets.core.base.errors import ConfigurationError, StoreError
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.settings import Settings
@@ -270,6 +272,90 @@ def test_a_process_that_is_killed_leaves_the_version_before_and_the_next_run_pub
     if place.settings["target"] == "parquet":
         assert len([name for name in names if "-killed" in name]) > 10
         assert [name for name in place.names() if "-killed" in name] == []
+
+
+@pytest.fixture
+def others(tmp_path) -> Home:
+    """Another home with other tables."""
+    home = Home(tmp_path / "the others").ensure()
+    copy_home(home, "six shops, decided", _decide)
+    change(home, "of others")
+    return home
+
+
+def identity(home: Home) -> str:
+    return home.identity.read_text()
+
+
+@every_place
+def test_another_home_is_refused_until_it_is_told_to_take_over(shops, others, place):
+    first = publish(place, shops, "first")
+    with pytest.raises(ConfigurationError) as refused:
+        publish(place, others, "second")
+    mine, theirs = identity(shops), identity(others)
+    said = str(refused.value)
+    assert f"holds what home {mine} (home on " in said
+    assert f"this is home {theirs} (the others on " in said
+    assert said.endswith(f'take_over = "{mine}"')
+    assert [version.name for version in place.target(shops).versions()] == [first]
+    with place.reader(shops) as published, duckdb.connect() as own:
+        own.execute(reading_copy(shops))
+        assert content(published, "outliers") == content(own, "outliers")
+    place.settings["take_over"] = mine
+    second = publish(place, others, "second")
+    third = publish(place, others, "third")
+    found = place.target(others).versions()
+    assert [version.home.id for version in found] == [mine] + [theirs] * (len(found) - 1)
+    assert {first, second, third} == {version.name for version in found}
+    # Who was taken over does not come back by itself, whatever it is told about its own id.
+    with pytest.raises(ConfigurationError, match=f"holds what home {theirs}"):
+        publish(place, shops, "fourth")
+
+
+@every_place
+def test_a_home_that_was_restored_elsewhere_goes_on(shops, place, tmp_path, caplog):
+    publish(place, shops, "first")
+    pipeline = place.pipeline(shops)
+    archive = open_archive(str(tmp_path / "backups"))
+    back_up(pipeline.warehouse, pipeline.indexing.vectors, archive)
+    copy = Home(tmp_path / "on a new machine")
+    restore(archive, copy)
+    change(copy, "after the restore")
+    publish(place, copy, "second")
+    mine = identity(shops)
+    assert [v.home.id for v in place.target(copy).versions()] == [mine, mine]
+    assert f"published before as home {mine} (home on " in caplog.text
+    assert "(on a new machine on " in caplog.text
+
+
+@every_place
+def test_what_another_home_prunes_or_deletes_leaves_what_is_published_alone(shops, others, place):
+    publish(place, shops, "first")
+    change(shops, "now")
+    publish(place, shops, "second")
+    stored, later = sorted(place.names()), dt.datetime.now(dt.UTC) + dt.timedelta(days=70)
+    publishing = place.pipeline(others).publishing
+    [freed] = publishing.prune(7, later, dry_run=False)
+    assert freed.count == 0
+    publishing.clear()
+    assert [version.run_id for version in place.target(shops).versions()] == ["first", "second"]
+    assert {*stored} <= {*place.names()} or place.settings["target"] == "ducklake"
+    for version in place.target(shops).versions():
+        with place.reader(shops, version.name) as published:
+            assert content(published, "outliers")
+    place.pipeline(shops).publishing.clear()
+    assert place.names() == []
+
+
+def test_a_home_goes_on_after_versions_that_do_not_say_whose_they_are(shops, tmp_path):
+    place = Place({"target": "parquet", "url": (tmp_path / "out").as_uri()}, tmp_path / "out")
+    publish(place, shops, "first")
+    for file in tmp_path.glob("out/**/*.json"):
+        said = json.loads(file.read_text())
+        del said["home"]
+        file.write_text(json.dumps(said))
+    assert publish(place, shops, "second")
+    assert [version.run_id for version in place.target(shops).versions()] == ["first", "second"]
 
 
 @pytest.mark.parametrize("place", ["ducklake on disk"], indirect=True)

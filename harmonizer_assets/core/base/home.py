@@ -71,6 +71,11 @@ class Home:
         return self.root / "restored_vectors"
 
     @property
+    def identity(self) -> Path:
+        """What tells this home from others, where it has published to a place of its own."""
+        return self.root / "identity"
+
+    @property
     def dagster(self) -> Path:
         """The Dagster instance, DAGSTER_HOME."""
         return self.root / "dagster"

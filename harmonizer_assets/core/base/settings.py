@@ -238,6 +238,9 @@ class PublishSettings(_Section):
     catalog: str | None = Field(default=None, pattern=r"^postgresql://([^:@/]+@)?[^@]+$")
     """`ducklake` only: `postgresql://user@host/database`, one for each home, with the password in
     `PGPASSWORD`; by default a file beside the data, where that is a folder."""
+    take_over: str | None = Field(default=None, pattern="^[0-9a-f]{12}$")
+    """The id of another home that has published there, in whose place this one goes on. Without it
+    the versions of another home are left alone, and publishing is refused."""
 
     @model_validator(mode="after")
     def _says_where(self) -> PublishSettings:

@@ -11,7 +11,8 @@ import datetime as dt
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from dataclasses import asdict
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import duckdb
@@ -19,11 +20,12 @@ import duckdb
 from harmonizer_assets.core.base.errors import ConfigurationError, StoreError
 from harmonizer_assets.core.base.files import make_private_folder
 from harmonizer_assets.core.base.home import Home
+from harmonizer_assets.core.base.identity import HomeIdentity
 from harmonizer_assets.core.base.secrets import REPLACEMENT, translated
 from harmonizer_assets.core.base.sql import literal, quoted
 from harmonizer_assets.core.publish.changes import replace_changed
 from harmonizer_assets.core.publish.copied import copied_tables, in_memory
-from harmonizer_assets.core.publish.target import Target, Version
+from harmonizer_assets.core.publish.target import Check, Target, Version
 from harmonizer_assets.core.store.database import Connection
 from harmonizer_assets.core.store.export import EXPORTABLE, table_query
 from harmonizer_assets.core.store.extensions import load_extension
@@ -58,15 +60,16 @@ class DuckLakeTarget(Target):
         self._catalog = catalog
         self._endpoint_url = endpoint_url
 
-    def publish(self, run_id: str, message: str) -> Version:
+    def publish(self, run_id: str, message: str, home: HomeIdentity, check: Check) -> Version:
         """Commit what has changed in one snapshot; see `Target.publish`."""
         with copied_tables(self._home) as con, self._lake(con):
             con.execute("BEGIN")
+            check(next(reversed(_versions(con)), None))
             stored = {name for (name,) in con.execute(f"SHOW TABLES FROM {LAKE}").fetchall()}
             for table in EXPORTABLE:
                 query, there = table_query(con, table, "typed"), f"{LAKE}.{quoted(table)}"
                 replace_changed(con, query, there, exists=table in stored)
-            info = json.dumps({"run_id": run_id})
+            info = json.dumps({"run_id": run_id, "home": asdict(home)})
             con.execute(
                 f"CALL {LAKE}.set_commit_message($author, $message, extra_info => $info)",
                 {"author": _AUTHOR, "message": message, "info": info},
@@ -164,9 +167,15 @@ class DuckLakeTarget(Target):
 
 def _versions(con: Connection) -> list[Version]:
     return [
-        Version(name, json.loads(info)["run_id"], message, time.astimezone(dt.UTC))
+        _version(name, time, message, json.loads(info))
         for name, time, message, info in con.execute(_VERSIONS).fetchall()
     ]
+
+
+def _version(name: str, time: dt.datetime, message: str, info: dict[str, Any]) -> Version:
+    home = info.get("home")
+    identity = None if home is None else HomeIdentity(home["id"], home["name"])
+    return Version(name, info["run_id"], message, time.astimezone(dt.UTC), identity)
 
 
 def _s3_secret(url: str, endpoint_url: str | None) -> tuple[str, list[str]]:

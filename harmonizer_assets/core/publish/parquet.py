@@ -16,6 +16,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -23,11 +24,12 @@ import duckdb
 
 from harmonizer_assets.core.base.errors import StoreError
 from harmonizer_assets.core.base.home import Home
+from harmonizer_assets.core.base.identity import HomeIdentity
 from harmonizer_assets.core.base.scratch import scratch_folder
 from harmonizer_assets.core.base.secrets import translated
 from harmonizer_assets.core.base.sql import literal, quoted
 from harmonizer_assets.core.publish.copied import copied_tables
-from harmonizer_assets.core.publish.target import Target, Version
+from harmonizer_assets.core.publish.target import Check, Target, Version
 from harmonizer_assets.core.store.database import Connection
 from harmonizer_assets.core.store.errors import store_error
 from harmonizer_assets.core.store.export import EXPORTABLE, table_query
@@ -48,10 +50,11 @@ class ParquetTarget(Target):
         self._home = home
         self._store = store
 
-    def publish(self, run_id: str, message: str) -> Version:
+    def publish(self, run_id: str, message: str, home: HomeIdentity, check: Check) -> Version:
         """Write the files of a version, its manifest, and the pointer; see `Target.publish`."""
         now = dt.datetime.now(dt.UTC)
         current = self._current()
+        check(current)
         if current is not None:
             # A clock that was set back must not put a new version before an old one.
             now = max(now, current.published_at + dt.timedelta(microseconds=1))
@@ -64,7 +67,7 @@ class ParquetTarget(Target):
                 rows[table] = self._write(con, table, file)
                 self._store.upload(f"{name}/{file.name}", file)
                 file.unlink()
-            version = Version(name, run_id, message, now)
+            version = Version(name, run_id, message, now, home)
             manifest = folder / CURRENT
             manifest.write_text(_as_json(version, rows), encoding="utf-8")
             self._store.upload(f"{_MANIFESTS}{name}{_SUFFIX}", manifest)
@@ -142,6 +145,7 @@ def _as_json(version: Version, rows: Mapping[str, int]) -> str:
         "run_id": version.run_id,
         "message": version.message,
         "published_at": version.published_at.isoformat(),
+        "home": None if version.home is None else asdict(version.home),
         "rows": dict(rows),
     }
     return json.dumps(content, indent=1)
@@ -163,4 +167,11 @@ def _from_json(content: bytes) -> Version:
     with translated(ours, ValueError, KeyError, TypeError):
         found = json.loads(content)
         published_at = dt.datetime.fromisoformat(found["published_at"])
-        return Version(found["version"], found["run_id"], found["message"], published_at)
+        home = found.get("home")
+        return Version(
+            found["version"],
+            found["run_id"],
+            found["message"],
+            published_at,
+            None if home is None else HomeIdentity(home["id"], home["name"]),
+        )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from harmonizer_assets.core.base.identity import HomeIdentity
 
 
 @dataclass(frozen=True)
@@ -17,12 +19,18 @@ class Version:
         run_id: the run that published it.
         message: what the run found, in a sentence.
         published_at: when.
+        home: the home that published it; None where an earlier version of the package did.
     """
 
     name: str
     run_id: str
     message: str
     published_at: dt.datetime
+    home: HomeIdentity | None = None
+
+
+Check = Callable[[Version | None], None]
+"""Called with the latest version that is there, before anything is written."""
 
 
 class Target(ABC):
@@ -33,8 +41,14 @@ class Target(ABC):
     """
 
     @abstractmethod
-    def publish(self, run_id: str, message: str) -> Version:
+    def publish(self, run_id: str, message: str, home: HomeIdentity, check: Check) -> Version:
         """Publish the tables of the home's read-only copy as one version.
+
+        Args:
+            run_id: the run that publishes.
+            message: what it found.
+            home: whose tables they are.
+            check: raises an error where the home may not go on after the latest version.
 
         Raises:
             ConfigurationError: an extra is not installed; so do the other methods.
