@@ -150,7 +150,8 @@ def test_nothing_is_left_of_a_unit_that_is_removed(objects):
     store.mark_split(unit)
     other = "b" * 64
     store.begin(other, 3)
-    store.remove([unit])
+    store.begin(unit, 3)
+    assert store.remove([unit]) == 2
     assert store.attempts(other) == 1
     store.remove([other])
     folders = ("units/", "results/", "attempts/", "errors/", "dead/", "split/")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -89,7 +91,10 @@ def test_similar_words_alone_score_in_processes_as_well(shops, tmp_path):
     assert tables[0] == tables[1]
 
 
-def test_a_unit_that_fails_is_cut_until_the_merchant_fails_alone(shops, undisturbed, monkeypatch):
+def test_a_unit_that_fails_is_cut_until_the_merchant_fails_alone(
+    shops, undisturbed, monkeypatch, caplog
+):
+    caplog.set_level(logging.INFO, "harmonizer_assets")
     poisoned(monkeypatch, "raise", SPOILED)
     pipeline = opened(shops, executor="processes", labels_per_unit=10_000)
     failed = Errors.of(scored(pipeline))
@@ -99,6 +104,8 @@ def test_a_unit_that_fails_is_cut_until_the_merchant_fails_alone(shops, undistur
     store = unit_store(pipeline.settings.units, shops)
     [letter] = store.dead_letters()
     assert (letter.attempts, letter.error) == (3, "ValueError: a spoiled word")
+    [again, failed] = re.findall(r"(\d+) tried again, 0 waiting, (\d+) failed", caplog.text)[-1]
+    assert int(again) == 2 * int(failed) > 0
 
 
 @pytest.mark.parametrize(

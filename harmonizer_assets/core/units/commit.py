@@ -50,11 +50,16 @@ _LONGEST_WAIT: Final = 10.0
 
 @dataclass
 class UnitCounts:
-    """How many units a run has cut, found computed, handed out, and given up."""
+    """How many units a run has cut, found computed, handed out, and given up.
+
+    Attributes:
+        again: attempts beyond the first of each unit that has ended.
+    """
 
     cut: int = 0
     found: int = 0
     submitted: int = 0
+    again: int = 0
     dead: int = 0
 
 
@@ -153,7 +158,8 @@ class Committer:
         counts, waiting = self.counts, len(self._waiting.units)
         return (
             f"{counts.cut:,} units cut, {counts.found:,} of them computed before, "
-            f"{counts.submitted:,} handed out, {waiting:,} waiting, {counts.dead:,} failed"
+            f"{counts.submitted:,} handed out, {counts.again:,} tried again, {waiting:,} waiting, "
+            f"{counts.dead:,} failed"
         )
 
     def _hand_out(
@@ -254,13 +260,15 @@ class Committer:
         self._group.committed_since(began)
         yield first
         yield from computed
-        self._store.remove([unit.name for unit, _ in results])
+        attempts = self._store.remove([unit.name for unit, _ in results])
+        self.counts.again += max(0, attempts - len(results))
 
     def _give_up(
         self, cutter: Cutter, here: SimilarityScorer, unit: CutUnit, letter: DeadLetter
     ) -> Iterator[PartitionResult]:
         """Fail the partitions of a dead unit; one of several merchants is cut in two before."""
         self.counts.dead += 1
+        self.counts.again += max(0, letter.attempts - 1)
         halves = by_merchants(unit.chunk)
         if len(halves) == 1:
             yield from self._run.fail(unit.chunk, letter.error, letter.traceback)

@@ -227,15 +227,19 @@ class UnitStore:
         """Delete a unit's result, which is damaged."""
         self.objects.delete([_result(unit)])
 
-    def remove(self, units: Collection[str]) -> None:
-        """Delete all that is stored of some units.
+    def remove(self, units: Collection[str]) -> int:
+        """Delete all that is stored of some units; return how many attempts at them there were.
 
         Bundles go first: a message that comes again finds that there is nothing to do.
         """
         self.objects.delete([name(u) for name in (_unit, _result, _dead, _split) for u in units])
         wanted = set(units)
-        tried = self._listed("attempts/", "errors/")
-        self.objects.delete([key for key in tried if _stem(key).partition("-")[0] in wanted])
+        attempts, errors = (
+            [key for key in self.objects.list(folder) if _stem(key).partition("-")[0] in wanted]
+            for folder in ("attempts/", "errors/")
+        )
+        self.objects.delete([*attempts, *errors])
+        return len(attempts)
 
     def sweep(self) -> None:
         """Delete all but what is stored of dead units: nobody waits for the rest any more."""
