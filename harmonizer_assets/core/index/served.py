@@ -18,7 +18,7 @@ from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.secrets import translated
 from harmonizer_assets.core.base.settings import IndexSettings, WaitSettings
 from harmonizer_assets.core.index.embedders import Embedder
-from harmonizer_assets.core.index.pages import write_pages
+from harmonizer_assets.core.index.vector_files import write_pages
 from harmonizer_assets.core.index.vectors import HNSW, IndexSession, VectorIndex
 
 TOKEN_VARIABLE: Final = "HARMONIZER_CHROMA_TOKEN"

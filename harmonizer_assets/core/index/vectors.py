@@ -19,8 +19,8 @@ from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.locks import Lock
 from harmonizer_assets.core.base.settings import WaitSettings
 from harmonizer_assets.core.index.embedders import Embedder, Vectors
-from harmonizer_assets.core.index.pages import read_pages
 from harmonizer_assets.core.index.segments import clear_unused_space
+from harmonizer_assets.core.index.vector_files import read_pages
 
 if TYPE_CHECKING:
     from chromadb.api.collection_configuration import CreateHNSWConfiguration

@@ -17,13 +17,13 @@ from harmonizer_assets.core.base.errors import StoreError
 from harmonizer_assets.core.base.files import make_private_folder, write_atomically
 from harmonizer_assets.core.index.embedders import Vectors
 
-Page = tuple[list[str], Vectors, list[Mapping[str, Any]]]
+VectorPage = tuple[list[str], Vectors, list[Mapping[str, Any]]]
 """n document ids, their vectors (n, dimensions), and their metadata."""
 
 _COLLECTION: Final = b"collection"
 
 
-def write_pages(folder: Path, collection: str, pages: Iterable[Page]) -> None:
+def write_pages(folder: Path, collection: str, pages: Iterable[VectorPage]) -> None:
     """Write a file for each page, named by its content; the folder is made.
 
     Args:
@@ -49,7 +49,7 @@ def write_pages(folder: Path, collection: str, pages: Iterable[Page]) -> None:
         write_atomically(folder / name, content)
 
 
-def read_pages(folder: Path, collection: str) -> Iterator[Page]:
+def read_pages(folder: Path, collection: str) -> Iterator[VectorPage]:
     """Read the pages of a collection; those of others are passed over.
 
     Raises:
