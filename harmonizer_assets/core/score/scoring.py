@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from harmonizer_assets.core.base.memory import return_free_memory
 from harmonizer_assets.core.base.settings import SimilaritySettings, TriageSettings
 from harmonizer_assets.core.records.status import WEIGHTS, Status
 from harmonizer_assets.core.score.calibration import are_rejected, probability
@@ -72,6 +73,8 @@ def score_in_parts(
         if len(at):
             numbers.append(at)
             parts.append(score_with_model(model, part, votes.of(at), settings))
+            if located.page.n_words > _WORDS_PER_PART:
+                return_free_memory()
     back = np.argsort(np.concatenate(numbers))
     return Scores(
         **{

@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from harmonizer_assets.core.base.memory import return_free_memory
 from harmonizer_assets.core.base.settings import SimilaritySettings
 from harmonizer_assets.core.base.threads import in_threads
 from harmonizer_assets.core.index.embedders import Vectors
@@ -151,6 +152,8 @@ def gather_votes(
             )
 
         parts += in_threads(of_block, range(0, len(stride), block))
+        if len(distinct) > _FETCHED:
+            return_free_memory()
     back = np.empty(len(order), dtype=np.int64)
     back[order] = np.arange(len(order))
     return joined_votes(parts).of(back)
