@@ -7,6 +7,7 @@ from typing import Final
 
 from dagster import DagsterInstance
 
+from harmonizer_assets.core.base.clock import is_due, utc_now
 from harmonizer_assets.core.base.errors import HarmonizerError, StoreError
 from harmonizer_assets.core.base.files import write_atomically
 from harmonizer_assets.core.base.home import Home
@@ -42,7 +43,7 @@ def prune(
         dry_run: whether to leave everything as it is.
         now: the present, from which ages are counted.
     """
-    kept, now = settings.retention, now or dt.datetime.now(dt.UTC)
+    kept, now = settings.retention, now or utc_now()
     freed = [
         *prune_files(home, kept, now, dry_run=dry_run),
         prune_runs(instance, kept.run_days, kept.run_mb, now, dry_run=dry_run),
@@ -85,16 +86,14 @@ def _size_of_tables(home: Home) -> int:
 
 def prune_if_due(home: Home, instance: DagsterInstance, settings: Settings) -> list[Freed]:
     """Prune where that has not been done for a day, as in homes that are never served."""
-    now = dt.datetime.now(dt.UTC)
+    now = utc_now()
     try:
         last = dt.datetime.fromtimestamp(_stamp(home).stat().st_mtime, dt.UTC)
     except FileNotFoundError:
         # A new home has nothing to prune.
         _stamp(home).touch()
         return []
-    # A time to come is that of a clock that was wrong: waiting for it could take years.
-    is_due = not dt.timedelta(0) <= now - last < _EVERY
-    return prune(home, instance, settings, now=now) if is_due else []
+    return prune(home, instance, settings, now=now) if is_due(last, _EVERY, now) else []
 
 
 def _stamp(home: Home) -> Path:

@@ -139,7 +139,7 @@ def test_units_of_work_that_hold_deleted_words_go_too(full):
 
 def test_that_something_was_deleted_is_kept_but_not_what_it_was(full):
     full.deletion.delete(Scope(IMAGE))
-    [row] = table(full, "deletions", "deleted_at", "holds_until", "name")
+    [row] = table(full, "deletions", "deleted_at", "holds_until", "turn", "name", "is_clocked")
     assert row == {
         "image_id": IMAGE,
         "receipt_id": None,

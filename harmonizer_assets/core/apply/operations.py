@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from harmonizer_assets.core.apply.rows import write_rows
+from harmonizer_assets.core.base.clock import utc_now
 from harmonizer_assets.core.records.correction import CorrectionReport
 from harmonizer_assets.core.store.database import Connection
+from harmonizer_assets.core.store.ranks import next_rank, record_rank
 from harmonizer_assets.core.store.warehouse import Warehouse
 
 Kind = Literal["apply", "undo", "redo"]
@@ -81,7 +83,7 @@ def carry_out(
 
 def _begin(con: Connection, kind: Kind) -> Operation:
     before, last = con.execute(_BEFORE).fetchall()[0]
-    now = dt.datetime.now(dt.UTC)
+    now = utc_now()
     if last is not None:
         # A clock that is set back must not put what is done now before what was done earlier.
         now = max(now, last + dt.timedelta(microseconds=1))
@@ -107,3 +109,5 @@ def _note(
             "now": operation.now,
         },
     )
+    # A batch that has come before must not win, nor one lose that comes later, by what clocks say.
+    record_rank(con, operation.operation_id, next_rank(con))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from harmonizer_assets.core.base.home import Home
@@ -14,7 +14,6 @@ from harmonizer_assets.core.index.stage import Indexing
 from harmonizer_assets.core.store import Warehouse
 from harmonizer_assets.core.store.database import Connection
 from harmonizer_assets.core.store.deletions import (
-    FOR_GOOD,
     Deleted,
     Scope,
     count_covered,
@@ -22,6 +21,7 @@ from harmonizer_assets.core.store.deletions import (
     register_scopes,
     texts_covered,
 )
+from harmonizer_assets.core.store.ranks import FOR_GOOD, next_rank
 
 
 class Deletion:
@@ -89,13 +89,13 @@ class Deletion:
         Raises:
             StoreError: a store cannot be written; `finish` goes on where this stopped.
         """
-        now = dt.datetime.now(dt.UTC)
 
         def write(con: Connection) -> Deleted:
             register_scopes(con, [scope])
-            return delete_covered(
-                con, holds_until=FOR_GOOD if for_good else now, name="", source="command"
-            )
+            rank = next_rank(con)
+            if for_good:
+                rank = replace(rank, batch_time=FOR_GOOD, is_clocked=False)
+            return delete_covered(con, rank=rank, source="command")
 
         deleted = self._warehouse.write(write)
         self._update_merchants()

@@ -19,6 +19,12 @@ from harmonizer_assets.core.ingest.left_out import FILE
 from harmonizer_assets.core.ingest.readers import SUFFIXES, TableLayout
 
 MANIFEST: Final = "batch.json"
+DECLARED: Final = "time"
+"""The manifest's entry for a time that whoever made the batch declares."""
+SUBMITTED: Final = "submitted"
+"""The manifest's entry for when a batch without such a time was submitted."""
+OWN_STAMP: Final = "%Y%m%dT%H%M%S.%f"
+"""How the names of the folders begin that `submit_batch` makes."""
 
 _OWN_NAME: Final = re.compile(r"\d{8}T\d{6}\.\d{6}-[0-9a-f]{6}")
 """Names of the folders that `submit_batch` makes."""
@@ -36,8 +42,10 @@ class InboxBatch:
         folder: the folder; its name identifies the batch in logs and errors.
         words: the words file or None.
         labels: the labels file or None.
-        time: where batches disagree about a row, the one with the later time wins.
+        time: declared, or that of the newest file, or when it was submitted; see `order`.
         source: where the files come from.
+        arrival: what tells this arrival from another one of the same files.
+        declares_time: whether the time is one that whoever made the batch has given.
         submitted: whether the files are the Harmonizer's own copies, to be removed once ingested.
         origins: by table, what the person who sent it calls the file.
         problems: what the import that has made it has left out, see `left_out`; or None.
@@ -49,7 +57,9 @@ class InboxBatch:
     labels: Path | None
     time: dt.datetime
     source: str
+    arrival: str
     submitted: bool
+    declares_time: bool = False
     origins: Mapping[str, str] = field(default_factory=dict)
     problems: Path | None = None
     problem: str | None = None
@@ -102,7 +112,8 @@ def _folder(
         problem = _problem(names, table, inside)
         if problem is not None:
             return _refused(path, found, problem)
-    return _batch(path, {table: names[0] for table, names in tables.items() if names}, inside)
+    files = {table: names[0] for table, names in tables.items() if names}
+    return _batch(path, found, files, inside)
 
 
 def _is_table(name: str, table: str) -> bool:
@@ -136,7 +147,30 @@ def _problem(names: Sequence[str], table: str, inside: Mapping[str, os.stat_resu
 def _refused(path: Path, found: os.stat_result, problem: str) -> InboxBatch:
     time = dt.datetime.fromtimestamp(found.st_mtime, dt.UTC)
     name = _sent_as(path) if stat.S_ISDIR(found.st_mode) else path.name
-    return InboxBatch(path, None, None, time, name, submitted=False, problem=f"{name}: {problem}")
+    return InboxBatch(
+        path,
+        None,
+        None,
+        time,
+        name,
+        _arrival(path, found),
+        submitted=False,
+        problem=f"{name}: {problem}",
+    )
+
+
+def _arrival(path: Path, found: os.stat_result) -> str:
+    """Return what differs when the same files come again, as copies or moved back."""
+    return f"{path.name} {found.st_ino} {found.st_ctime_ns}"
+
+
+def own_time(name: str) -> dt.datetime | None:
+    """Read the time in the name of a folder that `submit_batch` has made; None for others."""
+    if _OWN_NAME.fullmatch(name) is None:
+        return None
+    with contextlib.suppress(ValueError):
+        return dt.datetime.strptime(name.partition("-")[0], OWN_STAMP).replace(tzinfo=dt.UTC)
+    return None
 
 
 def _sent_as(folder: Path) -> str:
@@ -154,18 +188,25 @@ def _settled(path: Path, found: Sequence[os.stat_result], problem: str) -> Inbox
 
 
 def _batch(
-    folder: Path, files: Mapping[str, str], inside: Mapping[str, os.stat_result]
+    folder: Path,
+    found: os.stat_result,
+    files: Mapping[str, str],
+    inside: Mapping[str, os.stat_result],
 ) -> InboxBatch:
     manifest = _read_manifest(folder)
     newest = max(inside[name].st_mtime for name in files.values())
     origins = _origins(folder, files, inside, manifest)
+    declared = _time(manifest, DECLARED)
+    submitted = _time(manifest, SUBMITTED) if origins else None
     return InboxBatch(
         folder,
         folder / files["words"] if "words" in files else None,
         folder / files["labels"] if "labels" in files else None,
-        _time(manifest, dt.datetime.fromtimestamp(newest, dt.UTC)),
+        declared or submitted or dt.datetime.fromtimestamp(newest, dt.UTC),
         ", ".join(dict.fromkeys(origins.values())) if origins else folder.name,
+        _arrival(folder, found),
         submitted=bool(origins),
+        declares_time=declared is not None,
         origins=origins or {table: f"{folder.name}/{name}" for table, name in files.items()},
         problems=folder / FILE if origins and FILE in inside else None,
     )
@@ -203,8 +244,9 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def _time(manifest: Mapping[str, Any], otherwise: dt.datetime) -> dt.datetime:
-    time = otherwise
-    with contextlib.suppress(ValueError, TypeError):
-        time = dt.datetime.fromisoformat(manifest["time"]) if "time" in manifest else otherwise
-    return time.replace(tzinfo=dt.UTC) if time.tzinfo is None else time
+def _time(manifest: Mapping[str, Any], name: str) -> dt.datetime | None:
+    """Read a time from a manifest, in UTC where it names no zone; None if there is none."""
+    with contextlib.suppress(KeyError, ValueError, TypeError):
+        time = dt.datetime.fromisoformat(manifest[name])
+        return time.replace(tzinfo=dt.UTC) if time.tzinfo is None else time
+    return None

@@ -13,10 +13,19 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
+from harmonizer_assets.core.base.clock import utc_now
 from harmonizer_assets.core.base.errors import InputError, StoreError
 from harmonizer_assets.core.base.files import make_private_folder, sync_to_disk, write_atomically
 from harmonizer_assets.core.base.home import Home
-from harmonizer_assets.core.ingest.entries import MANIFEST, InboxBatch, read_entry
+from harmonizer_assets.core.ingest.entries import (
+    DECLARED,
+    MANIFEST,
+    OWN_STAMP,
+    SUBMITTED,
+    InboxBatch,
+    own_time,
+    read_entry,
+)
 from harmonizer_assets.core.ingest.layouts import LABELS, WORDS
 from harmonizer_assets.core.ingest.readers import TableLayout, check_file
 
@@ -39,7 +48,8 @@ def submit_batch(
         home: the home whose inbox it is.
         words: a words file or None.
         labels: a labels file or None.
-        time: the batch's time; where batches disagree, the later one wins. Default: now.
+        time: the batch's time; where batches disagree, the later one wins. Default: later than
+            all that is there when it arrives.
         source: origin of the files, if it is not their own paths. They are not checked then:
             a file that cannot be read is moved to `.failed` when it is ingested.
 
@@ -76,7 +86,7 @@ def submit_files(
         home: the home whose inbox it is.
         files: by the name that they get.
         origins: by table, where its file comes from.
-        time: the batch's time; default: now.
+        time: the batch's time; see `submit_batch`.
 
     Returns:
         The batch's folder.
@@ -85,14 +95,17 @@ def submit_files(
         StoreError: the inbox cannot be written; nothing was copied.
     """
     home.ensure()
-    now = dt.datetime.now(dt.UTC)
-    name = f"{now:%Y%m%dT%H%M%S.%f}-{secrets.token_hex(3)}"
+    submitted = _after_all_that_wait(home.inbox)
+    name = f"{submitted:{OWN_STAMP}}-{secrets.token_hex(3)}"
     partial = _partial(home.inbox / name)
     try:
         partial.mkdir(mode=0o700)
         for file, path in files.items():
             shutil.copyfile(path, partial / file)
-        manifest = {"time": (time or now).isoformat(), "source": dict(origins)}
+        manifest = {
+            SUBMITTED if time is None else DECLARED: (time or submitted).isoformat(),
+            "source": dict(origins),
+        }
         write_atomically(partial / MANIFEST, json.dumps(manifest, ensure_ascii=False))
         # Whoever submits counts the files as taken, and may delete them.
         sync_to_disk(*partial.iterdir(), partial)
@@ -135,7 +148,7 @@ class Inbox:
             return None
         digest = hashlib.sha256()
         for batch in batches:
-            digest.update(f"{batch.folder.name}\n{batch.problem}\n".encode())
+            digest.update(f"{batch.arrival}\n{batch.problem}\n".encode())
             for _, path in batch.files:
                 with contextlib.suppress(FileNotFoundError):
                     state = path.stat()
@@ -192,6 +205,14 @@ class Inbox:
             folder.rename(_free(self._folder / f"{name}-moved"))
         make_private_folder(folder)
         return folder
+
+
+def _after_all_that_wait(inbox: Path) -> dt.datetime:
+    """Return the present time, or one after all batches that wait if the clock was set back."""
+    times = (own_time(path.name.removeprefix(".")) for path in inbox.iterdir())
+    latest = max((time for time in times if time is not None), default=None)
+    now = utc_now()
+    return now if latest is None else max(now, latest + dt.timedelta(microseconds=1))
 
 
 def _moved(folder: Path, destination: Path) -> Path:

@@ -6,9 +6,9 @@ from typing import Final
 
 import duckdb
 
-from harmonizer_assets.core.ingest.order import GIVEN_RANK, Arrival
 from harmonizer_assets.core.records.label import WORD_COLUMNS
 from harmonizer_assets.core.store.deletions import Deleted, delete_covered
+from harmonizer_assets.core.store.ranks import Rank, compared, outranks
 
 DELETED: Final = "deleted"
 """The column that marks a row of words or labels as deleted."""
@@ -24,12 +24,12 @@ SELECT {WORD_COLUMNS}, label FROM staged.checked_labels WHERE {IS_MARKED}
 """
 _OF_A_LATER_BATCH: Final = f"""
 EXISTS (
-    FROM batch_ranks r WHERE r.batch_id = t.batch_id AND (r.batch_time, r.name) > {GIVEN_RANK}
+    FROM batch_ranks r WHERE r.batch_id = t.batch_id AND {outranks("r")}
 )
 """
 
 
-def delete_marked(con: duckdb.DuckDBPyConnection, arrival: Arrival, source: str) -> Deleted:
+def delete_marked(con: duckdb.DuckDBPyConnection, rank: Rank, source: str) -> Deleted:
     """Delete what a staged batch marks; rows of later batches stay. Used inside `Warehouse.write`.
 
     A marked word takes its labels with it; a marked label leaves the word and its other labels. A
@@ -40,9 +40,8 @@ def delete_marked(con: duckdb.DuckDBPyConnection, arrival: Arrival, source: str)
         return Deleted(0, 0)
     return delete_covered(
         con,
-        holds_until=arrival.time,
-        name=arrival.name,
+        rank=rank,
         source=source,
         stays=_OF_A_LATER_BATCH,
-        parameters={"batch_time": arrival.time, "name": arrival.name},
+        parameters=compared(rank),
     )

@@ -10,12 +10,7 @@ import duckdb
 
 from harmonizer_assets.core.ingest.entries import InboxBatch
 from harmonizer_assets.core.ingest.marked import IS_MARKED, delete_marked
-from harmonizer_assets.core.ingest.order import (
-    GIVEN_RANK,
-    Arrival,
-    changes_nothing,
-    record_resend,
-)
+from harmonizer_assets.core.ingest.order import Arrival, changes_nothing, record_resend
 from harmonizer_assets.core.ingest.quarantine import mend
 from harmonizer_assets.core.ingest.readers import StagedFile
 from harmonizer_assets.core.merchants.names import note_names
@@ -24,6 +19,7 @@ from harmonizer_assets.core.records.label import LABEL_KEY, WORD_KEY, qualified
 from harmonizer_assets.core.records.reports import BatchReport
 from harmonizer_assets.core.store.deletions import covered
 from harmonizer_assets.core.store.numbers import next_number
+from harmonizer_assets.core.store.ranks import Rank, compared, outranks, record_rank
 
 _NO_FILE: Final = StagedFile(0, {})
 _IDS_OF_ROW: Final = "row::JSON->>'$.image_id' AS image_id, " + ", ".join(
@@ -33,7 +29,7 @@ _IDS_OF_ROW: Final = "row::JSON->>'$.image_id' AS image_id, " + ", ".join(
 _IS_WITHHELD: Final = f"""
 EXISTS (
     FROM deletions d, (SELECT {_IDS_OF_ROW}) r
-    WHERE (d.holds_until, d.name) > {GIVEN_RANK} AND {covered("r", labels=False, deletion="d")}
+    WHERE {outranks("d", "holds_until")} AND {covered("r", labels=False, deletion="d")}
 )
 """
 _NO_PROVENANCE: Final = json.dumps(dict.fromkeys(PROVENANCE))
@@ -60,7 +56,7 @@ def merge_batch(
     Args:
         con: the connection that `write` gave, with the staging database attached as `staged`.
         batch: the batch.
-        arrival: its content's hash, and its place among the other batches.
+        arrival: its content's hash, and what decides on its place among the other batches.
         read: what was read, by table.
 
     Returns:
@@ -68,12 +64,15 @@ def merge_batch(
     """
     if changes_nothing(con, arrival):
         return resent_batch(con, batch, arrival)
-    deleted = delete_marked(con, arrival, batch.source)
-    words = _merge_table(con, "words", "staged.checked_words", WORD_KEY, arrival)
-    labels = _merge_table(con, "labels", note_names(con, arrival.time), LABEL_KEY, arrival)
+    rank = arrival.rank(con)
+    deleted = delete_marked(con, rank, batch.source)
+    batch_id = arrival.batch_id
+    words = _merge_table(con, "words", "staged.checked_words", WORD_KEY, batch_id, rank)
+    names = note_names(con, rank.batch_time)
+    labels = _merge_table(con, "labels", names, LABEL_KEY, batch_id, rank)
     report = BatchReport(
         batch.source,
-        arrival.batch_id,
+        batch_id,
         time_given=arrival.time_given,
         words_read=read.get("words", _NO_FILE).rows,
         words_inserted=words.inserted,
@@ -87,10 +86,10 @@ def merge_batch(
         labels_outdated=labels.outdated,
         labels_deleted=deleted.labels,
         labels_withheld=labels.withheld,
-        quarantined=_quarantine_rows(con, arrival),
+        quarantined=_quarantine_rows(con, batch_id, rank),
     )
-    mend(con, batch, arrival)
-    _record(con, arrival, report)
+    mend(con, batch, batch_id, rank)
+    _record(con, arrival, rank, report)
     _record_types(con, arrival.batch_id, read)
     return report
 
@@ -113,31 +112,34 @@ def quarantine_batch(con: duckdb.DuckDBPyConnection, batch: InboxBatch, error: s
     )
 
 
-def _quarantine_rows(con: duckdb.DuckDBPyConnection, arrival: Arrival) -> int:
+def _quarantine_rows(con: duckdb.DuckDBPyConnection, batch_id: str, rank: Rank) -> int:
     # A batch that comes again brings the same broken rows.
-    con.execute("DELETE FROM quarantine WHERE batch_id = $1", [arrival.batch_id])
+    con.execute("DELETE FROM quarantine WHERE batch_id = $1", [batch_id])
     rejected = con.execute(
         "INSERT INTO quarantine BY NAME "
         "SELECT $batch_id AS batch_id, * EXCLUDE (row, reason, remedy), row::JSON AS row, "
         "concat(reason, ' (' || nullif(remedy, '') || ')') AS reason, "
         f"{next_number('quarantine')} AS number, now() AS quarantined_at "
         f"FROM staged.rejected WHERE NOT {_IS_WITHHELD}",
-        arrival.parameters,
+        {"batch_id": batch_id, **compared(rank)},
     ).fetchone()
     return int(rejected[0]) if rejected else 0
 
 
-def _record(con: duckdb.DuckDBPyConnection, arrival: Arrival, report: BatchReport) -> None:
+def _record(
+    con: duckdb.DuckDBPyConnection, arrival: Arrival, rank: Rank, report: BatchReport
+) -> None:
     values = {
         name: value for name, value in vars(report).items() if name not in ("unchanged", "summary")
     }
-    values |= {"name": arrival.name, "batch_time": arrival.time}
+    values |= {"name": arrival.batch.folder.name, "batch_time": rank.batch_time}
     columns = ", ".join(f"${name} AS {name}" for name in values)
     con.execute(
         f"INSERT INTO batches BY NAME SELECT {columns}, now() AS ingested_at, "
         f"{next_number('batches')} AS number",
         values,
     )
+    record_rank(con, arrival.batch_id, rank, arrival.batch.arrival)
 
 
 def _record_types(
@@ -189,7 +191,8 @@ def _merge_table(
     table: str,
     source: str,
     key: tuple[str, ...],
-    arrival: Arrival,
+    batch_id: str,
+    rank: Rank,
 ) -> _Merged:
     """Merge staged rows into a table and invalidate the documents of the receipts they change."""
     described = con.execute(f"DESCRIBE {source}").fetchall()
@@ -203,17 +206,17 @@ def _merge_table(
         CREATE OR REPLACE TEMP TABLE compared AS
         SELECT s.* EXCLUDE (row_number_in_file), t.image_id IS NULL AS is_new,
             ({ours}) IS DISTINCT FROM ({theirs}) AS differs,
-            (r.batch_id IS NOT NULL AND (r.batch_time, r.name) > {GIVEN_RANK})
+            (r.batch_id IS NOT NULL AND {outranks("r")})
                 OR {_repeats_corrected(table)} AS is_outdated,
             EXISTS (
-                FROM deletions d WHERE (d.holds_until, d.name) > {GIVEN_RANK}
+                FROM deletions d WHERE {outranks("d", "holds_until")}
                     AND {covered("s", labels=table == "labels", deletion="d")}
             ) AS is_withheld
         FROM (FROM {source} WHERE NOT {IS_MARKED}) s
         LEFT JOIN {table} t USING ({keys})
         LEFT JOIN batch_ranks r ON r.batch_id = t.batch_id
         """,
-        {"batch_time": arrival.time, "name": arrival.name},
+        compared(rank),
     )
     con.execute(
         "CREATE OR REPLACE TEMP VIEW changes AS "
@@ -229,7 +232,7 @@ def _merge_table(
         f"INSERT INTO {table} BY NAME "
         "SELECT * EXCLUDE (is_new, differs, is_outdated, is_withheld), "
         "$batch_id AS batch_id, $batch_time AS batch_time FROM changes",
-        {"batch_id": arrival.batch_id, "batch_time": arrival.time},
+        {"batch_id": batch_id, "batch_time": rank.batch_time},
     )
     con.execute(
         """

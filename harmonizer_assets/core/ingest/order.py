@@ -1,37 +1,44 @@
 """Order of batches: where two disagree about a row, the later one wins.
 
-The later batch is the one with the later time; of two with equal times, the one whose folder has
-the later name. The order in which they are ingested makes no difference.
+The later batch is the one with the later time, in whatever order they are ingested: the time that
+it declares, or that of its newest file. A batch without either, as `harmonizer run` submits them,
+is later than all that are there when it arrives. Of two with equal times, the one whose folder has
+the later name wins. See `core.store.ranks` for what a correction or a deletion counts as.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
-from typing import Any
 
 import duckdb
 
+from harmonizer_assets.core.base.clock import utc_now
 from harmonizer_assets.core.ingest.inbox import InboxBatch
+from harmonizer_assets.core.store.ranks import (
+    GIVEN_RANK,
+    RANK,
+    Rank,
+    next_rank,
+    rank_at,
+    record_rank,
+)
 
-RANK = "(batch_time, name)"
-"""SQL of a batch's rank, in the columns of the view `batch_ranks`."""
-GIVEN_RANK = "($batch_time::TIMESTAMPTZ, $name::VARCHAR)"
-"""SQL of the rank in the parameters of `Arrival.parameters`."""
-
+_OF_THE_BATCH = f"(SELECT {RANK} FROM batch_ranks WHERE batch_id = $batch_id)"
 _ARRIVED = f"""
 SELECT
     EXISTS (FROM batches WHERE batch_id = $batch_id) AS came_before,
-    EXISTS (FROM batch_ranks WHERE batch_id = $batch_id AND {RANK} >= {GIVEN_RANK}) AS is_known,
+    EXISTS (FROM batch_order WHERE batch_id = $batch_id AND arrival = $arrival) AS is_known,
     EXISTS (
         FROM batch_ranks other
         WHERE batch_id <> $batch_id
-            AND (other.batch_time, other.name)
-                > (SELECT {RANK} FROM batch_ranks WHERE batch_id = $batch_id)
+            AND (other.batch_time, other.turn, other.name) > {_OF_THE_BATCH}
     ) OR EXISTS (
-        FROM deletions
-        WHERE (holds_until, name) > (SELECT {RANK} FROM batch_ranks WHERE batch_id = $batch_id)
+        FROM deletions WHERE (holds_until, turn, name) > {_OF_THE_BATCH}
     ) AS was_followed
+"""
+_IS_COVERED = f"""
+SELECT EXISTS (FROM batch_ranks WHERE batch_id = $batch_id AND {RANK} >= {GIVEN_RANK})
 """
 
 
@@ -41,46 +48,52 @@ class Arrival:
 
     Attributes:
         batch_id: hash of its content; equal files have the same.
-        name: of its folder.
-        time: what counts; never later than the moment at which the batch was looked at.
-        time_given: the time that it came with, where that lay in the future; otherwise None.
+        batch: what lies in the inbox.
+        time_given: the time that it came with, where that lies in the future; otherwise None.
     """
 
     batch_id: str
-    name: str
-    time: dt.datetime
+    batch: InboxBatch
     time_given: dt.datetime | None = None
 
     @classmethod
     def of(cls, batch: InboxBatch, batch_id: str) -> Arrival:
-        """Take time and name of an inbox batch; a time in the future becomes now.
+        """Take what came; a time in the future does not count.
 
         A file dated 2099 would otherwise win over every correction that is made until then.
         """
-        now = dt.datetime.now(dt.UTC)
-        is_ahead = batch.time > now
-        return cls(
-            batch_id,
-            batch.folder.name,
-            now if is_ahead else batch.time,
-            batch.time if is_ahead else None,
-        )
+        return cls(batch_id, batch, batch.time if batch.time > utc_now() else None)
 
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """Return the parameters of SQL that compares ranks."""
-        return {"batch_id": self.batch_id, "batch_time": self.time, "name": self.name}
+    def rank(self, con: duckdb.DuckDBPyConnection) -> Rank:
+        """Return the rank that the batch has if it is merged by this transaction.
+
+        Files that came before and come again are meant to hold again, although their time is as
+        it was.
+        """
+        batch = self.batch
+        comes_again = not batch.declares_time and _came_before(con, self.batch_id)
+        if (batch.submitted and not batch.declares_time) or self.time_given or comes_again:
+            return next_rank(con, dated=min(batch.time, utc_now()))
+        # The names of our own folders are made of the time of day.
+        name = f"{_arrivals(con):012}" if batch.submitted else batch.folder.name
+        return rank_at(con, batch.time, name, is_clocked=not batch.declares_time)
 
 
 def changes_nothing(con: duckdb.DuckDBPyConnection, arrival: Arrival) -> bool:
     """Return whether a batch says nothing new.
 
-    That is a batch that was ingested with this time or a later one, and one that comes again
-    while no other has come and nothing was deleted since: its rows are those in the tables.
+    That is one of which a killed run has left the folder, one that was ingested with its time or
+    a later one, and one that comes again while no other has come and nothing was deleted since:
+    its rows are those in the tables.
     """
-    found = con.execute(_ARRIVED, arrival.parameters).fetchone()
+    found = con.execute(
+        _ARRIVED, {"batch_id": arrival.batch_id, "arrival": arrival.batch.arrival}
+    ).fetchone()
     came_before, is_known, was_followed = found or (False, False, False)
-    return bool(is_known or (came_before and not was_followed))
+    if is_known or (came_before and not was_followed):
+        return True
+    covering = {"batch_id": arrival.batch_id, **arrival.rank(con).parameters}
+    return bool(con.execute(_IS_COVERED, covering).fetchall()[0][0])
 
 
 def record_resend(con: duckdb.DuckDBPyConnection, arrival: Arrival) -> None:
@@ -88,8 +101,17 @@ def record_resend(con: duckdb.DuckDBPyConnection, arrival: Arrival) -> None:
 
     So that a batch of a time between the two does not win when it is ingested after both.
     """
-    con.execute(
-        "INSERT INTO batch_resends SELECT $batch_id, $batch_time, $name WHERE NOT EXISTS "
-        f"(FROM batch_ranks WHERE batch_id = $batch_id AND {RANK} >= {GIVEN_RANK})",
-        arrival.parameters,
-    )
+    known = {"batch_id": arrival.batch_id, "arrival": arrival.batch.arrival}
+    found = con.execute(_ARRIVED, known).fetchone()
+    if found is not None and not found[1]:
+        record_rank(con, arrival.batch_id, arrival.rank(con), arrival.batch.arrival)
+
+
+def _came_before(con: duckdb.DuckDBPyConnection, batch_id: str) -> bool:
+    found = con.execute("SELECT count(*) FROM batches WHERE batch_id = $1", [batch_id]).fetchall()
+    return bool(found[0][0])
+
+
+def _arrivals(con: duckdb.DuckDBPyConnection) -> int:
+    """Count what has arrived so far."""
+    return int(con.execute("SELECT count(*) FROM batch_order").fetchall()[0][0])

@@ -128,6 +128,7 @@ def check_tables(
         found.get(LABELS.name),
         dt.datetime.now(dt.UTC),
         "",
+        "",
         submitted=False,
         origins={name: str(path) for name, path in found.items()},
     )

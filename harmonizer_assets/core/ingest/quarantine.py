@@ -7,8 +7,8 @@ from typing import Final
 import duckdb
 
 from harmonizer_assets.core.ingest.entries import InboxBatch
-from harmonizer_assets.core.ingest.order import GIVEN_RANK, RANK, Arrival
 from harmonizer_assets.core.records.label import WORD_KEY
+from harmonizer_assets.core.store.ranks import Rank, compared, outranks
 
 _NUMBERS: Final = WORD_KEY[1:]
 _FIELDS: Final = ", ".join(
@@ -18,7 +18,7 @@ _SAME_WORD: Final = " AND ".join(f"q.{column} = s.{column}" for column in WORD_K
 
 _EARLIER: Final = f"""
 batch_id <> $batch_id
-AND batch_id NOT IN (SELECT batch_id FROM batch_ranks WHERE {RANK} > {GIVEN_RANK})
+AND batch_id NOT IN (SELECT batch_id FROM batch_ranks r WHERE {outranks("r")})
 """
 
 # A word is mended by a row about it; a label by one with the same type, or by any label of the word
@@ -59,15 +59,17 @@ WHERE {_EARLIER} AND CASE WHEN table_name IS NULL THEN file = $source
 """
 
 
-def mend(con: duckdb.DuckDBPyConnection, batch: InboxBatch, arrival: Arrival) -> None:
+def mend(con: duckdb.DuckDBPyConnection, batch: InboxBatch, batch_id: str, rank: Rank) -> None:
     """Remove what a batch mends from `quarantine`; used inside `Warehouse.write`.
 
     Args:
         con: the connection that `write` gave, with the staging database attached as `staged`.
         batch: the batch, whose own rows stay.
-        arrival: its place among the other batches: a later one is not mended.
+        batch_id: the hash of its content.
+        rank: its place among the other batches: a later one is not mended.
     """
-    con.execute(_MENDED, arrival.parameters)
-    con.execute(_IMPORTED_AGAIN, {**arrival.parameters, "source": batch.source})
+    parameters = {"batch_id": batch_id, **compared(rank)}
+    con.execute(_MENDED, parameters)
+    con.execute(_IMPORTED_AGAIN, {**parameters, "source": batch.source})
     files = list(batch.origins.values())
-    con.execute(_SENT_AGAIN, {**arrival.parameters, "source": batch.source, "files": files})
+    con.execute(_SENT_AGAIN, {**parameters, "source": batch.source, "files": files})

@@ -7,7 +7,6 @@ table `deletions` keeps the ids, so that an older batch cannot bring the rows ba
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,9 +17,7 @@ from harmonizer_assets.core.base.sql import quoted
 from harmonizer_assets.core.records.label import LABEL_KEY, WORD_COLUMNS
 from harmonizer_assets.core.store.catalog import columns_by_table
 from harmonizer_assets.core.store.database import Connection
-
-FOR_GOOD: Final = dt.datetime(9000, 1, 1, tzinfo=dt.UTC)
-"""`holds_until` of what no later batch may bring back."""
+from harmonizer_assets.core.store.ranks import Rank
 
 _KEPT: Final = ("words", "labels", "deletions", "schema_migrations")
 """Tables that are handled by themselves, or keep the ids on purpose."""
@@ -108,8 +105,7 @@ def texts_covered(con: Connection) -> list[str]:
 def delete_covered(
     con: Connection,
     *,
-    holds_until: dt.datetime,
-    name: str,
+    rank: Rank,
     source: str,
     stays: str = "false",
     parameters: Mapping[str, Any] | None = None,
@@ -118,8 +114,7 @@ def delete_covered(
 
     Args:
         con: the connection that `write` gave.
-        holds_until: rows of batches up to this time stay away.
-        name: of the batch that holds the scopes; decides between equal times.
+        rank: rows of batches of lower ranks stay away.
         source: who deletes, for the history.
         stays: SQL condition on a row `t` that is not deleted, as one of a later batch.
         parameters: of this condition.
@@ -151,9 +146,10 @@ def delete_covered(
         "OR s.receipt_id = try_cast(q.row->>'receipt_id' AS BIGINT)))"
     )
     con.execute(
-        "INSERT INTO deletions BY NAME SELECT *, $holds_until AS holds_until, $name AS name, "
-        "$source AS source, now() AS deleted_at FROM scopes",
-        {"holds_until": holds_until, "name": name, "source": source},
+        "INSERT INTO deletions BY NAME SELECT *, $batch_time AS holds_until, $turn AS turn, "
+        "$name AS name, $is_clocked AS is_clocked, $source AS source, now() AS deleted_at "
+        "FROM scopes",
+        {**rank.parameters, "is_clocked": rank.is_clocked, "source": source},
     )
     return counts
 

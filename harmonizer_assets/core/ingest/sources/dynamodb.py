@@ -13,6 +13,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from harmonizer_assets.core.base.clock import is_due
 from harmonizer_assets.core.base.errors import SourceError
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.scratch import scratch_folder
@@ -102,24 +103,20 @@ class DynamoSource(Source):
     def waiting(self) -> str | None:
         """Return a hash of when the table was read last, once it is due again."""
         last = self._last_read()
-        if last is not None:
-            passed = dt.datetime.now(dt.UTC) - last
-            # A time to come is that of a clock that was wrong: waiting for it could take years.
-            if dt.timedelta(0) <= passed < dt.timedelta(seconds=self._settings.every_seconds):
-                return None
+        if not is_due(last, dt.timedelta(seconds=self._settings.every_seconds)):
+            return None
         return digest([self.name, str(last)])
 
     def pull(self) -> int:
         """Read the table if it is due; copy it as one batch if it has changed."""
         if self.waiting() is None:
             return 0
-        began = dt.datetime.now(dt.UTC)
         rows = self._read()
         version = rows.version()
         has_changed = self._taken().get(_ITEM) != version and bool(rows.words or rows.labels)
         if has_changed:
             with scratch_folder(self._home) as scratch:
-                submit_batch(self._home, *rows.write(scratch), time=began, source=self.name)
+                submit_batch(self._home, *rows.write(scratch), source=self.name)
         self._record({_ITEM: version})
         return int(has_changed)
 
