@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
 from harmonizer_assets.cli.opening import open_home, require_tables
@@ -11,9 +13,9 @@ from harmonizer_assets.core.base.home import Home
 _NOT_COVERED = (
     "Not covered: files outside the home (your own files, exports, backups), answers that homes "
     "share, what a Chroma server's files keep until they are overwritten, what the endpoint's "
-    "provider keeps, event logs in PostgreSQL, accepted rules, fitted models (numbers only; "
-    "--models removes them), keys of merchants, which are made of their names, in tables and in "
-    "the web UI, texts of one or two characters, and the ids themselves."
+    "provider keeps, event logs in PostgreSQL, accepted rules that are not for a deleted merchant "
+    "alone, what people wrote into merchants.yaml, fitted models (numbers only; --models removes "
+    "them), texts of one or two characters, and the ids themselves."
 )
 _SHARED = (
     "Answers that homes share in {url} may quote what is deleted. Remove there those whose text "
@@ -56,7 +58,8 @@ def delete(
     """
     from harmonizer_assets.core.base.errors import InputError
     from harmonizer_assets.core.store.deletions import Scope
-    from harmonizer_assets.dagster_compat.event_texts import replace_in_events
+    from harmonizer_assets.dagster_compat.instance import open_instance
+    from harmonizer_assets.defs.erasing import erase_from_dagster
 
     require_tables(home)
     if (word_id is not None and line_id is None) or (line_id is not None and receipt_id is None):
@@ -74,12 +77,13 @@ def delete(
         _say_what_stays(pipeline.settings.judge.answers)
         click.echo("Nothing was deleted. Run the command again with --yes to delete them.")
         return
-    deleted, erased = pipeline.deletion.delete(
-        scope,
-        for_good=not allow_again,
-        models=models,
-        others=[lambda texts: replace_in_events(home, texts.replaced_in)],
-    )
+    with open_instance(home) as instance:
+        deleted, erased = pipeline.deletion.delete(
+            scope,
+            for_good=not allow_again,
+            models=models,
+            others=[partial(erase_from_dagster, home, instance)],
+        )
     click.echo(f"{deleted.words:,} words and {deleted.labels:,} labels deleted.")
     if erased is not None:
         click.echo(

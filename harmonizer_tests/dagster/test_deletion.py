@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
 from dagster import AssetKey
 
 from harmonizer_assets.cli.runs import run_pipeline
+from harmonizer_assets.core.ingest.inbox import submit_batch
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.records.merchant import merchant_key
 from harmonizer_assets.core.store.deletions import Scope
@@ -11,10 +17,19 @@ from harmonizer_tests.integration.test_deletion import (
     IMAGE,
     TEXTS,
     files_with,
+    mark,
     with_private_receipt,
 )
 from harmonizer_tests.support.cli import cli
-from harmonizer_tests.support.receipts import OFFLINE, table
+from harmonizer_tests.support.receipts import (
+    OFFLINE,
+    WORD_COLUMNS,
+    Receipts,
+    shop_receipts,
+    table,
+)
+
+MERCHANT = "Bäckerei Plauderbach"
 
 
 def test_the_command_says_what_would_go_and_deletes_it_when_asked(home):
@@ -63,3 +78,94 @@ def test_a_word_without_its_line_is_refused(home):
     refused = cli("delete", "--image", IMAGE, "--word", "1", home=home.root)
     assert refused.returncode == 2
     assert "a word needs its --line and --receipt" in refused.stderr
+
+
+def with_private_merchant() -> Receipts:
+    """Shops' receipts, and one of a merchant that has no other, under two spellings."""
+    receipts, mine = shop_receipts(), Receipts()
+    mine.add_receipt(IMAGE, MERCHANT, wrong_total="DATE")
+    mine.labels[0]["merchant_name"] = MERCHANT.upper()
+    receipts.words += mine.words
+    receipts.labels += mine.labels
+    return receipts
+
+
+def naming(folder: Path) -> list[str]:
+    """Files that hold a part of the merchant's name, in whatever case."""
+    return [
+        str(path.relative_to(folder))
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and b"plauderbach" in path.read_bytes().lower()
+    ]
+
+
+@pytest.mark.parametrize("by", ["command", "batch"])
+def test_the_name_of_a_merchant_whose_last_receipt_is_deleted_is_nowhere(home, tmp_path, by):
+    receipts = with_private_merchant()
+    receipts.write(home.inbox / "monday")
+    run_pipeline(home, OFFLINE, log_level="CRITICAL")
+    assert cli("run", "--merchant", MERCHANT, "--refresh", home=home.root).returncode == 0
+    pipeline = Pipeline(home)
+    [key] = {row["merchant_key"] for row in table(pipeline, "labels") if row["image_id"] == IMAGE}
+    pipeline.warehouse.write(
+        lambda con: (
+            con.execute(
+                "INSERT INTO llm_usage VALUES "
+                "('r', 'DATE', $1, 3, 5, 0, 0, 9, 9, 0.5, 0, 0, 1.0, 0, 0)",
+                [key],
+            ),
+            con.execute(
+                "INSERT INTO label_rules VALUES "
+                "('r', 1, 'accepted', 'DATE', 'm', NULL, $1, NULL, 's', 'ann', NULL, now())",
+                [key],
+            ),
+        )
+    )
+    log = home.dagster / "storage" / "a-run" / "compute_logs" / "step.err"
+    log.parent.mkdir(parents=True)
+    log.write_text(f"about {key} of {MERCHANT}\n")
+    with open_instance(home) as instance:
+        assert key in instance.get_dynamic_partitions("merchants")
+    assert {name.partition("/")[0] for name in naming(home.root)} >= {
+        "chroma",
+        "dagster",
+        "harmonizer.duckdb",
+        "inbox",
+        "read_only",
+        "reports",
+    }
+    if by == "command":
+        assert cli("delete", "--image", IMAGE, "--yes", home=home.root).returncode == 0
+        assert naming(home.root) == []
+    else:
+        row = {**dict.fromkeys(WORD_COLUMNS, ""), "image_id": IMAGE}
+        submit_batch(home, mark(tmp_path, WORD_COLUMNS, row), None)
+    outcome = run_pipeline(home, OFFLINE, log_level="CRITICAL")
+    assert outcome.failed_checks == []
+    assert naming(home.root) == []
+    assert log.read_text() == "about deleted-merchant of [deleted]\n"
+    assert table(pipeline, "label_rules") == []
+    [usage] = table(pipeline, "llm_usage")
+    assert (usage["merchant_key"], usage["cost_usd"]) == ("deleted-merchant", 0.5)
+    with open_instance(home) as instance:
+        assert key not in instance.get_dynamic_partitions("merchants")
+        materialized = instance.get_materialized_partitions(AssetKey("outliers"))
+        assert f"DATE|{merchant_key('Alpha Mart')}" in materialized
+        assert len(instance.get_run_records()) >= 4
+
+
+def test_a_merchant_that_keeps_a_receipt_keeps_its_key(home):
+    receipts = with_private_merchant()
+    receipts.add_receipt("another", MERCHANT)
+    receipts.write(home.inbox / "monday")
+    run_pipeline(home, OFFLINE, log_level="CRITICAL")
+    assert cli("delete", "--image", IMAGE, "--yes", home=home.root).returncode == 0
+    key = merchant_key(MERCHANT)
+    assert key in {row["merchant_key"] for row in table(Pipeline(home), "labels")}
+    with open_instance(home) as instance:
+        assert key in instance.get_dynamic_partitions("merchants")
+    with closing(sqlite3.connect(home.dagster / "history" / "runs" / "index.db")) as con:
+        found = con.execute(
+            "SELECT count(*) FROM event_logs WHERE partition = ?", [f"DATE|{key}"]
+        ).fetchone()
+    assert found[0] > 0

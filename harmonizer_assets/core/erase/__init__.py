@@ -1,5 +1,6 @@
 """Erase: deletion of words and labels, with their traces outside the tables that hold them."""
 
 from harmonizer_assets.core.erase.deletion import Deletion
+from harmonizer_assets.core.erase.texts import DeletedTexts
 
-__all__ = ["Deletion"]
+__all__ = ["DeletedTexts", "Deletion"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.erase.files import quoting_files
@@ -16,6 +17,13 @@ from harmonizer_assets.core.judge.llm.memory.journal import recover
 from harmonizer_assets.core.store import Warehouse, publish_snapshot
 
 _log = logging.getLogger(__name__)
+
+_TEXTS: Final = "SELECT text FROM pending_erasures WHERE text IS NOT NULL AND NOT is_key"
+_KEYS: Final = """
+SELECT DISTINCT text FROM pending_erasures WHERE is_key
+    AND text NOT IN (SELECT merchant_key FROM labels)
+    AND text NOT IN (SELECT unnest([merchant_key, own_key]) FROM merchant_names)
+"""
 
 Eraser = Callable[[DeletedTexts], int]
 """Removes texts from a store outside core; returns in how many places they stood."""
@@ -65,10 +73,10 @@ def erase_pending(
     Raises:
         StoreError: a store cannot be written; the next call goes on.
     """
-    pending = warehouse.query("SELECT text FROM pending_erasures")["text"].to_pylist()
+    pending = warehouse.query("SELECT count(*) AS n FROM pending_erasures")["n"][0].as_py()
     if not pending:
         return None
-    texts = DeletedTexts([text for text in pending if text is not None])
+    texts = DeletedTexts(*(_column(warehouse, sql) for sql in (_TEXTS, _KEYS)))
     # Answers of a run that asks are on their way into journal and tables.
     with asking(home):
         recover(home.journals, warehouse)
@@ -103,3 +111,8 @@ def erase_pending(
     return Erased(
         documents, rows, tuple(str(path.relative_to(home.root)) for path in files), elsewhere
     )
+
+
+def _column(warehouse: Warehouse, sql: str) -> list[str]:
+    found: list[str] = warehouse.query(sql)["text"].to_pylist()
+    return found

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import html
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 SHORTEST: Final = 3
 """Shorter texts are not searched for: they stand in nearly every sentence, by chance."""
 REPLACEMENT: Final = "[deleted]"
+REPLACED_KEY: Final = "deleted-merchant"
+"""What stands in accounts and events in place of the key of a merchant that is gone."""
 
 
 class DeletedTexts:
-    """Texts that stood on deleted words only, found in other texts as whole words."""
+    """Texts that stood on deleted words only, found in other texts as whole words.
 
-    def __init__(self, texts: Iterable[str]) -> None:
+    Attributes:
+        keys: those of them that are keys of merchants, which nothing else is called.
+    """
+
+    def __init__(self, texts: Iterable[str], keys: Sequence[str] = ()) -> None:
         """Take the texts; those of fewer than three characters are left out."""
-        kept = sorted({text for text in texts if len(text) >= SHORTEST})
+        # As they are, and as JSON has them.
+        self.keys = sorted({spelling for key in keys for spelling in (key, json.dumps(key)[1:-1])})
+        kept = sorted({text for text in (*texts, *keys) if len(text) >= SHORTEST})
         spelt = sorted({spelling for text in kept for spelling in (text, html.escape(text))})
         words = "|".join(map(re.escape, sorted(spelt, key=len, reverse=True)))
         self._pattern = re.compile(rf"(?<!\w)(?:{words})(?!\w)") if spelt else None
@@ -34,4 +43,11 @@ class DeletedTexts:
 
     def replaced_in(self, content: str) -> str:
         """Return the content with each of the texts replaced."""
+        content = self.without_keys(content)
         return self._pattern.sub(REPLACEMENT, content) if self._pattern else content
+
+    def without_keys(self, content: str) -> str:
+        """Return the content with another key in place of each of the merchants' keys."""
+        for key in self.keys:
+            content = content.replace(key, REPLACED_KEY)
+        return content

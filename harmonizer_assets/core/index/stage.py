@@ -103,6 +103,8 @@ class Indexing:
         orphans = found.filter(found["is_orphan"])["document_id"].to_pylist()
         strays = compared(self._warehouse, self.vectors).strays
         remove_documents(self._warehouse, self.vectors, orphans, strays)
+        # Metadata of what stays names the merchants of all labels.
+        self._write_metadata(found.filter(_is_stored(found)))
         rewrite(self._warehouse, self.vectors)
         return len(orphans) + len(strays)
 
@@ -210,6 +212,13 @@ class Indexing:
         self._warehouse.write(lambda con: _record(con, chunk.drop_columns(["is_new"])))
         return new.num_rows, embed_seconds
 
+    def _write_metadata(self, documents: pa.Table) -> None:
+        with self.vectors.session() as session:
+            session.update_metadata(documents["document_id"].to_pylist(), _metadatas(documents))
+        self._warehouse.write(
+            lambda con: _record(con, documents.drop_columns(["is_new", "is_orphan"]))
+        )
+
     def _still_new(self, documents: pa.Table) -> pa.Table:
         indexed = self._warehouse.query(
             f"SELECT document_id FROM document_metadata WHERE document_id IN {texts_in('$ids')}",
@@ -240,6 +249,10 @@ def _assign_next(con: duckdb.DuckDBPyConnection) -> int:
         f"ANTI JOIN word_documents USING ({WORD_COLUMNS})"
     )
     return int(built.num_rows)
+
+
+def _is_stored(found: pa.Table) -> pa.ChunkedArray:
+    return pc.invert(pc.or_(found["is_new"], found["is_orphan"]))
 
 
 def _metadatas(rows: pa.Table) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from harmonizer_assets.core.base.sql import quoted
 from harmonizer_assets.core.records.label import LABEL_KEY, WORD_COLUMNS
+from harmonizer_assets.core.records.merchant import UNKNOWN_MERCHANT
 from harmonizer_assets.core.store.catalog import columns_by_table
 from harmonizer_assets.core.store.database import Connection
 from harmonizer_assets.core.store.ranks import Rank
@@ -157,11 +158,14 @@ def delete_covered(
 def _note_texts(con: Connection) -> None:
     """Note the texts of deleted words, their images and merchants' names that nothing else has.
 
+    Keys of merchants are noted whether or not others have them, which is not known before the names
+    have found their merchants anew.
+
     A copy of a batch that names an image of which nothing is left goes too, whatever its texts.
     """
     con.execute(
         """
-        INSERT INTO pending_erasures
+        INSERT INTO pending_erasures (text)
         SELECT DISTINCT text FROM deleted_words WHERE text NOT IN (SELECT text FROM words)
         UNION
         SELECT DISTINCT image_id FROM deleted_words
@@ -173,6 +177,16 @@ def _note_texts(con: Connection) -> None:
         UNION ALL
         SELECT NULL WHERE EXISTS (FROM deleted_keys)
         """
+    )
+    con.execute(
+        """
+        INSERT INTO pending_erasures (text, is_key)
+        SELECT DISTINCT merchant_key, true FROM deleted_labels WHERE merchant_key <> $unknown
+        UNION
+        SELECT own_key, true FROM merchant_names
+            WHERE name IN (SELECT merchant_name FROM deleted_labels)
+        """,
+        {"unknown": UNKNOWN_MERCHANT},
     )
 
 

@@ -1,6 +1,7 @@
 """Assets of arriving data: words, labels and the rows that were quarantined."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from dagster import (
@@ -13,7 +14,7 @@ from dagster import (
 
 from harmonizer_assets.core.base.progress import ProgressFn
 from harmonizer_assets.core.records.reports import BatchReport
-from harmonizer_assets.dagster_compat.event_texts import replace_in_events
+from harmonizer_assets.defs.erasing import erase_from_dagster
 from harmonizer_assets.defs.partitions import add_merchants, remove_merchants
 from harmonizer_assets.defs.progress import LogProgress
 from harmonizer_assets.defs.resources import HomeResource
@@ -71,7 +72,7 @@ def ingest_batches(
         context.log.error(f"{source} could not be read and was moved to inbox/.failed: {error}")
     for remark in report.merchants.remarks():
         context.log.info(f"merchants: {remark}")
-    pipeline.deletion.finish([lambda texts: replace_in_events(pipeline.home, texts.replaced_in)])
+    pipeline.deletion.finish([partial(erase_from_dagster, pipeline.home, context.instance)])
     partitions = pipeline.partitions.held()
     new = add_merchants(context.instance, {key.merchant_key for key in partitions})
     tables = pipeline.tables

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from dagster import AssetKey, AssetMaterialization, MetadataValue, TableRecord
+from dagster import AssetKey, AssetMaterialization, MetadataValue, MultiPartitionKey, TableRecord
 
 from harmonizer_assets.core.base.home import Home
+from harmonizer_assets.core.erase import DeletedTexts
 from harmonizer_assets.dagster_compat.event_texts import replace_in_events
 from harmonizer_assets.dagster_compat.instance import open_instance
 
@@ -30,7 +31,7 @@ def reported(home: Home) -> Home:
 
 
 def test_a_text_leaves_the_metadata_of_events_and_partitions_keep_their_names(reported):
-    assert replace_in_events(reported, lambda text: text.replace(PRIVATE, "[deleted]")) > 0
+    assert replace_in_events(reported, DeletedTexts([PRIVATE])) > 0
     with open_instance(reported) as instance:
         (record,) = instance.fetch_materializations(AssetKey("outliers"), limit=10).records
         materialization = record.asset_materialization
@@ -46,4 +47,19 @@ def test_a_text_leaves_the_metadata_of_events_and_partitions_keep_their_names(re
 
 
 def test_events_that_quote_nothing_are_left_alone(reported):
-    assert replace_in_events(reported, lambda text: text.replace("Other", "[deleted]")) == 0
+    assert replace_in_events(reported, DeletedTexts(["Other"], ["other-1"])) == 0
+
+
+def test_the_key_of_a_merchant_leaves_names_of_partitions_and_tags_too(home):
+    key = "b\u00e4ckerei-1a2b3c4d"
+    partition = MultiPartitionKey({"label_type": "DATE", "merchant": key})
+    with open_instance(home) as instance:
+        instance.report_runless_asset_event(
+            AssetMaterialization(AssetKey("outliers"), partition=partition)
+        )
+    assert replace_in_events(home, DeletedTexts([], [key])) > 0
+    with open_instance(home) as instance:
+        (record,) = instance.fetch_materializations(AssetKey("outliers"), limit=10).records
+    assert record.asset_materialization.partition == "DATE|deleted-merchant"
+    left = [path for path in home.dagster.rglob("*.db") if b"1a2b3c4d" in path.read_bytes()]
+    assert left == []
