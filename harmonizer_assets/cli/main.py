@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -30,7 +30,7 @@ from harmonizer_assets.cli.published import published
 from harmonizer_assets.cli.review import review
 from harmonizer_assets.cli.rules import patterns, rules
 from harmonizer_assets.cli.run import retry_dead_letters, run
-from harmonizer_assets.cli.signals import Interrupts, interrupts
+from harmonizer_assets.cli.signals import Interrupts, ignore_interrupts, interrupts
 from harmonizer_assets.cli.ui import ui
 from harmonizer_assets.cli.units import units
 from harmonizer_assets.cli.worker import worker
@@ -58,17 +58,20 @@ class _Group(click.Group):
                 return super().invoke(context)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except KeyboardInterrupt:
+            _end_interrupted(noted)
         except HarmonizerError as error:
+            if noted.came():
+                _end_interrupted(noted)
             click.echo(f"Error: {error}", err=True)
             sys.exit(error.exit_code)
-        except KeyboardInterrupt:
-            click.echo("Interrupted; what is finished is kept, run again to continue.", err=True)
-            sys.exit(noted.exit_code())
         except BrokenPipeError:
             # The reader of our output has gone; the interpreter's last flush must not fail as well.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
         except Exception as error:
+            if noted.came():
+                _end_interrupted(noted)
             if "--verbose" in sys.argv:
                 raise
             click.echo(
@@ -77,6 +80,13 @@ class _Group(click.Group):
                 err=True,
             )
             sys.exit(1)
+
+
+def _end_interrupted(noted: Interrupts) -> NoReturn:
+    """Say in one line that a signal has ended the command; another signal does not disturb it."""
+    ignore_interrupts()
+    click.echo("Interrupted; what is finished is kept, run again to continue.", err=True)
+    sys.exit(noted.exit_code())
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from dagster import (
     AssetKey,
@@ -17,6 +17,7 @@ from dagster import (
 )
 
 from harmonizer_assets.cli.opening import open_warehouse
+from harmonizer_assets.cli.signals import ignore_interrupts, interrupted
 from harmonizer_assets.core.base.errors import (
     HarmonizerError,
     PartitionsFailedError,
@@ -169,7 +170,7 @@ class LocalRuns:
         """
         run_id = run_id or new_run_id()
         try:
-            return self._definitions.resolve_job_def(job).execute_in_process(
+            result = self._definitions.resolve_job_def(job).execute_in_process(
                 instance=self._instance,
                 run_id=run_id,
                 run_config={
@@ -184,16 +185,18 @@ class LocalRuns:
                 },
                 resources={"on_progress": self._on_progress},
             )
-        except HarmonizerError:
-            raise
+            if interrupted():
+                raise KeyboardInterrupt
+            return result
         except (KeyboardInterrupt, DagsterExecutionInterruptedError):
-            # While a step runs, Dagster raises its own error for SIGINT and SIGTERM. It treats an
-            # interrupt that it has not requested as a failure.
-            run = self._instance.get_run_by_id(run_id)
-            if run is not None:
-                self._instance.report_run_canceled(run, "Interrupted from the command line.")
-            raise KeyboardInterrupt from None
+            self._cancel(run_id)
+        except HarmonizerError:
+            if interrupted():
+                self._cancel(run_id)
+            raise
         except Exception as error:
+            if interrupted():
+                self._cancel(run_id)
             if shutil.disk_usage(self._instance.root_directory).free < _FULL_DISK_BYTES:
                 raise StoreError(
                     f"the disk that holds {self._instance.root_directory} is full: make room and "
@@ -204,6 +207,21 @@ class LocalRuns:
                 f"the run {job} failed: {type(error).__name__}: {first}; its log is in the web UI "
                 "(harmonizer ui), what is finished is kept"
             ) from error
+
+    def _cancel(self, run_id: str) -> NoReturn:
+        """Mark an interrupted run as canceled.
+
+        While a step runs, Dagster raises its own error for SIGINT and SIGTERM. It treats an
+        interrupt that it has not requested as a failure.
+
+        Raises:
+            KeyboardInterrupt: always.
+        """
+        ignore_interrupts()
+        run = self._instance.get_run_by_id(run_id)
+        if run is not None and not run.is_success:
+            self._instance.report_run_canceled(run, "Interrupted from the command line.")
+        raise KeyboardInterrupt from None
 
     def reported(self, run_id: str, asset: str) -> Mapping[str, Any]:
         """Look up the metadata with which a run has reported an asset without partitions."""

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
+from harmonizer_assets.cli.signals import interrupted, raise_lost_interrupt
 from harmonizer_assets.core.base.progress import Progress, ProgressFn, describe
 
 _SECONDS_BETWEEN_LINES: Final = 5.0
@@ -46,6 +47,9 @@ class _BarProgress:
         self._tasks: dict[str, TaskID] = {}
 
     def __call__(self, progress: Progress) -> None:
+        if interrupted():
+            raise_lost_interrupt()
+            return
         if progress.stage not in self._tasks:
             self._tasks[progress.stage] = self._bars.add_task(progress.stage, total=None, detail="")
         total = progress.labels_total or progress.partitions_total
@@ -58,6 +62,8 @@ class _BarProgress:
         )
 
     def stop(self) -> None:
+        # Bars of what was not finished would stand there as if it went on.
+        self._bars.live.transient = interrupted()
         self._bars.stop()
 
 
@@ -66,6 +72,9 @@ class _LineProgress:
         self._last = time.monotonic()
 
     def __call__(self, progress: Progress) -> None:
+        if interrupted():
+            raise_lost_interrupt()
+            return
         if time.monotonic() - self._last >= _SECONDS_BETWEEN_LINES:
             self._last = time.monotonic()
             click.echo(describe(progress), err=True)

@@ -16,6 +16,7 @@ from typing import Final, NoReturn
 from urllib.parse import unquote, urlsplit
 
 from harmonizer_assets.core.base.errors import HarmonizerError
+from harmonizer_assets.core.base.interrupts import raise_interrupt_in
 
 REPLACEMENT: Final = "[secret]"
 
@@ -58,6 +59,7 @@ def translated(
     except HarmonizerError:
         raise
     except Exception as error:
+        raise_interrupt_in(error)
         if kinds and not isinstance(error, kinds):
             raise
         _raise_alone(ours(error))
@@ -72,6 +74,7 @@ def secrets_removed() -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        raise_interrupt_in(error)
         shown = "".join(traceback.format_exception(error))
         if redacted(shown) == shown:
             raise

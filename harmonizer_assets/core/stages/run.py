@@ -13,6 +13,7 @@ from typing import Any, Final
 import duckdb
 
 from harmonizer_assets.core.base.errors import HarmonizerError
+from harmonizer_assets.core.base.interrupts import raise_interrupt_in
 from harmonizer_assets.core.base.progress import Progress
 from harmonizer_assets.core.base.secrets import redacted
 from harmonizer_assets.core.records.options import RunOptions
@@ -162,6 +163,7 @@ class StageRun:
         except HarmonizerError:
             raise
         except Exception as error:
+            raise_interrupt_in(error)
             if len(chunk.partitions) == 1:
                 yield from self._advance(self._fail(chunk, error))
             else:

@@ -8,8 +8,8 @@ import re
 import threading
 import time
 import weakref
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -72,10 +72,21 @@ class DatabaseFile:
         self._all_threads = 0
         self._threads = 0
         self._read_only = True
-        self._connections = 0
+        self.connections = 0
         self._sessions = 0
         self._read_at = 0.0
         self._session_ends = threading.Event()
+
+    @contextmanager
+    def used(self) -> Iterator[int]:
+        """Keep other threads from the file; yields how many connections this one has already."""
+        is_nested = self.lock._is_owned()  # type: ignore[attr-defined]
+        with self.lock:
+            if self.connections and not is_nested:
+                # An interrupt has come between two lines of what closes a connection.
+                self.connections = 0
+                self._give_up()
+            yield self.connections
 
     def open(
         self,
@@ -97,7 +108,7 @@ class DatabaseFile:
             StoreError: the file is not usable.
         """
         try:
-            if not self._connections and not (self._attached and read_only):
+            if not self.connections and not (self._attached and read_only):
                 self._let_go()
                 self._attach_patiently(read_only, busy_timeout)
             for name, path in (others or {}).items():
@@ -106,41 +117,48 @@ class DatabaseFile:
             con = self._started().cursor()
             con.execute(f"USE {_NAME}")
         except BaseException as error:  # an interrupt, too, must not leave the file open
-            if not self._connections:
+            if not self.connections:
                 self._give_up()
             if isinstance(error, duckdb.Error):
                 raise store_error(error, self._path) from error
             raise
-        self._connections += 1
+        self.connections += 1
         return con
 
-    def close(self, con: Connection, *, failed: bool = False) -> None:
+    def close(self, con: Connection | None, around: int, *, failed: bool = False) -> None:
         """Close the file, unless a connection around this one still uses it.
 
         Args:
-            con: what `open` has returned; what it has not committed is rolled back.
+            con: what `open` has returned; what it has not committed is rolled back. None where it
+                has returned nothing.
+            around: how many connections there were before.
             failed: whether the transaction failed, which can leave DuckDB itself unusable.
 
         Raises:
             StoreError: the write-ahead log cannot be merged into the file. What was committed is
                 in that log and counts when the file is opened again.
         """
-        self._connections -= 1
+        self.connections = around
         try:
-            if failed:
+            if failed and con is not None:
                 # After an interrupt DuckDB's threads go on with the query, and closing would wait
                 # for its end.
                 con.interrupt()
-            con.close()
-            if not self._connections:
+            if con is not None:
+                con.close()
+            if not self.connections:
                 if failed:
                     self._give_up()
                 elif self._sessions and self._read_only and self._queue.is_empty():
                     self._read_at = time.monotonic()
                 else:
                     self._let_go()
-        except duckdb.Error as error:
-            raise store_error(error, self._path, committed=not failed) from error
+        except BaseException as error:
+            if not around:
+                self._give_up()
+            if isinstance(error, duckdb.Error):
+                raise store_error(error, self._path, committed=not failed) from error
+            raise
 
     def begin_session(self) -> None:
         """Keep the file open for reading between transactions that follow each other."""
@@ -180,7 +198,7 @@ class DatabaseFile:
                 self.lock.release()
 
     def _close_unused(self) -> None:
-        if not self._connections:
+        if not self.connections:
             self._let_go()
 
     def _started(self) -> Connection:
@@ -233,7 +251,7 @@ class DatabaseFile:
             for name in reversed([*self._attached]):
                 self._started().execute(f"DETACH {quoted(name)}")
                 del self._attached[name]
-        except duckdb.Error:
+        except BaseException:  # after an interrupt nobody knows which files are open
             self._give_up()
             raise
 

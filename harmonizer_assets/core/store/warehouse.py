@@ -226,14 +226,13 @@ class Warehouse:
         self, *, read_only: bool, attached: Mapping[str, Path] | None = None
     ) -> Iterator[Connection]:
         """Open the file and close it again; raise errors of DuckDB and the disk as `StoreError`."""
-        with self._file.lock:
-            con = self._file.open(
-                read_only=read_only, busy_timeout=self._busy_timeout, others=attached
-            )
-            failed = True
+        with interrupts_raised(), self._file.used() as around:
+            con, failed = None, True
             try:
-                with interrupts_raised():
-                    yield con
+                con = self._file.open(
+                    read_only=read_only, busy_timeout=self._busy_timeout, others=attached
+                )
+                yield con
                 failed = False
             except (
                 duckdb.IOException,
@@ -243,7 +242,7 @@ class Warehouse:
             ) as error:
                 raise store_error(error, self.home.database) from error
             finally:
-                self._file.close(con, failed=failed)
+                self._file.close(con, around, failed=failed)
 
 
 class _OutdatedSchema(Exception):  # noqa: N818  it is a state, not an error

@@ -11,6 +11,7 @@ from typing import Final
 import duckdb
 
 from harmonizer_assets.core.base.errors import HarmonizerError, InputError, StoreError
+from harmonizer_assets.core.base.interrupts import raise_interrupt_in
 
 _LONGEST: Final = 300
 _NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE}
@@ -43,9 +44,7 @@ def readable(name: Path | str) -> Iterator[None]:
     except (MemoryError, duckdb.OutOfMemoryException) as error:
         raise InputError(f"{name}: there is not enough memory for it: split it") from error
     except Exception as error:
-        cause = error.__cause__
-        if cause is not None and not isinstance(cause, Exception):
-            raise cause from error  # DuckDB turns an interrupt into an error
+        raise_interrupt_in(error)
         kind = type(error).__name__
         raise InputError(
             f"{name}: a damaged file, or not of the format that its suffix names "
