@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
+from harmonizer_assets.core.base.aws import aws_client
 from harmonizer_assets.core.base.errors import ConfigurationError, StoreError
 from harmonizer_assets.core.base.files import make_private_folder, staged, sync_to_disk
 from harmonizer_assets.core.base.secrets import translated
@@ -234,15 +235,14 @@ class S3Store(ObjectStore):
         self._bucket = parts.netloc
         prefix = parts.path.strip("/")
         self._prefix = f"{prefix}/" if prefix else ""
-        # boto3 is optional and takes a second to import.
         try:
-            import boto3
+            import boto3  # noqa: F401
         except ModuleNotFoundError:
             raise ConfigurationError(
                 f"{url} needs boto3: install the extra with `pip install 'label-harmonizer[s3]'`"
             ) from None
         with self._errors(""):
-            self._client: Any = boto3.client("s3", endpoint_url=endpoint_url)
+            self._client: Any = aws_client("s3", endpoint_url=endpoint_url)
 
     def address(self, name: str) -> str:
         """Return the URL of an object; see `ObjectStore.address`."""

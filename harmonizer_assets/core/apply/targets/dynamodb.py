@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from harmonizer_assets.core.apply.targets.base import CHANGED_THERE, provenance, then_and_now
+from harmonizer_assets.core.base.aws import aws_client
 from harmonizer_assets.core.base.errors import SourceError
 from harmonizer_assets.core.base.secrets import translated
 from harmonizer_assets.core.base.settings import DynamoSettings
@@ -44,7 +45,6 @@ class _Table:
 
     def __init__(self, settings: DynamoSettings, name: str) -> None:
         try:
-            import boto3
             from boto3.dynamodb.types import TypeSerializer
             from botocore.config import Config
         except ModuleNotFoundError:
@@ -55,7 +55,7 @@ class _Table:
         self._table = settings.table
         self._serializer = TypeSerializer()
         with self._errors():
-            self._client = boto3.client(
+            self._client = aws_client(
                 "dynamodb",
                 endpoint_url=settings.endpoint_url,
                 region_name=settings.region,

@@ -13,6 +13,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from harmonizer_assets.core.base.aws import aws_client
 from harmonizer_assets.core.base.clock import is_due
 from harmonizer_assets.core.base.errors import SourceError
 from harmonizer_assets.core.base.home import Home
@@ -149,7 +150,6 @@ class DynamoSource(Source):
     @contextmanager
     def _readable(self) -> Iterator[Any]:
         try:
-            import boto3
             from botocore.exceptions import BotoCoreError, ClientError
         except ModuleNotFoundError:
             raise missing_extra(self.name, "boto3", "s3") from None
@@ -164,7 +164,7 @@ class DynamoSource(Source):
             )
 
         with translated(unreadable, ClientError, BotoCoreError, ValueError):
-            yield boto3.client(
+            yield aws_client(
                 "dynamodb",
                 endpoint_url=self._settings.endpoint_url,
                 region_name=self._settings.region,

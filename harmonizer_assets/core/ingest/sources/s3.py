@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from harmonizer_assets.core.base.aws import aws_client
 from harmonizer_assets.core.base.errors import SourceError
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.scratch import scratch_folder
@@ -97,13 +98,11 @@ class S3Source(Source):
         return pulled
 
     def _client(self) -> Any:
-        # boto3 is optional and takes a second to import, and most homes have no bucket.
         try:
-            import boto3
+            with self._readable():
+                return aws_client("s3", endpoint_url=self._endpoint_url)
         except ModuleNotFoundError:
             raise missing_extra(self.name, "boto3", "s3") from None
-        with self._readable():
-            return boto3.client("s3", endpoint_url=self._endpoint_url)
 
     def _new(self, client: Any) -> dict[str, _Folder]:
         """List the complete folders that have not been copied in their present version."""

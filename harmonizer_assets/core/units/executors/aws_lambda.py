@@ -14,6 +14,7 @@ import threading
 from collections.abc import Collection
 from typing import Any, Final
 
+from harmonizer_assets.core.base.aws import aws_client
 from harmonizer_assets.core.base.errors import ConfigurationError, WorkersError
 from harmonizer_assets.core.base.secrets import redacted, translated
 from harmonizer_assets.core.units.executors.base import Endings, Executor
@@ -175,7 +176,6 @@ class LambdaExecutor(Executor):
 def _client(connections: int, seconds: float) -> Any:
     """Make a client that leaves retries to us: a second request would be a second attempt."""
     try:
-        import boto3
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError
     except ModuleNotFoundError:
@@ -190,7 +190,7 @@ def _client(connections: int, seconds: float) -> Any:
         tcp_keepalive=True,
     )
     with translated(_unusable, BotoCoreError):
-        return boto3.client("lambda", config=config)
+        return aws_client("lambda", config=config)
 
 
 def _unusable(error: Exception) -> ConfigurationError:

@@ -19,6 +19,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
+from harmonizer_assets.core.base.aws import aws_client
 from harmonizer_assets.core.base.errors import ConfigurationError, WorkersError
 from harmonizer_assets.core.base.secrets import translated
 from harmonizer_assets.core.units.unit import NAME_IN_TEXT
@@ -310,8 +311,6 @@ class SQS(Broker):
 
     @cached_property
     def _client(self) -> Any:
-        import boto3
-
         parts = urlsplit(self.url)
         given: dict[str, Any] = {}
         if parts.hostname:
@@ -319,7 +318,7 @@ class SQS(Broker):
         if parts.username and parts.password:
             given["aws_access_key_id"] = unquote(parts.username)
             given["aws_secret_access_key"] = unquote(parts.password)
-        return boto3.client("sqs", **given)
+        return aws_client("sqs", **given)
 
 
 _KINDS: Final[dict[str, type[Broker]]] = {

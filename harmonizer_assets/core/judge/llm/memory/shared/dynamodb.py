@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Final
 
+from harmonizer_assets.core.base.aws import aws_client
 from harmonizer_assets.core.base.errors import ConfigurationError, StoreError
 from harmonizer_assets.core.base.secrets import translated
 from harmonizer_assets.core.judge.llm.memory.shared.base import (
@@ -45,7 +46,6 @@ class DynamoDBCache(SharedCache):
             StoreError: the table cannot be used, or has another key.
         """
         try:
-            import boto3
             from botocore.config import Config
         except ModuleNotFoundError:
             raise ConfigurationError(
@@ -57,7 +57,7 @@ class DynamoDBCache(SharedCache):
             config = Config(
                 max_pool_connections=_AT_ONCE, retries={"mode": "standard", "max_attempts": 8}
             )
-            self._client = boto3.client("dynamodb", config=config)
+            self._client = aws_client("dynamodb", config=config)
             schema = self._client.describe_table(TableName=table)["Table"]["KeySchema"]
         if [key["AttributeName"] for key in schema] != ["answer_key"]:
             raise StoreError(
