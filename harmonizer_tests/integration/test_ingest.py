@@ -316,6 +316,11 @@ def test_the_log_has_counts_and_no_receipt_text(pipeline, tmp_path, caplog):
         ("labels.csv", b"image_id,line_id\n", "lacks receipt_id, word_id, label"),
         ("labels.csv", "gr\xf6\xdfe,label\n".encode("latin-1"), "the header is not UTF-8"),
         ("labels.ndjson", b"[1, 2]\nnonsense\n", "no line is a JSON object"),
+        (
+            "labels.ndjson",
+            b'{"image_id": "%s"}\n' % (b"x" * 60_000),
+            r"\(line 1: the row is over 50,000 bytes \(\[limits\] max_row_bytes\)\)",
+        ),
         ("labels.xlsx", b"PK", "the suffix names the format"),
     ],
 )

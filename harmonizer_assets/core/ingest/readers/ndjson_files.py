@@ -33,10 +33,14 @@ class NdjsonReader(TextReader):
         Raises:
             InputError: no line is a JSON object.
         """
+        first = None
         for record in _records(path, limits):
             if record.problem is None:
                 return list(record.values)
-        raise InputError(f"{path}: no line is a JSON object: write one object per line")
+            first = first or f" (line {record.row_number}: {record.problem})"
+        raise InputError(
+            f"{path}: no line is a JSON object: write one object per line{first or ''}"
+        )
 
     def records(self, path: Path, layout: TableLayout, limits: LimitSettings) -> Iterator[Record]:
         """Read the objects; empty lines are skipped."""
