@@ -173,6 +173,14 @@ def test_a_run_without_any_usable_answer_ends_after_a_few_different_questions():
         run.fail(BROKEN)
 
 
+def test_a_run_whose_answers_are_all_cut_off_ends_before_all_words_have_used_their_attempts():
+    run = Run(50, max_attempts=20, backoff_seconds=0.0)
+    for _ in range(39):
+        run.fail(THOUGHT)
+    with pytest.raises(JudgeError, match=r"none of the first 40 answers.*truncated"):
+        run.fail(THOUGHT)
+
+
 def test_after_one_usable_answer_the_words_are_the_cause():
     run = Run(4)
     run.contact.answered()

@@ -21,6 +21,9 @@ FIRST_WORDS: Final = 1
 
 _ENOUGH_DIFFERENT: Final = 5
 """Different questions whose answers are unusable, after which a run without any other gives up."""
+_ENOUGH_CUT_OFF: Final = 40
+"""Answers that were cut off, after which a run without any other gives up: the room for an answer
+has grown as far as it does by then, however many calls were in flight."""
 _PATIENCE_UNREACHABLE: Final = 5.0
 """Seconds after which a run gives up on an address that has never accepted a connection."""
 
@@ -40,6 +43,7 @@ class Contact:
         self._reached = False
         self._unreachable_since: float | None = None
         self._useless: set[tuple[str, ...]] = set()
+        self._cut_off = 0
 
     @property
     def never_reached(self) -> bool:
@@ -82,8 +86,22 @@ class Contact:
             return
         self._useless.add(tuple(ask.verdict_key for ask in asks))
         if len(self._useless) >= _ENOUGH_DIFFERENT:
-            raise JudgeError(
-                f"none of the first {len(self._useless)} answers can be used ({error}): check "
-                "that OPENAI_BASE_URL is the address of a chat completions API, which mostly ends "
-                "in /v1, and that HARMONIZER_MODEL can answer in JSON; then run again"
-            )
+            raise _nothing_usable(len(self._useless), error)
+
+    def cut_off(self, error: str) -> None:
+        """Record an answer that was cut off, and may not be with more room.
+
+        Raises:
+            JudgeError: no answer to any of many calls could be used.
+        """
+        self._cut_off += 1
+        if not self._answered and self._cut_off >= _ENOUGH_CUT_OFF:
+            raise _nothing_usable(self._cut_off, error)
+
+
+def _nothing_usable(answers: int, error: str) -> JudgeError:
+    return JudgeError(
+        f"none of the first {answers} answers can be used ({error}): check that OPENAI_BASE_URL is "
+        "the address of a chat completions API, which mostly ends in /v1, and that "
+        "HARMONIZER_MODEL can answer in JSON; then run again"
+    )

@@ -105,6 +105,7 @@ class Retries:
         A model that has written nothing has used all the room to think, about two words as about
         fifty.
         """
+        self._contact.cut_off(reply.error)
         if len(call.asks) > 1 and not reply.content and call.failures < _ROOMIER_TRIES:
             call.failures += 1
             for ask in call.asks:
