@@ -206,16 +206,6 @@ def test_a_folder_that_is_moved_back_into_the_inbox_holds_again_with_its_old_tim
     assert status(pipeline) == "VALID"
 
 
-def test_the_inbox_tells_a_folder_that_comes_again_from_the_first(pipeline, tmp_path):
-    drop(pipeline, tmp_path, "VALID", "monday", utc_now())
-    inbox = Inbox(pipeline.home)
-    first = inbox.waiting()
-    assert inbox.waiting() == first
-    pipeline.ingest()
-    (pipeline.home.inbox / ".done" / "monday").rename(pipeline.home.inbox / "monday")
-    assert inbox.waiting() != first
-
-
 def test_what_a_killed_run_has_left_in_the_inbox_does_not_come_again(
     pipeline, tmp_path, monkeypatch
 ):

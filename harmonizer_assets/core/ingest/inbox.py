@@ -148,7 +148,7 @@ class Inbox:
             return None
         digest = hashlib.sha256()
         for batch in batches:
-            digest.update(f"{batch.arrival}\n{batch.problem}\n".encode())
+            digest.update(f"{batch.folder.name}\n{batch.problem}\n".encode())
             for _, path in batch.files:
                 with contextlib.suppress(FileNotFoundError):
                     state = path.stat()
