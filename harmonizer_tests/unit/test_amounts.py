@@ -41,6 +41,8 @@ from harmonizer_tests.support.world_receipts import RECEIPTS, arithmetic_evidenc
         ("(5.00)", 5_000),
         ("5.00-", 5_000),
         ("12.50SR", 12_500),
+        ("\uff11\uff12\uff0e\uff15\uff10", 12_500),
+        ("\uff11\uff0c\uff12\uff13\uff14\uff0e\uff15\uff10", 1_234_500),
         (" 0.00 ", 0),
     ],
 )
@@ -53,6 +55,7 @@ def test_amounts_are_read_however_they_are_printed(text, thousandths):
     [
         ("\u00a51,234", 1_234),
         ("\uffe5500", 500),
+        ("\uffe5\uff11\uff0c\uff12\uff13\uff14", 1_234),
         ("1,234\u5186", 1_234),
         ("\u20a91,000", 1_000),
         ("Rp12.500", 12_500),

@@ -19,6 +19,8 @@ UNITS: Final = 1_000
 decimals."""
 
 _SIGNS: Final = "$¢£¤¥֏؋৳฿៛₠-⃀﷼﹩＄￠￡￥￦"  # noqa: RUF001 - full width signs are meant
+_FULL_WIDTH: Final = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
+"""Digits, signs and letters as Japanese receipts print them, and the usual ones."""
 _SPACES: Final = " \u00a0\u2007\u2009\u202f"
 _LETTERS: Final = r"[^\W\d_]"
 _GROUPS: Final = (
@@ -63,7 +65,7 @@ def parse_amount(text: str) -> int | None:
     no separator follows, such as a date without a year. The sign is left out: receipts print
     discounts and refunds with and without one.
     """
-    stripped = text.strip()
+    stripped = text.strip().translate(_FULL_WIDTH)
     if match := _DECIMAL.fullmatch(stripped):
         if match["zero"]:
             return int(match["three"])
@@ -100,7 +102,7 @@ def receipt_amounts(
     last = np.diff(row, append=-1) != 0
     plain = np.flatnonzero(here & last & (amounts < 0) & (grouped < 0))
     for word in plain.tolist():
-        if match := _PLAIN.fullmatch(texts[word].strip()):
+        if match := _PLAIN.fullmatch(texts[word].strip().translate(_FULL_WIDTH)):
             amounts[word] = int(match["whole"]) * UNITS
     return np.where(here & (amounts < 0), np.maximum(amounts, grouped), amounts)
 
@@ -113,9 +115,10 @@ def _read(
     for text in texts:
         if text not in known:
             amount = parse_amount(text)
-            match = None if amount is not None else _PLAIN_GROUPED.fullmatch(text.strip())
+            stripped = text.strip().translate(_FULL_WIDTH)
+            match = None if amount is not None else _PLAIN_GROUPED.fullmatch(stripped)
             grouped = _units(match["whole"]) if match else None
-            has_decimals = amount is not None and bool(_DECIMAL.fullmatch(text.strip()))
+            has_decimals = amount is not None and bool(_DECIMAL.fullmatch(stripped))
             known[text] = (
                 -1 if amount is None else amount,
                 -1 if grouped is None else grouped,
