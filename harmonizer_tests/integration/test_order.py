@@ -192,6 +192,18 @@ def test_batches_that_wait_together_follow_each_other_as_they_were_submitted(
     assert status(pipeline) == "NEEDS_REVIEW"
 
 
+def test_a_batch_that_was_submitted_while_the_clock_was_behind_is_later_once_it_is_right(
+    pipeline, tmp_path, clock
+):
+    clock.offset = 5 * SECOND
+    send(pipeline, tmp_path, "VALID")
+    clock.offset = RIGHT
+    submit(pipeline, tmp_path, "INVALID")
+    clock.offset = 60 * SECOND
+    pipeline.ingest()
+    assert status(pipeline) == "INVALID"
+
+
 @pytest.mark.parametrize("name", ["monday", "tuesday"])
 def test_a_folder_that_is_moved_back_into_the_inbox_holds_again_with_its_old_time(
     pipeline, tmp_path, name
