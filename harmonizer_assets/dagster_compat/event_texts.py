@@ -18,6 +18,8 @@ _METADATA: Final = "Metadata"
 """Metadata values are serialized as objects whose class name holds this."""
 _MESSAGES: Final = ("message", "user_message")
 _CONFIGURATION: Final = "run_config"
+_NAMES: Final = "merchants"
+"""The option of a configuration in which people name merchants."""
 _TEXTS: Final = {
     "event_logs": ("event",),
     "asset_keys": ("last_materialization",),
@@ -34,10 +36,11 @@ _LOGS: Final = "storage/*/compute_logs/*"
 def replace_in_events(home: Home, texts: DeletedTexts) -> int:
     """Replace texts in all that Dagster has stored; return in how many places.
 
-    Texts are replaced in metadata, messages, configurations and logs only, since names of assets
-    must stay what they are. Keys of merchants are nothing else's name, and are replaced in names of
-    partitions and tags as well. The files are compacted, so that nothing of the old texts stays in
-    them. Event logs elsewhere, as in PostgreSQL, are left alone.
+    Texts are replaced in metadata, messages, logs and names of merchants that runs are configured
+    with, since a word may be spelled like an asset, a label type or an option. Keys of merchants
+    are nothing else's name, and are replaced in names of partitions and tags as well. The files are
+    compacted, so that nothing of the old texts stays in them. Event logs elsewhere, as in
+    PostgreSQL, are left alone.
 
     Args:
         home: whose Dagster instance.
@@ -102,11 +105,15 @@ def _replace_keys(con: sqlite3.Connection, table: str, keys: Sequence[str]) -> i
     return changed
 
 
-def _replaced(value: Any, replace: Callable[[str], str], *, is_free: bool) -> Any:
+def _replaced(
+    value: Any, replace: Callable[[str], str], *, is_free: bool, is_configured: bool = False
+) -> Any:
     if isinstance(value, str):
         return replace(value) if is_free else value
     if isinstance(value, list):
-        return [_replaced(item, replace, is_free=is_free) for item in value]
+        return [
+            _replaced(item, replace, is_free=is_free, is_configured=is_configured) for item in value
+        ]
     if isinstance(value, dict):
         kind = value.get("__class__", "")
         inside = is_free or (_METADATA in kind and kind.endswith(("Data", "Value")))
@@ -116,7 +123,8 @@ def _replaced(value: Any, replace: Callable[[str], str], *, is_free: bool) -> An
             else _replaced(
                 item,
                 replace,
-                is_free=inside or key == _CONFIGURATION or key in _MESSAGES,
+                is_free=inside or key in _MESSAGES or (is_configured and key == _NAMES),
+                is_configured=is_configured or key == _CONFIGURATION,
             )
             for key, item in value.items()
         }

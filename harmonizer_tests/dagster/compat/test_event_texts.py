@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from dagster import AssetKey, AssetMaterialization, MetadataValue, MultiPartitionKey, TableRecord
+from dagster import (
+    AssetKey,
+    AssetMaterialization,
+    DagsterRun,
+    MetadataValue,
+    MultiPartitionKey,
+    TableRecord,
+)
 
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.erase import DeletedTexts
@@ -44,6 +51,17 @@ def test_a_text_leaves_the_metadata_of_events_and_partitions_keep_their_names(re
         TableRecord({"word": "[deleted]", "labels": 3})
     ]
     assert latest.asset_materialization == materialization
+
+
+def test_of_a_configuration_only_the_names_of_merchants_are_replaced(home):
+    options = {"judge": "offline", "label_types": ["TAX"], "merchants": [PRIVATE, "TAX"]}
+    run = DagsterRun("harmonize_all", run_config={"ops": {"harmonized": {"config": options}}})
+    with open_instance(home) as instance:
+        instance.add_run(run)
+    assert replace_in_events(home, DeletedTexts([PRIVATE, "TAX", "offline"])) == 1
+    with open_instance(home) as instance:
+        found = instance.get_run_by_id(run.run_id).run_config["ops"]["harmonized"]["config"]
+    assert found == {**options, "merchants": ["[deleted]", "[deleted]"]}
 
 
 def test_events_that_quote_nothing_are_left_alone(reported):
