@@ -79,9 +79,13 @@ def raise_lost_interrupt() -> None:
 
 
 def ignore_interrupts() -> None:
-    """Let no further signal disturb what a command does to end."""
+    """Let no further signal disturb what a command does to end.
+
+    A handler that does nothing: SIG_IGN would be inherited by the processes that are started then,
+    which could not be ended any more.
+    """
     for number in _ENDING:
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, lambda *_: None)
 
 
 @contextmanager

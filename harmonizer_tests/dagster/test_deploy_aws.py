@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import threading
 import tomllib
 from collections.abc import Iterator
@@ -226,8 +227,10 @@ def started_instance(made, home, postgres_url, monkeypatch) -> Iterator[DagsterI
 
 @pytest.mark.usefixtures("aws")
 def test_the_home_of_a_task_is_on_postgres_and_its_logs_are_in_the_bucket(
-    home, postgres_url, monkeypatch
+    home, postgres_url, monkeypatch, tmp_path
 ):
+    # Logs are written there first, and would be added to those of the test before.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     made = create()
     with started_instance(made, home, postgres_url, monkeypatch) as instance:
         assert type(instance.run_launcher).__name__ == "WatchedRunLauncher"

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from harmonizer_assets.core.apply.undo import Selection, undo
@@ -112,6 +112,7 @@ ACTIONS = {"VALID": "confirm", "INVALID": "mark_invalid", "NEEDS_REVIEW": "ask"}
 @settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
+@example(steps=[("send", "INVALID", -SECOND), ("drop", "VALID", -YEAR), ("send", "INVALID", -YEAR)])
 @given(steps=STEPS)
 def test_whatever_happens_last_counts_although_the_clock_is_set_between(
     steps, clock, tmp_path_factory

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 
 import pytest
 
 from harmonizer_assets.cli import signals, terminal
-from harmonizer_assets.cli.signals import interrupted, interrupts
+from harmonizer_assets.cli.signals import ignore_interrupts, interrupted, interrupts
 from harmonizer_assets.core.base.errors import StoreError
 from harmonizer_assets.core.base.interrupts import interrupts_raised
 from harmonizer_assets.core.base.progress import Progress
@@ -76,3 +77,12 @@ def test_work_that_goes_on_after_a_lost_signal_is_ended_and_tells_no_more(
         assert capfd.readouterr().err == ""
         assert noted.exit_code() == code
     assert not interrupted()
+
+
+@pytest.mark.usefixtures("handlers")
+def test_processes_that_start_while_a_command_ends_can_still_be_ended():
+    ignore_interrupts()
+    os.kill(os.getpid(), signal.SIGTERM)
+    with subprocess.Popen(["sleep", "60"]) as process:
+        process.terminate()
+        assert process.wait(timeout=30) == -signal.SIGTERM

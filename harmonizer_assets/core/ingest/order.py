@@ -25,6 +25,7 @@ from harmonizer_assets.core.store.ranks import (
 )
 
 _OF_THE_BATCH = f"(SELECT {RANK} FROM batch_ranks WHERE batch_id = $batch_id)"
+# A time to come that a clock of ours has given tells nothing of what has arrived since.
 _ARRIVED = f"""
 SELECT
     EXISTS (FROM batches WHERE batch_id = $batch_id) AS came_before,
@@ -35,6 +36,8 @@ SELECT
             AND (other.batch_time, other.turn, other.name) > {_OF_THE_BATCH}
     ) OR EXISTS (
         FROM deletions WHERE (holds_until, turn, name) > {_OF_THE_BATCH}
+    ) OR EXISTS (
+        FROM batch_ranks WHERE batch_id = $batch_id AND is_clocked AND batch_time > $present
     ) AS was_followed
 """
 _IS_COVERED = f"""
@@ -86,10 +89,8 @@ def changes_nothing(con: duckdb.DuckDBPyConnection, arrival: Arrival) -> bool:
     a later one, and one that comes again while no other has come and nothing was deleted since:
     its rows are those in the tables.
     """
-    found = con.execute(
-        _ARRIVED, {"batch_id": arrival.batch_id, "arrival": arrival.batch.arrival}
-    ).fetchone()
-    came_before, is_known, was_followed = found or (False, False, False)
+    found = _arrived(con, arrival)
+    came_before, is_known, was_followed = found
     if is_known or (came_before and not was_followed):
         return True
     covering = {"batch_id": arrival.batch_id, **arrival.rank(con).parameters}
@@ -101,10 +102,20 @@ def record_resend(con: duckdb.DuckDBPyConnection, arrival: Arrival) -> None:
 
     So that a batch of a time between the two does not win when it is ingested after both.
     """
-    known = {"batch_id": arrival.batch_id, "arrival": arrival.batch.arrival}
-    found = con.execute(_ARRIVED, known).fetchone()
-    if found is not None and not found[1]:
+    _, is_known, _ = _arrived(con, arrival)
+    if not is_known:
         record_rank(con, arrival.batch_id, arrival.rank(con), arrival.batch.arrival)
+
+
+def _arrived(con: duckdb.DuckDBPyConnection, arrival: Arrival) -> tuple[bool, bool, bool]:
+    """Say of a batch whether it came before, in this very folder, and others after it."""
+    parameters = {
+        "batch_id": arrival.batch_id,
+        "arrival": arrival.batch.arrival,
+        "present": utc_now(),
+    }
+    came_before, is_known, was_followed = con.execute(_ARRIVED, parameters).fetchall()[0]
+    return came_before, is_known, was_followed
 
 
 def _came_before(con: duckdb.DuckDBPyConnection, batch_id: str) -> bool:

@@ -150,6 +150,7 @@ class DynamoSource(Source):
     @contextmanager
     def _readable(self) -> Iterator[Any]:
         try:
+            import boto3  # noqa: F401
             from botocore.exceptions import BotoCoreError, ClientError
         except ModuleNotFoundError:
             raise missing_extra(self.name, "boto3", "s3") from None

@@ -176,6 +176,7 @@ class LambdaExecutor(Executor):
 def _client(connections: int, seconds: float) -> Any:
     """Make a client that leaves retries to us: a second request would be a second attempt."""
     try:
+        import boto3  # noqa: F401
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError
     except ModuleNotFoundError:

@@ -46,6 +46,7 @@ class DynamoDBCache(SharedCache):
             StoreError: the table cannot be used, or has another key.
         """
         try:
+            import boto3  # noqa: F401
             from botocore.config import Config
         except ModuleNotFoundError:
             raise ConfigurationError(
