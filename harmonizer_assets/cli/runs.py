@@ -17,7 +17,7 @@ from dagster import (
 )
 
 from harmonizer_assets.cli.opening import open_warehouse
-from harmonizer_assets.cli.signals import ignore_interrupts, interrupted
+from harmonizer_assets.cli.signals import interrupted, interrupts_ignored
 from harmonizer_assets.core.base.errors import (
     HarmonizerError,
     PartitionsFailedError,
@@ -217,10 +217,10 @@ class LocalRuns:
         Raises:
             KeyboardInterrupt: always.
         """
-        ignore_interrupts()
-        run = self._instance.get_run_by_id(run_id)
-        if run is not None and not run.is_success:
-            self._instance.report_run_canceled(run, "Interrupted from the command line.")
+        with interrupts_ignored():
+            run = self._instance.get_run_by_id(run_id)
+            if run is not None and not run.is_success:
+                self._instance.report_run_canceled(run, "Interrupted from the command line.")
         raise KeyboardInterrupt from None
 
     def reported(self, run_id: str, asset: str) -> Mapping[str, Any]:

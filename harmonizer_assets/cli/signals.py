@@ -79,13 +79,23 @@ def raise_lost_interrupt() -> None:
 
 
 def ignore_interrupts() -> None:
-    """Let no further signal disturb what a command does to end.
+    """Let no further signal disturb the end of this process.
 
-    A handler that does nothing: SIG_IGN would be inherited by the processes that are started then,
-    which could not be ended any more.
+    Nothing may be started any more: a process would inherit that, and could not be ended.
     """
     for number in _ENDING:
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def interrupts_ignored() -> Iterator[None]:
+    """Let no further signal disturb what is done to end in good order."""
+    before = {number: signal.signal(number, lambda *_: None) for number in _ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

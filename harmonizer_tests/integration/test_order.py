@@ -113,6 +113,9 @@ ACTIONS = {"VALID": "confirm", "INVALID": "mark_invalid", "NEEDS_REVIEW": "ask"}
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @example(steps=[("send", "INVALID", -SECOND), ("drop", "VALID", -YEAR), ("send", "INVALID", -YEAR)])
+@example(
+    steps=[("send", "INVALID", -SECOND), ("drop", "VALID", -YEAR), ("send", "INVALID", -SECOND)]
+)
 @given(steps=STEPS)
 def test_whatever_happens_last_counts_although_the_clock_is_set_between(
     steps, clock, tmp_path_factory

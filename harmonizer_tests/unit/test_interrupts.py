@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from harmonizer_assets.cli import signals, terminal
-from harmonizer_assets.cli.signals import ignore_interrupts, interrupted, interrupts
+from harmonizer_assets.cli.signals import interrupted, interrupts, interrupts_ignored
 from harmonizer_assets.core.base.errors import StoreError
 from harmonizer_assets.core.base.interrupts import interrupts_raised
 from harmonizer_assets.core.base.progress import Progress
@@ -80,9 +80,12 @@ def test_work_that_goes_on_after_a_lost_signal_is_ended_and_tells_no_more(
 
 
 @pytest.mark.usefixtures("handlers")
-def test_processes_that_start_while_a_command_ends_can_still_be_ended():
-    ignore_interrupts()
-    os.kill(os.getpid(), signal.SIGTERM)
-    with subprocess.Popen(["sleep", "60"]) as process:
-        process.terminate()
-        assert process.wait(timeout=30) == -signal.SIGTERM
+def test_what_is_done_to_end_is_not_disturbed_and_processes_that_it_starts_can_be_ended():
+    with interrupts_ignored():
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        with subprocess.Popen(["sleep", "60"]) as process:
+            process.terminate()
+            assert process.wait(timeout=30) == -signal.SIGTERM
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)

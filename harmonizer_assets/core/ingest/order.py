@@ -25,7 +25,8 @@ from harmonizer_assets.core.store.ranks import (
 )
 
 _OF_THE_BATCH = f"(SELECT {RANK} FROM batch_ranks WHERE batch_id = $batch_id)"
-# A time to come that a clock of ours has given tells nothing of what has arrived since.
+# Rows of `batch_order` are only added, so that they lie in the order of arrival. Ranks alone do not
+# tell what followed: what came after the clock was set back has won with an earlier time.
 _ARRIVED = f"""
 SELECT
     EXISTS (FROM batches WHERE batch_id = $batch_id) AS came_before,
@@ -36,8 +37,8 @@ SELECT
             AND (other.batch_time, other.turn, other.name) > {_OF_THE_BATCH}
     ) OR EXISTS (
         FROM deletions WHERE (holds_until, turn, name) > {_OF_THE_BATCH}
-    ) OR EXISTS (
-        FROM batch_ranks WHERE batch_id = $batch_id AND is_clocked AND batch_time > $present
+    ) OR (
+        SELECT max(rowid) > max(rowid) FILTER (batch_id = $batch_id) FROM batch_order
     ) AS was_followed
 """
 _IS_COVERED = f"""
@@ -109,11 +110,7 @@ def record_resend(con: duckdb.DuckDBPyConnection, arrival: Arrival) -> None:
 
 def _arrived(con: duckdb.DuckDBPyConnection, arrival: Arrival) -> tuple[bool, bool, bool]:
     """Say of a batch whether it came before, in this very folder, and others after it."""
-    parameters = {
-        "batch_id": arrival.batch_id,
-        "arrival": arrival.batch.arrival,
-        "present": utc_now(),
-    }
+    parameters = {"batch_id": arrival.batch_id, "arrival": arrival.batch.arrival}
     came_before, is_known, was_followed = con.execute(_ARRIVED, parameters).fetchall()[0]
     return came_before, is_known, was_followed
 
