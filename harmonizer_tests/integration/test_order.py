@@ -128,13 +128,14 @@ def test_whatever_happens_last_counts_although_the_clock_is_set_between(
         clock.offset = offset
         if what == "send":
             send(pipeline, folder, wanted)
-            # Who repeats what was corrected does not know of the correction.
-            repeated = before is not None and wanted == before
+            # Who repeats what was corrected does not know of the correction. One who agrees with it
+            # is not remembered.
+            repeated = before is not None and wanted in (before, said)
             said, before = (said, before) if repeated else (wanted, None)
         elif what == "drop":
             drop(pipeline, folder, wanted, f"folder-{number}", clock())
             pipeline.ingest()
-            repeated = before is not None and wanted == before
+            repeated = before is not None and wanted in (before, said)
             said, before = (said, before) if repeated else (wanted, None)
         elif what == "correct" and said is not None and said != wanted:
             applied(pipeline, correction(labels(pipeline)[0], ACTIONS[wanted]))
