@@ -75,7 +75,7 @@ class Arrival:
         it was.
         """
         batch = self.batch
-        comes_again = not batch.declares_time and _came_before(con, self.batch_id)
+        comes_again = not batch.declares_time and _arrived(con, self)[0]
         if (batch.submitted and not batch.declares_time) or self.time_given or comes_again:
             return next_rank(con, dated=min(batch.time, utc_now()))
         # The names of our own folders are made of the time of day.
@@ -90,8 +90,7 @@ def changes_nothing(con: duckdb.DuckDBPyConnection, arrival: Arrival) -> bool:
     a later one, and one that comes again while no other has come and nothing was deleted since:
     its rows are those in the tables.
     """
-    found = _arrived(con, arrival)
-    came_before, is_known, was_followed = found
+    came_before, is_known, was_followed = _arrived(con, arrival)
     if is_known or (came_before and not was_followed):
         return True
     covering = {"batch_id": arrival.batch_id, **arrival.rank(con).parameters}
@@ -113,11 +112,6 @@ def _arrived(con: duckdb.DuckDBPyConnection, arrival: Arrival) -> tuple[bool, bo
     parameters = {"batch_id": arrival.batch_id, "arrival": arrival.batch.arrival}
     came_before, is_known, was_followed = con.execute(_ARRIVED, parameters).fetchall()[0]
     return came_before, is_known, was_followed
-
-
-def _came_before(con: duckdb.DuckDBPyConnection, batch_id: str) -> bool:
-    found = con.execute("SELECT count(*) FROM batches WHERE batch_id = $1", [batch_id]).fetchall()
-    return bool(found[0][0])
 
 
 def _arrivals(con: duckdb.DuckDBPyConnection) -> int:
