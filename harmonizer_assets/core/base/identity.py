@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harmonizer_assets.core.base.errors import StoreError
@@ -23,6 +24,15 @@ class HomeIdentity:
 
     id: str
     name: str
+
+    @classmethod
+    def from_json(cls, written: Mapping[str, str] | None) -> HomeIdentity | None:
+        """Make what `dataclasses.asdict` has written; None stays None.
+
+        Raises:
+            KeyError: an attribute is missing.
+        """
+        return None if written is None else cls(written["id"], written["name"])
 
     def __str__(self) -> str:
         return f"home {self.id} ({self.name})"

@@ -173,8 +173,7 @@ def _versions(con: Connection) -> list[Version]:
 
 
 def _version(name: str, time: dt.datetime, message: str, info: dict[str, Any]) -> Version:
-    home = info.get("home")
-    identity = None if home is None else HomeIdentity(home["id"], home["name"])
+    identity = HomeIdentity.from_json(info.get("home"))
     return Version(name, info["run_id"], message, time.astimezone(dt.UTC), identity)
 
 

@@ -167,11 +167,5 @@ def _from_json(content: bytes) -> Version:
     with translated(ours, ValueError, KeyError, TypeError):
         found = json.loads(content)
         published_at = dt.datetime.fromisoformat(found["published_at"])
-        home = found.get("home")
-        return Version(
-            found["version"],
-            found["run_id"],
-            found["message"],
-            published_at,
-            None if home is None else HomeIdentity(home["id"], home["name"]),
-        )
+        home = HomeIdentity.from_json(found.get("home"))
+        return Version(found["version"], found["run_id"], found["message"], published_at, home)
