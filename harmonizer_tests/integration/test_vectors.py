@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.locks import Lock
 from harmonizer_assets.core.base.settings import Settings
 from harmonizer_assets.core.index import upkeep
-from harmonizer_assets.core.index.vectors import VectorIndex
+from harmonizer_assets.core.index.vectors import GRAPH_WRITTEN_FROM, VectorIndex
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.score.similar_words import read_merchant_labels
 from harmonizer_tests.support.homes import copy_home
@@ -249,6 +250,86 @@ def test_vectors_in_the_segment_files_stay_as_they_are(indexed):
     assert np.count_nonzero(lengths) >= 10_000
     with vectors.session() as session:
         assert np.allclose(session.vectors(ids), rows, atol=1e-6)
+
+
+ADD_UNTIL_KILLED = """
+import resource, signal, sys
+from pathlib import Path
+from harmonizer_assets.core.base.home import Home
+from harmonizer_assets.core.pipeline import Pipeline
+from harmonizer_tests.integration.test_vectors import FILE_BYTES, add
+
+vectors = Pipeline(Home(Path(sys.argv[1]))).indexing.vectors
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
+add(vectors, range(1_000, 1_150))
+"""
+FILE_BYTES = 1_100_000
+"""More than 1,000 documents take in one of Chroma's files, and less than 1,150."""
+
+
+def add(vectors: VectorIndex, numbers: range) -> None:
+    """Add documents with these numbers."""
+    rows = np.random.default_rng(7).normal(size=(numbers.stop, vectors.dimensions))
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True))[numbers].astype(np.float32)
+    with vectors.session(writes=len(rows)) as session:
+        session.add([f"row-{n}" for n in numbers], rows, [{"n": n} for n in numbers])
+
+
+def test_a_process_that_is_killed_while_chroma_writes_its_graph_leaves_the_index_as_it_was(home):
+    """The system kills it at a file size, in the middle of a file."""
+    vectors = Pipeline(home).indexing.vectors
+    for start in range(0, 1_000, 250):
+        add(vectors, range(start, start + 250))
+    done = subprocess.run([sys.executable, "-c", ADD_UNTIL_KILLED, str(home.root)], check=False)
+    assert done.returncode == -signal.SIGXFSZ
+    assert len(vectors.ids()) == 1_000
+    with vectors.session() as session:
+        first = session.vectors(["row-0"])
+        assert session.nearest(first, 1).ids.tolist() == [["row-0"]]
+    add(vectors, range(1_000, 1_150))
+    assert len(vectors.ids()) == 1_150
+    assert [path.name for path in home.root.glob("chroma*")] == ["chroma"]
+
+
+def test_what_is_added_is_in_the_graph_of_the_files_unless_it_is_little(home):
+    """A process that opens the index adds the rest to the graph, which takes its time."""
+    vectors = Pipeline(home).indexing.vectors
+    add(vectors, range(150))
+    assert vectors._logged() < GRAPH_WRITTEN_FROM
+    add(vectors, range(150, 210))
+    assert vectors._logged() >= 60
+    add(vectors, range(210, 270))
+    assert vectors._logged() < GRAPH_WRITTEN_FROM / 2
+
+
+def test_a_log_of_a_home_from_before_goes_into_the_graph(home):
+    vectors = Pipeline(home).indexing.vectors
+    with vectors.session() as session:
+        session.add(
+            [f"row-{n}" for n in range(200)],
+            np.eye(200, vectors.dimensions, dtype=np.float32),
+            [{"n": n} for n in range(200)],
+        )
+    assert vectors._logged() >= 200
+    for _ in range(2):
+        with vectors.session() as session:
+            assert len(session.vectors(["row-0", "row-199"])) == 2
+    assert vectors._logged() < GRAPH_WRITTEN_FROM
+
+
+def test_a_session_that_ends_with_an_error_adds_nothing_of_much(home):
+    vectors = Pipeline(home).indexing.vectors
+    add(vectors, range(150))
+
+    def fail():
+        with vectors.session(writes=150) as session:
+            session.delete(sorted(session.ids()))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert len(vectors.ids()) == 150
 
 
 def test_an_index_that_another_process_keeps_is_an_error_that_names_it(home):

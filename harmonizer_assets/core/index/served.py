@@ -108,14 +108,17 @@ class ServedIndex(VectorIndex):
             make_private_folder(self._folder)
 
     @contextlib.contextmanager
-    def session(self) -> Iterator[IndexSession]:
+    def session(self, writes: int = 0) -> Iterator[IndexSession]:
         """Use the index; others may do so meanwhile.
+
+        Args:
+            writes: has no effect here; see `VectorIndex.session`.
 
         Raises:
             StoreError: the server cannot be used.
         """
         self._take_up()
-        with self._open() as session:
+        with self._open(writes) as session:
             yield session
 
     def copy_from_server(self, folder: Path) -> None:
@@ -124,7 +127,7 @@ class ServedIndex(VectorIndex):
             write_pages(folder, self.collection_name, session.everything())
 
     @contextlib.contextmanager
-    def _open(self) -> Iterator[IndexSession]:
+    def _open(self, writes: int = 0) -> Iterator[IndexSession]:
         with self._client() as client:
             yield IndexSession(
                 client, self._collection(client, self.collection_name), self.dimensions

@@ -206,14 +206,14 @@ class Indexing:
         began = time.monotonic()
         vectors = self._embedder.embed(self._documents(new["document_id"].to_pylist()), meter)
         embed_seconds = time.monotonic() - began
-        with self.vectors.session() as session:
+        with self.vectors.session(writes=chunk.num_rows) as session:
             session.add(new["document_id"].to_pylist(), vectors, _metadatas(new))
             session.update_metadata(known["document_id"].to_pylist(), _metadatas(known))
         self._warehouse.write(lambda con: _record(con, chunk.drop_columns(["is_new"])))
         return new.num_rows, embed_seconds
 
     def _write_metadata(self, documents: pa.Table) -> None:
-        with self.vectors.session() as session:
+        with self.vectors.session(writes=documents.num_rows) as session:
             session.update_metadata(documents["document_id"].to_pylist(), _metadatas(documents))
         self._warehouse.write(
             lambda con: _record(con, documents.drop_columns(["is_new", "is_orphan"]))

@@ -90,7 +90,7 @@ def remove_documents(
     """
     gone = [*orphans, *strays]
     if gone:
-        with vectors.session() as session:
+        with vectors.session(writes=len(gone)) as session:
             session.delete(gone)
         warehouse.write(lambda con: _remove(con, orphans, len(gone)))
         _log.info("%d documents of no labelled word removed from the vector index", len(gone))
