@@ -24,7 +24,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -44,6 +44,7 @@ from dagster._core.execution.backfill import BulkActionStatus
 from dagster._core.execution.retries import auto_reexecution_should_retry_run
 from dagster._grpc.client import DagsterGrpcClient
 
+from harmonizer_assets.core.base.clock import utc_now
 from harmonizer_assets.core.base.identity import host_name
 from harmonizer_assets.dagster_compat.tags import (
     BACKFILL_ID_TAG,
@@ -128,7 +129,7 @@ def retry_again(instance: DagsterInstance) -> list[str]:
     given_up = RunsFilter(
         statuses=[DagsterRunStatus.FAILURE],
         tags={WILL_RETRY_TAG: "false"},
-        created_after=datetime.now(UTC) - _RETRIED_FOR,
+        created_after=utc_now() - _RETRIED_FOR,
     )
     retried = []
     for run in instance.get_runs(given_up):

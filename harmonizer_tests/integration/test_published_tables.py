@@ -433,12 +433,7 @@ def test_a_clock_that_is_set_back_does_not_hide_a_new_version(shops, tmp_path, m
     place = Place({"target": "parquet", "url": (tmp_path / "out").as_uri()}, tmp_path / "out")
     publish(place, shops, "first")
 
-    class Earlier(dt.datetime):
-        @classmethod
-        def now(cls, tz=None):
-            return dt.datetime(2020, 1, 1, tzinfo=tz)
-
-    monkeypatch.setattr(parquet.dt, "datetime", Earlier)
+    monkeypatch.setattr(parquet, "utc_now", lambda: dt.datetime(2020, 1, 1, tzinfo=dt.UTC))
     second = publish(place, shops, "second")
     monkeypatch.undo()
     assert [version.run_id for version in place.target(shops).versions()] == ["first", "second"]

@@ -14,7 +14,6 @@ recovers; and in this order, nothing falls between two parts:
 
 from __future__ import annotations
 
-import datetime as dt
 import os
 import re
 import shutil
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Final
 
 from harmonizer_assets.core.backup.archive import Archive, Manifest, StoredFile, new_name
+from harmonizer_assets.core.base.clock import utc_now
 from harmonizer_assets.core.base.errors import InputError, StoreError
 from harmonizer_assets.core.base.files import make_private_folder
 from harmonizer_assets.core.base.home import Home
@@ -87,7 +87,7 @@ def back_up(
     home = warehouse.home
     if not home.database.exists():
         raise InputError(f"{home.root} holds no tables yet: there is nothing to back up")
-    name = new_name(dt.datetime.now(dt.UTC))
+    name = new_name(utc_now())
     lock = Lock(home.locks / "backup.lock", f"backing {home.root} up", timeout=0)
     with lock.held(), scratch_folder(home) as scratch:
         try:

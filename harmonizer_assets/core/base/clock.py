@@ -6,7 +6,7 @@ import datetime as dt
 
 
 def utc_now() -> dt.datetime:
-    """Return the time of day."""
+    """Return the present time, in UTC."""
     return dt.datetime.now(dt.UTC)
 
 

@@ -6,13 +6,13 @@ batch that it has ingested.
 
 from __future__ import annotations
 
-import datetime as dt
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from harmonizer_assets.core.base.clock import utc_now
 from harmonizer_assets.core.base.errors import InputError
 from harmonizer_assets.core.base.progress import ProgressFn
 from harmonizer_assets.core.base.settings import LimitSettings
@@ -126,7 +126,7 @@ def check_tables(
         Path(),
         found.get(WORDS.name),
         found.get(LABELS.name),
-        dt.datetime.now(dt.UTC),
+        utc_now(),
         "",
         "",
         submitted=False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from harmonizer_assets.core.base.clock import utc_now
 from harmonizer_assets.core.measure.evaluation import Evaluation, evaluate
 from harmonizer_assets.core.measure.metrics import rounded
 from harmonizer_assets.core.store.numbers import next_number, oldest_first
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 def record(warehouse: Warehouse, evaluation: Evaluation, run_id: str) -> None:
     """Add an evaluation to the table `quality_history`."""
     common = {
-        "evaluated_at": dt.datetime.now(dt.UTC),
+        "evaluated_at": utc_now(),
         "run_id": run_id,
         "truth_file": evaluation.truth_file,
         "truth_sha256": evaluation.truth_sha256,

@@ -22,6 +22,7 @@ from typing import Final
 
 import duckdb
 
+from harmonizer_assets.core.base.clock import utc_now
 from harmonizer_assets.core.base.errors import StoreError
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.identity import HomeIdentity
@@ -52,7 +53,7 @@ class ParquetTarget(Target):
 
     def publish(self, run_id: str, message: str, home: HomeIdentity, check: Check) -> Version:
         """Write the files of a version, its manifest, and the pointer; see `Target.publish`."""
-        now = dt.datetime.now(dt.UTC)
+        now = utc_now()
         current = self._current()
         check(current)
         if current is not None:

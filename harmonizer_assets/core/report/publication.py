@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import json
 from pathlib import Path
 
+from harmonizer_assets.core.base.clock import utc_now
 from harmonizer_assets.core.base.settings import Settings
 from harmonizer_assets.core.decide.alarms import update_merchant_alarms, update_receipt_alarms
 from harmonizer_assets.core.decide.missing import MissingLabels
@@ -86,7 +86,7 @@ class Publication:
         Raises:
             StoreError: the folder cannot be written.
         """
-        now, guarantee = dt.datetime.now(dt.UTC), self._score.guarantee()
+        now, guarantee = utc_now(), self._score.guarantee()
         page = render_report(self._warehouse, guarantee=guarantee, made_at=now, run_id=run_id)
         name = run_id or f"{now:%Y%m%dT%H%M%S}"
         if folder is None:

@@ -23,6 +23,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from typing import Final
 
+from harmonizer_assets.core.base.clock import utc_now
 from harmonizer_assets.core.base.errors import StoreError
 from harmonizer_assets.core.base.secrets import redacted
 from harmonizer_assets.core.store.objects import MissingObjectError, ObjectStore
@@ -292,4 +293,4 @@ def _stem(key: str) -> str:
 
 
 def _now() -> str:
-    return dt.datetime.now(dt.UTC).isoformat()
+    return utc_now().isoformat()

@@ -14,6 +14,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from harmonizer_assets.core.apply.targets.base import CHANGED_THERE, provenance, then_and_now
+from harmonizer_assets.core.base.clock import utc_now
 from harmonizer_assets.core.base.errors import SourceError
 from harmonizer_assets.core.base.secrets import translated
 from harmonizer_assets.core.base.settings import TableSettings, time_zone
@@ -141,7 +142,7 @@ class _Table:
             SourceError: the column holds neither times, dates nor numbers.
         """
         name, latest = self._changed.name, self._latest()
-        now = dt.datetime.now(dt.UTC)
+        now = utc_now()
         kind = type(latest) if latest is not None else self._changed.type.python_type
         if issubclass(kind, dt.datetime):
             aware = latest is not None and latest.tzinfo is not None

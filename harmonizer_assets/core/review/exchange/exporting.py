@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from harmonizer_assets.core.base.clock import utc_now
 from harmonizer_assets.core.base.errors import InputError
 from harmonizer_assets.core.base.files import write_atomically
 from harmonizer_assets.core.records.box import Box
@@ -74,7 +75,7 @@ def exported_records(
         chosen: the part of the queue; disagreements are not looked at.
         limit: how many; None for all.
     """
-    now = dt.datetime.now(dt.UTC)
+    now = utc_now()
     values = {**chosen.values, "limit": limit}
     del values["disagreements"]
     rows = warehouse.query(_EXPORTED, values).to_pylist()

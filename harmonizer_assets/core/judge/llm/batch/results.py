@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import Any
 
 import duckdb
 
+from harmonizer_assets.core.base.clock import utc_now
 from harmonizer_assets.core.judge.llm.batch.lines import BatchLines
 from harmonizer_assets.core.judge.llm.batch.table import (
     BatchJob,
@@ -150,7 +150,7 @@ def _answers(
         reasons[str(malformed)] += len(asked)
         return []
     reasons.update(parsed.rejected.values())
-    now = dt.datetime.now(dt.UTC).isoformat()
+    now = utc_now().isoformat()
     return [
         {
             "verdict_key": asked[item_id].verdict_key,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from functools import partial
 from typing import Any, Final
 
 from harmonizer_assets.core.base.aio import to_end
+from harmonizer_assets.core.base.clock import utc_now
 from harmonizer_assets.core.judge.llm.memory.cache import BoughtAnswer
 from harmonizer_assets.core.judge.llm.memory.journal import Journal
 from harmonizer_assets.core.judge.llm.memory.shared.sharing import Sharing
@@ -135,7 +135,7 @@ class AnswerStore:
             return [*bought, *found]
 
     def _rows(self, bought: Sequence[BoughtAnswer]) -> list[dict[str, Any]]:
-        now = dt.datetime.now(dt.UTC).isoformat()
+        now = utc_now().isoformat()
         return [
             {
                 "verdict_key": one.ask.verdict_key,

@@ -8,6 +8,7 @@ from typing import Final
 
 import duckdb
 
+from harmonizer_assets.core.base.clock import utc_now
 from harmonizer_assets.core.base.errors import ConfigurationError
 from harmonizer_assets.core.base.settings import JudgeSettings
 from harmonizer_assets.core.records.account import Account
@@ -59,7 +60,7 @@ class Spent:
 
 def today() -> dt.date:
     """Return the day that spending is charged to, in UTC."""
-    return dt.datetime.now(dt.UTC).date()
+    return utc_now().date()
 
 
 def add_spent(

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from harmonizer_assets.core.base.clock import utc_now
 from harmonizer_assets.core.base.config_files import load_config
 from harmonizer_assets.core.base.home import Home
 
@@ -155,7 +156,7 @@ def price_of(
     Raises:
         ConfigurationError: the home's `prices.yaml` is not usable.
     """
-    day = on or dt.datetime.now(dt.UTC).date()
+    day = on or utc_now().date()
     own = _home_file(home.prices)
     if own is None or model not in own.models:
         return _published(model, day, embeds=embeds)
@@ -176,7 +177,7 @@ def _published(model: str, day: dt.date, *, embeds: bool) -> Price | None:
     return Price(
         **standard.model_dump(),
         batch=_rates(found.get_prices(at, _IN_BATCH), embeds=embeds),
-        as_of=_data_date(dt.datetime.now(dt.UTC).date()),
+        as_of=_data_date(utc_now().date()),
         source=f"{_PACKAGE} {version(_PACKAGE)}",
     )
 

@@ -6,7 +6,6 @@ name only, and many take no JSON schema. What an endpoint refuses by name is cha
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import os
 from collections.abc import Mapping
@@ -14,6 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import duckdb
+
+from harmonizer_assets.core.base.clock import utc_now
 
 AnswerFormat = Literal["schema", "object", "text"]
 LengthName = Literal["max_completion_tokens", "max_tokens"]
@@ -102,7 +103,7 @@ def used_dialects(con: duckdb.DuckDBPyConnection, model: str) -> list[Dialect]:
 def store_dialect(con: duckdb.DuckDBPyConnection, model: str, dialect: Dialect) -> None:
     """Store how the present endpoint is asked for a model, inside a transaction."""
     con.execute(_FORGET, [_endpoint(), model])
-    now = dt.datetime.now(dt.UTC)
+    now = utc_now()
     values = [dialect.length, list(dialect.left_out), dialect.answers, now]
     con.execute(_STORE, [_endpoint(), model, *values])
 
