@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from harmonizer_assets.core.store import (
     publish_snapshot,
     replace_partitions,
 )
-from harmonizer_assets.core.store.errors import store_error
+from harmonizer_assets.core.store.errors import COMMITTED, store_error
 from harmonizer_tests.support.holders import held_by_another_process
 
 
@@ -434,11 +435,16 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("committed", "said"), [(False, "nothing was written"), (True, "what was written is kept")]
+    ("committed", "broken", "said"),
+    [
+        (False, "it broke", "nothing was written"),
+        (True, "it broke", "what was written is kept"),
+        (False, f"{COMMITTED}, but it broke", "what was written is kept"),
+    ],
 )
-def test_an_error_says_what_became_of_the_rows(committed, said):
-    error = store_error(duckdb.IOException("it broke"), Path("a.duckdb"), committed=committed)
-    assert str(error) == f"a.duckdb: it broke ({said}; see the message and run again)"
+def test_an_error_says_what_became_of_the_rows(committed, broken, said):
+    error = store_error(duckdb.IOException(broken), Path("a.duckdb"), committed=committed)
+    assert str(error) == f"a.duckdb: {broken} ({said}; see the message and run again)"
 
 
 def insert_rows(n: int, name: str):
@@ -470,8 +476,38 @@ def test_what_was_committed_before_the_disk_was_full_is_kept_and_the_error_does_
     with pytest.raises(StoreError, match="disk is full") as caught:
         warehouse.write(insert_rows(10, "kept"))
     assert "nothing was written" not in str(caught.value)
+    assert COMMITTED in str(caught.value.__cause__)
     assert resize("32m")
     assert Warehouse(Home(small / "home")).query("FROM index_state").num_rows == 10
+
+
+def test_what_is_committed_is_in_the_file_itself_at_once(warehouse, home, tmp_path, monkeypatch):
+    """No write-ahead log has to be merged first, and rows are written once."""
+    closing = database.DatabaseFile.close
+    copy = tmp_path / "copy.duckdb"
+
+    def close(*args, **kwargs):
+        shutil.copyfile(home.database, copy)
+        return closing(*args, **kwargs)
+
+    warehouse.migrate()
+    monkeypatch.setattr(database.DatabaseFile, "close", close)
+    warehouse.write(insert_rows(10, "kept"))
+    with duckdb.connect(copy, read_only=True) as con:
+        assert con.execute("SELECT count(*) FROM index_state").fetchall() == [(10,)]
+
+
+@pytest.mark.parametrize("said", ['{"it\'s | 日本": 1.5}', None])
+def test_texts_that_are_known_to_be_json_become_json_also_where_all_are_null(warehouse, said):
+    rows = pa.table({"label_type": ["DATE"], "merchant_key": ["m"], "said": pa.array([said])})
+
+    def write(con: duckdb.DuckDBPyConnection) -> list[tuple[object, ...]]:
+        con.execute("CREATE TABLE sayings (label_type VARCHAR, merchant_key VARCHAR, said JSON)")
+        partitions = rows.drop_columns("said")
+        replace_partitions(con, "sayings", partitions, rows, json_columns=["said"])
+        return con.execute("SELECT said->>'it''s | 日本' FROM sayings").fetchall()
+
+    assert warehouse.write(write) == [("1.5" if said else None,)]
 
 
 class Interrupted(BaseException):

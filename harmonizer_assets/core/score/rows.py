@@ -31,6 +31,9 @@ from harmonizer_assets.core.score.similar_words import label_type_columns
 from harmonizer_assets.core.score.unknown import NO_WORD
 from harmonizer_assets.core.score.votes import Ints, Votes
 
+JSON_COLUMNS: Final = ("alternatives", "contributions")
+"""Columns whose texts are JSON."""
+
 _ALTERNATIVES: Final = 4
 """Label types per label that a judge's suggestion is compared with."""
 _UNKNOWN_SCORE: Final = 0.5

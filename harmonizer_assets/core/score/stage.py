@@ -23,7 +23,7 @@ from harmonizer_assets.core.records.reports import PartitionResult
 from harmonizer_assets.core.score.fitting import FittedModel, read_labels_with_pages, receipts_of
 from harmonizer_assets.core.score.pages import Page
 from harmonizer_assets.core.score.registry import DUE, NO_GUARANTEE, NO_MODEL, Models
-from harmonizer_assets.core.score.rows import Gathered, Scorer
+from harmonizer_assets.core.score.rows import JSON_COLUMNS, Gathered, Scorer
 from harmonizer_assets.core.score.scoring import SCORER_VERSION
 from harmonizer_assets.core.score.similar_words import SimilarWords, read_merchant_labels
 from harmonizer_assets.core.stages.run import StageRun
@@ -223,7 +223,10 @@ class SimilarityScorer:
 def chunk_rows(chunk: Chunk, rows: pa.Table, fingerprints: dict[str, str]) -> ChunkRows:
     """Keep the rows of a chunk's partitions among those of all labels of its merchants."""
 
-    return ChunkRows(fingerprints, lambda con: replace_partitions(con, ASSET, chunk.table(), rows))
+    def write(con: duckdb.DuckDBPyConnection) -> None:
+        replace_partitions(con, ASSET, chunk.table(), rows, json_columns=JSON_COLUMNS)
+
+    return ChunkRows(fingerprints, write)
 
 
 ComputeScores = Callable[[StageRun, Callable[[], SimilarityScorer]], Iterator[PartitionResult]]

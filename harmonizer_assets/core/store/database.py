@@ -209,6 +209,9 @@ class DatabaseFile:
                     "temp_directory": self._temporary_folder(),
                     "autoinstall_known_extensions": "false",
                     "autoload_known_extensions": "false",
+                    # Rows go into the file as they are committed. A write-ahead log would be
+                    # merged into it at once, since it is closed, and they were written twice.
+                    "checkpoint_threshold": "0 bytes",
                 },
             )
             found = self._engine.execute("SELECT current_setting('threads')").fetchall()

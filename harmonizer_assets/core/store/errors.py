@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from harmonizer_assets.core.base.errors import StoreError
+
+COMMITTED: Final = "COMMIT succeeded"
+"""What DuckDB says where the write-ahead log has a transaction that the file has no room for."""
 
 
 def store_error(error: Exception, database: Path, *, committed: bool = False) -> StoreError:
@@ -17,7 +21,8 @@ def store_error(error: Exception, database: Path, *, committed: bool = False) ->
     """
     # DuckDB names what happened to it first and the cause on a later line.
     text = " ".join(str(error).partition("Stack Trace")[0].split()) or type(error).__name__
-    kept = "what was written is kept" if committed else "nothing was written"
+    is_kept = committed or COMMITTED in text
+    kept = "what was written is kept" if is_kept else "nothing was written"
     remedy = f"{kept}; see the message and run again"
     lowered = text.lower()
     if "no space" in lowered or "disk full" in lowered or "could not write" in lowered:

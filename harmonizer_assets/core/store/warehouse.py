@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from harmonizer_assets.core.base.files import restrict_to_folder, staged
 from harmonizer_assets.core.base.home import Home
@@ -30,6 +31,8 @@ from harmonizer_assets.core.store.migrate import apply_migrations, missing_migra
 __all__ = ["Connection", "Warehouse", "replace_partitions"]
 
 T = TypeVar("T")
+
+_ARROW_JSON: Final = {"ARROW:extension:name": "arrow.json", "ARROW:extension:metadata": ""}
 
 
 class Warehouse:
@@ -249,7 +252,14 @@ class _OutdatedSchema(Exception):  # noqa: N818  it is a state, not an error
     """The database lacks migrations."""
 
 
-def replace_partitions(con: Connection, table: str, partitions: pa.Table, rows: pa.Table) -> None:
+def replace_partitions(
+    con: Connection,
+    table: str,
+    partitions: pa.Table,
+    rows: pa.Table,
+    *,
+    json_columns: Sequence[str] = (),
+) -> None:
     """Replace the rows of exactly these partitions; used inside `Warehouse.write`.
 
     Args:
@@ -258,20 +268,45 @@ def replace_partitions(con: Connection, table: str, partitions: pa.Table, rows: 
         partitions: columns `label_type` and `merchant_key`.
         rows: columns of `table`, by name; missing ones become null. Those of other partitions are
             left out.
+        json_columns: of `rows`, texts that are known to be JSON, which is not checked again.
     """
     con.register("replaced_partitions", partitions)
-    con.register("replacing_rows", rows)
     con.execute(
         f"DELETE FROM {quoted(table)} WHERE (label_type, merchant_key) IN "
         "(SELECT (label_type, merchant_key) FROM replaced_partitions)"
     )
-    if rows.num_rows:
-        con.execute(
-            f"INSERT INTO {quoted(table)} BY NAME SELECT * FROM replacing_rows "
-            "SEMI JOIN replaced_partitions USING (label_type, merchant_key)"
-        )
     con.unregister("replaced_partitions")
-    con.unregister("replacing_rows")
+    kept = _of_partitions(rows, partitions) if rows.num_rows else rows
+    if kept.num_rows:
+        con.register("replacing_rows", _marked_as_json(kept, json_columns))
+        con.execute(f"INSERT INTO {quoted(table)} BY NAME FROM replacing_rows")
+        con.unregister("replacing_rows")
+
+
+def _of_partitions(rows: pa.Table, partitions: pa.Table) -> pa.Table:
+    """Keep the rows of some partitions.
+
+    DuckDB's join would copy every column, which takes as long as writing them does.
+    """
+    is_kept = pc.is_in(_partition_names(rows), _partition_names(partitions))
+    return rows if pc.all(is_kept).as_py() else rows.filter(is_kept)
+
+
+def _partition_names(table: pa.Table) -> pa.ChunkedArray:
+    # Keys of merchants are slugs, so no two partitions have the same name.
+    return pc.binary_join_element_wise(
+        *(table[name].cast(pa.string()) for name in ("label_type", "merchant_key")), "\x1f"
+    )
+
+
+def _marked_as_json(rows: pa.Table, names: Sequence[str]) -> pa.Table:
+    """Mark texts as Arrow's JSON, which DuckDB takes as it is; any other text it parses first."""
+    schema = rows.schema
+    for name in names:
+        at = schema.get_field_index(name)
+        if pa.types.is_string(schema.field(at).type):  # a column of nulls alone has none
+            schema = schema.set(at, schema.field(at).with_metadata(_ARROW_JSON))
+    return pa.Table.from_arrays(rows.columns, schema=schema)
 
 
 def replace_ranking(
