@@ -11,7 +11,7 @@ libraries. `padded` has each unit sleep as well, so that it does not depend on t
 efficiency of 1, 2, 4 and 8 processes. `overhead` is what a unit costs besides its computation.
 `kills` scores through RabbitMQ and Redis while workers are killed, the broker is paused for half a
 minute, and the run is killed, and compares the tables; a minute or two for each broker, with
-`--labels 20000`.
+`--labels 20000`. `tables` scores all labels with every executor and compares the tables.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ import numpy as np
 
 from benchmarks.pipeline import Stopwatch, Times, make_receipts, now
 from benchmarks.unit_kills import measure_kills
+from benchmarks.unit_tables import measure_tables
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.settings import Settings
 from harmonizer_assets.core.index.vectors import IndexSession
@@ -50,7 +51,7 @@ from harmonizer_assets.core.units.store import UnitStore
 from harmonizer_assets.core.units.unit import Bundle
 from harmonizer_tests.support.units import Poison, poisoned_by
 
-PARTS = ("where", "stage", "units", "padded", "overhead", "kills")
+PARTS = ("where", "stage", "units", "padded", "overhead", "kills", "tables")
 ATTEMPTS, SECONDS = 3, 600.0
 EXACT = 1_000_000
 PADDED_UNITS = 64
@@ -275,9 +276,10 @@ def main() -> None:
 
 
 def measure(part: str, home: Home, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    if part == "kills":
+    if part in ("kills", "tables"):
+        compared = {"kills": measure_kills, "tables": measure_tables}[part]
         with tempfile.TemporaryDirectory(prefix="harmonizer-bench-") as folder:
-            yield from measure_kills(home, Path(folder))
+            yield from compared(home, Path(folder))
     elif part == "padded":
         yield from measure_padded(home, options.pad, options.padded_labels)
     elif part == "overhead":

@@ -34,12 +34,13 @@ class UnreachableError(Exception):
 
 
 @contextmanager
-def queue_on(kind: str, attempts: int = ATTEMPTS) -> Iterator[Broker]:
+def queue_on(kind: str, attempts: int = ATTEMPTS, seconds: float = SECONDS) -> Iterator[Broker]:
     """Make a queue with a name of its own, and remove it at the end.
 
     Args:
         kind: of the broker.
         attempts: deliveries of a message.
+        seconds: the longest that one may take.
 
     Raises:
         UnreachableError: the broker does not run here.
@@ -47,9 +48,9 @@ def queue_on(kind: str, attempts: int = ATTEMPTS) -> Iterator[Broker]:
     name = f"test-{uuid.uuid4().hex[:12]}"
     if kind == "sqs":
         with aws_server() as url:
-            yield broker_of(url.replace("http://", "sqs://test:test@"), name, attempts, SECONDS)
+            yield broker_of(url.replace("http://", "sqs://test:test@"), name, attempts, seconds)
         return
-    broker = broker_of(ADDRESSES[kind], name, attempts, SECONDS)
+    broker = broker_of(ADDRESSES[kind], name, attempts, seconds)
     app = make_app(broker)
     try:
         broker.declare(app)
