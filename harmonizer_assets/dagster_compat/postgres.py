@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from functools import cache, wraps
 from typing import Any, Final, Self, TypeVar
 
+from dagster._core.storage.dagster_run import DagsterRun
 from dagster._core.storage.event_log import EventLogStorage
 from dagster._core.storage.runs import RunStorage
 from dagster._core.storage.schedules import ScheduleStorage
@@ -33,7 +34,7 @@ _PAUSE: Final = 0.5
 _SHUT_DOWN: Final = ("57P", "08")
 """Beginnings of the codes that PostgreSQL gives when it ends a connection, in any language."""
 _NOT_REPEATED: Final = frozenset({"add_run", "store_event", "store_event_batch"})
-"""What would be stored twice if the server had done it before it was gone."""
+"""What would be stored twice if the server had done it before it was gone: these look first."""
 
 S = TypeVar("S", bound=type)
 _calls = threading.local()
@@ -152,6 +153,21 @@ class PatientRunStorage(PostgresRunStorage):
     def connect(self) -> Any:
         """Connect; see `connected`."""
         return connected(self._engine, outage_of(self.postgres_url))
+
+    def add_run(self, dagster_run: DagsterRun) -> DagsterRun:
+        """Store a run, once, whatever becomes of the server meanwhile."""
+        lost = False
+        while True:
+            try:
+                if lost:
+                    # The server may have stored the run, with its tags or without them.
+                    self.delete_run(dagster_run.run_id)
+                return super().add_run(dagster_run)
+            except DBAPIError as error:
+                if not is_lost(error):
+                    raise
+                lost = True
+                outage_of(self.postgres_url).wait(error)
 
 
 @patient

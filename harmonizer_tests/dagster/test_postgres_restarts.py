@@ -19,8 +19,8 @@ from harmonizer_assets.core.records.options import RunOptions
 from harmonizer_assets.dagster_compat.instance import open_instance
 from harmonizer_tests.support.cli import cli, started
 from harmonizer_tests.support.environment import use_endpoint
-from harmonizer_tests.support.receipts import harmonize, shop_receipts, table
-from harmonizer_tests.support.served import wait_for
+from harmonizer_tests.support.receipts import OFFLINE, harmonize, shop_receipts, table
+from harmonizer_tests.support.served import Served, wait_for
 from harmonizer_tests.support.simulated_endpoint import simulated_endpoint
 
 pytest.importorskip("dagster_postgres", reason="the extra `postgres` is not installed")
@@ -33,6 +33,21 @@ from harmonizer_assets.cli import main
 from harmonizer_assets.dagster_compat import postgres
 postgres.PATIENCE = 1.0
 main()
+"""
+
+LAUNCH = """
+mutation {
+    launchRun(executionParams: {selector: {
+        repositoryName: "__repository__", repositoryLocationName: "harmonizer_assets.definitions",
+        jobName: "harmonize_partitions"
+    }}) { __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } }
+}
+"""
+HEALTH = """
+query {
+    instance { daemonHealth { allDaemonStatuses { daemonType healthy required } } }
+    runsOrError { ... on Runs { results { runId status } } }
+}
 """
 
 
@@ -100,3 +115,42 @@ def test_a_run_without_its_server_ends_and_the_next_goes_on_and_buys_nothing_twi
         Pipeline(undisturbed).run(RunOptions(judge="openai"))
         assert bought == endpoint.stats()["words_asked"] - bought > 100
     assert run_statuses(server_home) == {DagsterRunStatus.FAILURE, DagsterRunStatus.SUCCESS}
+
+
+@pytest.mark.timeout(600)
+def test_runs_daemon_and_web_server_of_a_served_home_outlive_restarts(
+    german, server_home, tmp_path
+):
+    """The daemon launches the first run, for what has arrived, and a person the second one."""
+    pipeline, undisturbed = Pipeline(server_home), Pipeline(Home(tmp_path / "undisturbed").ensure())
+    for half in (SHOPS[:4], SHOPS[4:]):
+        shop_receipts(half, 3).submit(undisturbed, tmp_path / "undisturbed" / half[0])
+        harmonize(undisturbed)
+    served = Served(server_home, tmp_path / "ui.log", impatient=True)
+    served.start()
+    try:
+        shop_receipts(SHOPS[:4], 3).submit(pipeline, tmp_path / "first")
+        wait_for(lambda: DagsterRunStatus.STARTED in run_statuses(server_home), 120)
+        german.restart("fast", 3.0)
+        wait_for(lambda: run_statuses(server_home) == {DagsterRunStatus.SUCCESS}, 120)
+        shop_receipts(SHOPS[4:], 3).submit(pipeline, tmp_path / "second")
+        pipeline.ingest()
+        pipeline.index()
+        answer = served.ask(LAUNCH)["launchRun"]
+        assert answer["__typename"] == "LaunchRunSuccess", answer
+        wait_for(lambda: DagsterRunStatus.STARTED in run_statuses(server_home), 120)
+        german.restart("immediate", 12.0)
+        wait_for(lambda: run_statuses(server_home) == {DagsterRunStatus.SUCCESS}, 120)
+        wait_for(lambda: not unhealthy(served), 60)
+        runs = served.ask(HEALTH)["runsOrError"]["results"]
+        assert answer["run"]["runId"] in {run["runId"] for run in runs}
+    finally:
+        served.stop()
+    assert not pipeline.stale(OFFLINE)
+    for name in ("similarity_matches", "outliers"):
+        assert table(pipeline, name) == table(undisturbed, name)
+
+
+def unhealthy(served: Served) -> list[object]:
+    daemons = served.ask(HEALTH)["instance"]["daemonHealth"]["allDaemonStatuses"]
+    return [daemon for daemon in daemons if daemon["required"] and not daemon["healthy"]]

@@ -9,6 +9,8 @@ import threading
 
 import pytest
 import sqlalchemy
+from dagster import DagsterRun
+from dagster._core.utils import make_new_run_id
 
 from harmonizer_tests.support.events import ASSET, materialized
 from harmonizer_tests.support.served import wait_for
@@ -74,3 +76,21 @@ def test_a_read_whose_connection_is_lost_is_done_again(german_url):
         connection.rollback()
         reading.join(30)
     assert read == [[]]
+
+
+@pytest.mark.parametrize("locked", ["runs", "run_tags"])
+def test_a_run_is_stored_once_with_its_tags_when_its_connection_is_lost(german_url, locked):
+    from harmonizer_assets.dagster_compat.postgres import PatientRunStorage
+
+    engine = sqlalchemy.create_engine(german_url, poolclass=sqlalchemy.NullPool)
+    storage = PatientRunStorage(german_url)
+    run = DagsterRun("harmonize_partitions", run_id=make_new_run_id(), tags={"who": "it's | 日本"})
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"LOCK TABLE {locked} IN ACCESS EXCLUSIVE MODE")
+        adding = threading.Thread(target=storage.add_run, args=(run,))
+        adding.start()
+        wait_for(lambda: have_waited_in_vain(engine), 30)
+        connection.rollback()
+        adding.join(30)
+    assert [(found.run_id, found.tags) for found in storage.get_runs()] == [(run.run_id, run.tags)]
+    assert storage.get_run_tags(["who"]) == [("who", {"it's | 日本"})]
