@@ -10,15 +10,18 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 
 import boto3
 import pytest
 
+from harmonizer_assets.core.base.errors import StoreError
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.records.merchant import merchant_key
+from harmonizer_assets.core.records.options import RunOptions
 from harmonizer_assets.core.score.stage import SimilarityScorer
 from harmonizer_assets.core.stages.run import StageRun
-from harmonizer_assets.core.units import commit
+from harmonizer_assets.core.units import commit, spread
 from harmonizer_assets.core.units.cut import Cutter, unit_chunks
 from harmonizer_assets.core.units.executors.processes import ProcessExecutor
 from harmonizer_assets.core.units.spread import unit_store
@@ -37,6 +40,7 @@ from harmonizer_tests.support.units import (
 )
 
 SPOILED = merchant_key("Gamma Bar")
+REFRESH = RunOptions(refresh=True)
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +68,80 @@ def test_processes_compute_what_the_run_itself_does(shops, undisturbed, exact):
     assert all(result.changed for result in results)
     assert scores(pipeline) == undisturbed[exact]
     assert list(shops.units.rglob("*.*")) == []
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """How many processes each run has started that had its labels computed by some."""
+    found = []
+
+    def start(self, store, processes, *arguments):
+        found.append(processes)
+        starting(self, store, processes, *arguments)
+
+    starting = ProcessExecutor.__init__
+    monkeypatch.setattr(ProcessExecutor, "__init__", start)
+    monkeypatch.setattr(spread, "cores", lambda: 3)
+    monkeypatch.setattr(spread, "LABELS_PER_PROCESS", PER_UNIT)
+    monkeypatch.setattr(spread, "WORTH_LABELS", 2 * PER_UNIT)
+    return found
+
+
+def test_processes_compute_where_that_pays_and_leave_nothing(shops, undisturbed, started):
+    scored(opened(shops, executor="auto", processes=None))
+    scored(opened(shops, executor="auto", processes=2), REFRESH)
+    assert started == [3, 2]
+    assert scores(opened(shops)) == undisturbed[True]
+    assert list(shops.units.rglob("*.*")) == []
+
+
+@pytest.mark.parametrize("case", ["few labels", "one core", "an index", "another run's units"])
+def test_the_run_itself_computes_where_processes_do_not_pay(
+    shops, undisturbed, started, monkeypatch, case
+):
+    if case == "few labels":
+        monkeypatch.setattr(spread, "WORTH_LABELS", 10_000)
+    if case == "one core":
+        monkeypatch.setattr(spread, "cores", lambda: 1)
+    exact = case != "an index"
+    with ExitStack() as stack:
+        if case == "another run's units":
+            stack.enter_context(spread._lock(shops).held())
+        scored(opened(shops, exact=exact, executor="auto", processes=None))
+    assert started == []
+    assert scores(opened(shops)) == undisturbed[exact]
+    assert not shops.units.exists()
+
+
+def test_what_processes_have_computed_for_a_run_that_broke_off_is_used_by_the_next(
+    shops, undisturbed, started, monkeypatch
+):
+    def break_off(_self):
+        raise StoreError("no good")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(commit.Committer, "_commit", break_off)
+        with pytest.raises(StoreError, match="no good"):
+            scored(opened(shops, executor="auto"))
+    assert list(shops.units.glob("results/*"))
+    monkeypatch.setattr(spread, "WORTH_LABELS", 10_000)
+    scored(opened(shops, executor="auto"))
+    assert started == [2, 2]
+    assert scores(opened(shops)) == undisturbed[True]
+    assert list(shops.units.rglob("*.*")) == []
+
+
+def test_a_unit_that_nobody_asked_for_and_that_failed_is_tried_again_by_the_next_run(
+    shops, undisturbed, started, monkeypatch
+):
+    with monkeypatch.context() as spoiled:
+        poisoned(spoiled, "raise", SPOILED)
+        results = scored(opened(shops, executor="auto", attempts=1))
+        assert Errors.of(results).merchants == {SPOILED}
+        assert list(shops.units.rglob("*.*")) == []
+    assert Errors.of(scored(opened(shops, executor="auto"))) == Errors()
+    assert scores(opened(shops)) == undisturbed[True]
+    assert len(started) == 1, "one shop is few labels"
 
 
 def test_units_and_results_may_be_in_a_bucket(shops, undisturbed, monkeypatch):

@@ -29,7 +29,7 @@ Profile = Literal["fast", "cheap"]
 CacheScope = Literal["context", "word"]
 Explanations = Literal["codes", "text"]
 Settlement = Literal["majority", "third"]
-ExecutorName = Literal["inline", "processes", "celery", "lambda"]
+ExecutorName = Literal["auto", "inline", "processes", "celery", "lambda"]
 TargetName = Literal["copy", "parquet", "ducklake"]
 Origin = Annotated[str, Field(pattern=r"^https?://[a-z0-9][a-z0-9.-]*(:[0-9]{1,5})?$")]
 
@@ -199,17 +199,19 @@ class JudgeSettings(_Section):
 class UnitSettings(_Section):
     """Who computes `similarity_matches`: the run itself, or others, in units of whole merchants."""
 
-    executor: ExecutorName = "inline"
-    """`inline`: the process of the run; `processes`: one process per core of this machine;
-    `celery`: workers that `harmonizer worker` starts on any number of machines, through a queue;
-    `lambda`: a function of AWS Lambda."""
+    executor: ExecutorName = "auto"
+    """`auto`: `processes` where it pays, which is from 40,000 labels to be scored and two cores,
+    as long as similar words are searched exactly; else `inline`, the process of the run.
+    `processes`: one process per core of this machine; `celery`: workers that `harmonizer worker`
+    starts on any number of machines, through a queue; `lambda`: a function of AWS Lambda."""
     store: str | None = Field(default=None, pattern=r"^(file:///|s3://[^/]+)")
     """Where units and results are kept: `file:///folder` on a disk that all workers share, or
     `s3://bucket/prefix`, one for each home; by default a folder of the home."""
     store_endpoint_url: str | None = None
     """Of a server that speaks S3, where it is not Amazon's."""
     processes: int | None = Field(default=None, ge=1, le=256)
-    """Processes that `processes`, or a worker, starts; by default one per core."""
+    """Processes that `processes`, or a worker, starts; by default one per core. `auto` starts as
+    many at most, and no more than one for every 10,000 labels: each takes about 0.4 GB."""
     labels_per_unit: int = Field(default=5_000, ge=1)
     """A unit ends before the merchant that would give it more labels."""
     attempts: int = Field(default=3, ge=1, le=20)

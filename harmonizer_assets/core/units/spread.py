@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
-from harmonizer_assets.core.base.errors import ConfigurationError
+from harmonizer_assets.core.base.errors import ConfigurationError, StoreBusyError
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.locks import Lock
 from harmonizer_assets.core.base.settings import UnitSettings
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 # A run that scores in its own process imports nothing of what units need.
 
 BROKER_VARIABLE: Final = "HARMONIZER_BROKER_URL"
+
+WORTH_LABELS: Final = 40_000
+"""Labels from which processes pay on two cores: with 20,000 they were as fast as the run itself,
+which computes on several cores too, and with 50,000 they took three quarters of its time."""
+LABELS_PER_PROCESS: Final = 10_000
+"""A process that has less to do is not worth its memory and the second that it takes to start."""
 
 
 def store_url(settings: UnitSettings, home: Home) -> str:
@@ -54,30 +61,76 @@ def score_by(settings: UnitSettings, home: Home) -> ComputeScores:
         return score_here
 
     def spread(run: StageRun, scorer: Callable[[], SimilarityScorer]) -> Iterator[PartitionResult]:
-        if not run.stale:
-            return
-        from harmonizer_assets.core.units.commit import Committer
+        if run.stale:
+            with _lock(home).held():
+                yield from _in_units(settings, home, run, scorer)
 
-        store = unit_store(settings, home)
-        with _lock(home).held(), make_executor(store, settings) as executor:
-            committer = Committer(
-                run,
-                store,
-                executor,
-                labels_per_unit=settings.labels_per_unit,
-            )
-            yield from committer.results(scorer)
+    def spread_where_it_pays(
+        run: StageRun, scorer: Callable[[], SimilarityScorer]
+    ) -> Iterator[PartitionResult]:
+        with ExitStack() as stack:
+            processes = _processes_that_pay(settings, home, run, scorer)
+            if not processes or not _is_taken(_lock(home, timeout=0.0), stack):
+                yield from score_here(run, scorer)
+                return
+            chosen = {"executor": "processes", "processes": processes}
+            yield from _in_units(settings.model_copy(update=chosen), home, run, scorer)
+            # Nobody has asked for units, so nobody looks for those that have failed: the next run
+            # tries their partitions again, as a run that scores by itself does.
+            unit_store(settings, home).clear()
 
-    return spread
+    return spread_where_it_pays if settings.executor == "auto" else spread
 
 
-def _lock(home: Home) -> Lock:
+def _processes_that_pay(
+    settings: UnitSettings,
+    home: Home,
+    run: StageRun,
+    scorer: Callable[[], SimilarityScorer],
+) -> int:
+    """Say how many processes are faster than the run's own; 0 where none are."""
+    labels = sum(run.labels.get(partition, 0) for partition in run.stale)
+    most = min(settings.processes or cores(), max(1, labels // LABELS_PER_PROCESS))
+    if run.stale and settings.store is None and any(home.units.glob("*/*")):
+        # A run that was killed has left results.
+        return most
+    if labels < WORTH_LABELS or most < 2:
+        return 0
+    # Where Chroma finds similar words, the run is busier than its workers would be.
+    return most if scorer().similar_words.exact is not None else 0
+
+
+def _is_taken(lock: Lock, stack: ExitStack) -> bool:
+    """Hold a lock until the stack is closed, unless another run holds it."""
+    try:
+        stack.enter_context(lock.held())
+    except StoreBusyError:
+        return False
+    return True
+
+
+def _in_units(
+    settings: UnitSettings,
+    home: Home,
+    run: StageRun,
+    scorer: Callable[[], SimilarityScorer],
+) -> Iterator[PartitionResult]:
+    """Score the labels of a run in units; the caller holds the lock."""
+    from harmonizer_assets.core.units.commit import Committer
+
+    store = unit_store(settings, home)
+    with make_executor(store, settings) as executor:
+        committer = Committer(run, store, executor, labels_per_unit=settings.labels_per_unit)
+        yield from committer.results(scorer)
+
+
+def _lock(home: Home, timeout: float | None = None) -> Lock:
     """Return the lock of a home's units: two runs would remove each other's."""
-    return Lock(home.locks / "units.lock", "having units computed")
+    return Lock(home.locks / "units.lock", "having units computed", timeout)
 
 
 def make_executor(store: UnitStore, settings: UnitSettings) -> Executor:
-    """Start the executor that the settings name; `inline` is none.
+    """Start the executor that the settings name; `inline` and `auto` are none.
 
     Raises:
         ConfigurationError: an extra is not installed, or broker or function are not named.
