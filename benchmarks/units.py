@@ -40,7 +40,7 @@ from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.records.options import RunOptions
 from harmonizer_assets.core.score import similar_words
 from harmonizer_assets.core.score.rows import Scorer
-from harmonizer_assets.core.score.stage import SimilarityScorer
+from harmonizer_assets.core.score.stage import ChunkInput, SimilarityScorer
 from harmonizer_assets.core.stages.run import LABELS_PER_CHUNK, StageRun
 from harmonizer_assets.core.stages.state import label_counts
 from harmonizer_assets.core.store.warehouse import Warehouse
@@ -221,6 +221,7 @@ def measure_overhead(home: Home, labels_per_unit: int) -> dict[str, Any]:
     """
     watch = Stopwatch()
     watch.measure(Cutter, "_store_unit", "cut: find what it needs")
+    watch.measure(ChunkInput, "of", "cut: find what it needs")
     watch.measure(SimilarityScorer, "read", READING)
     watch.measure(Bundle, "to_bytes", "cut: make the bundle")
     watch.measure(UnitStore, "add", "send: write the bundle")

@@ -42,15 +42,16 @@ def test_a_unit_is_named_by_its_input_and_carries_its_name():
     def named(number: int, answers: pa.Table = TABLE) -> str:
         bundle = Bundle({"rows": TABLE, "answers": answers}, {"b": number, "a": 0})
         name, content = bundle.named(apart=["answers"])
-        assert Bundle.from_bytes(content).meta["unit"] == name
+        assert Bundle.of_unit(name, content).meta["b"] == number
         return name
 
     assert named(1) == named(1, TABLE[:1]) != named(2)
     assert is_name(named(1))
 
 
-def test_a_bundle_is_computed_under_its_own_name_only():
-    _, content = Bundle({"rows": TABLE}, {}).named()
+@pytest.mark.parametrize("apart", [(), ("answers",)])
+def test_a_bundle_is_computed_under_its_own_name_only(apart):
+    _, content = Bundle({"rows": TABLE, "answers": TABLE}, {}).named(apart)
     with pytest.raises(StoreError, match="that of another one"):
         Compute(lambda _: b"").result(name_of(b"another"), content)
 

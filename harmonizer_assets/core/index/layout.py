@@ -10,7 +10,10 @@ from __future__ import annotations
 from typing import Final
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from harmonizer_assets.core.records.label import WORD_COLUMNS
 from harmonizer_assets.core.records.mask import MASK
@@ -25,12 +28,13 @@ page_words AS (
     FROM words SEMI JOIN receipts USING (image_id, receipt_id)
 ),
 measured AS (
-    SELECT *,
-        median(height) OVER receipt AS median_height,
-        min(x_center) OVER receipt AS x_min, max(x_center) OVER receipt AS x_max,
-        min(y_center) OVER receipt AS y_min, max(y_center) OVER receipt AS y_max
-    FROM page_words
-    WINDOW receipt AS (PARTITION BY image_id, receipt_id)
+    SELECT *
+    FROM page_words JOIN (
+        SELECT image_id, receipt_id, median(height) AS median_height,
+            min(x_center) AS x_min, max(x_center) AS x_max,
+            min(y_center) AS y_min, max(y_center) AS y_max
+        FROM page_words GROUP BY ALL
+    ) USING (image_id, receipt_id)
 ),
 gaps AS (
     SELECT *,
@@ -59,7 +63,6 @@ rowed AS (
 _LAYOUT = f"""
 WITH {ROWED}
 SELECT {WORD_COLUMNS}, text,
-    dense_rank() OVER (ORDER BY image_id, receipt_id) - 1 AS receipt,
     row_number - 1 AS "row",
     (x_center - x_min) / nullif(x_max - x_min, 0) AS x,
     (y_center - y_min) / nullif(y_max - y_min, 0) AS y,
@@ -82,6 +85,15 @@ def read_layout(con: duckdb.DuckDBPyConnection, receipts: pa.Table) -> pa.Table:
         words cover, null without positions) and `height` (in median heights of the receipt).
     """
     con.register("receipts", receipts)
-    table = con.execute(_LAYOUT).to_arrow_table()
+    table = con.execute(_LAYOUT).to_arrow_table().combine_chunks()
     con.unregister("receipts")
-    return table
+    return table.append_column("receipt", pa.array(_numbered_receipts(table)))
+
+
+def _numbered_receipts(words: pa.Table) -> npt.NDArray[np.int64]:
+    """Number the receipts of words that are in their order: shape (w,)."""
+    starts = np.zeros(words.num_rows, dtype=np.int64)
+    for name in ("image_id", "receipt_id"):
+        ids = words[name]
+        starts[1:] |= pc.not_equal(ids[1:], ids[:-1]).to_numpy()
+    return np.cumsum(starts)

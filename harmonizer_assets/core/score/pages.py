@@ -76,10 +76,14 @@ class Page:
         Args:
             receipts: columns `image_id` and `receipt_id`, without doubles.
         """
-        numbered = self.keys.select(["image_id", "receipt_id"])
-        numbered = numbered.append_column("word", pa.array(np.arange(self.n_words)))
-        found = numbered.join(receipts, keys=["image_id", "receipt_id"], join_type="left semi")
-        words = np.sort(found["word"].to_numpy())
+        ids = ["image_id", "receipt_id"]
+        firsts = np.flatnonzero(np.diff(self.receipt, prepend=-1))
+        numbered = self.keys.select(ids).take(firsts)
+        numbered = numbered.append_column("receipt", pa.array(self.receipt[firsts]))
+        found = numbered.join(receipts, keys=ids, join_type="left semi")
+        is_kept = np.zeros(self.receipt.max(initial=-1) + 1, dtype=bool)
+        is_kept[found["receipt"].to_numpy()] = True
+        words = np.flatnonzero(is_kept[self.receipt])
         at = np.full(self.n_words, -1, dtype=np.int64)
         at[words] = np.arange(len(words))
         labels = np.flatnonzero(at[self.label_word] >= 0)

@@ -9,7 +9,6 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from harmonizer_assets.core.base.errors import StoreError
 from harmonizer_assets.core.score.stage import ASSET as SIMILARITY_MATCHES
 from harmonizer_assets.core.units.scored import Shared, score_unit
 from harmonizer_assets.core.units.unit import Bundle
@@ -56,9 +55,7 @@ class Compute:
         Raises:
             StoreError: the bundle is damaged, or what it shares cannot be read.
         """
-        bundle = Bundle.from_bytes(content)
-        if bundle.meta.get("unit") != unit:
-            raise StoreError(f"the bundle of unit {unit[:12]} is that of another one")
+        bundle = Bundle.of_unit(unit, content)
         rows = _STAGES[bundle.meta["stage"]](bundle, self._shared)
         return Bundle({ROWS: rows}, {"stage": bundle.meta["stage"]}).to_bytes()
 

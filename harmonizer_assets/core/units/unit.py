@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 from harmonizer_assets.core.base.errors import StoreError
 
 _META: Final = b"harmonizer"
+_NAME: Final = "unit"
+"""What is said in a bundle that holds more than its name depends on: that name."""
 NAME_IN_TEXT: Final = re.compile(r"\b[0-9a-f]{64}\b")
 
 
@@ -41,7 +43,21 @@ class Bundle:
             {_META: json.dumps(self.meta, sort_keys=True).encode()}
         )
         sink = io.BytesIO()
-        pq.write_table(file, sink, compression="lz4", write_page_checksum=True)
+        texts = [
+            f"{name}.list.element.{field.name}"
+            for name, table in self.tables.items()
+            for field in table.schema
+            if pa.types.is_string(field.type)
+        ]
+        pq.write_table(
+            file,
+            sink,
+            compression="lz4",
+            # Whoever reads a bundle reads all of it, and numbers hardly repeat themselves.
+            use_dictionary=texts,
+            write_statistics=False,
+            write_page_checksum=True,
+        )
         return sink.getvalue()
 
     def named(self, apart: Collection[str] = ()) -> tuple[str, bytes]:
@@ -55,8 +71,23 @@ class Bundle:
             The name, a hash of what the unit's result depends on, and the bundle's bytes.
         """
         rest = {name: table for name, table in self.tables.items() if name not in apart}
-        name = name_of(Bundle(rest, self.meta).to_bytes())
-        return name, Bundle(self.tables, {**self.meta, "unit": name}).to_bytes()
+        content = Bundle(rest, self.meta).to_bytes()
+        name = name_of(content)
+        if len(rest) < len(self.tables):
+            content = Bundle(self.tables, {**self.meta, _NAME: name}).to_bytes()
+        return name, content
+
+    @classmethod
+    def of_unit(cls, name: str, content: bytes) -> Bundle:
+        """Read the bundle that `named` has given this name.
+
+        Raises:
+            StoreError: it is damaged, or that of another unit.
+        """
+        bundle = cls.from_bytes(content)
+        if bundle.meta.get(_NAME) != name and name_of(content) != name:
+            raise StoreError(f"the bundle of unit {name[:12]} is that of another one")
+        return bundle
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Bundle:
