@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -72,6 +73,19 @@ def test_half_written_files_are_not_listed(tmp_path):
     store.put("dead/a", b"")
     (tmp_path / "dead" / ".partial-xyz").write_bytes(b"half")
     assert store.list("dead/") == ["dead/a"]
+
+
+def test_files_of_writers_that_were_killed_go_when_all_goes_and_else_when_they_are_old(tmp_path):
+    store = UnitStore(open_store(tmp_path.as_uri()))
+    store.add(UNIT, b"")
+    new, old = (tmp_path / "units" / f".partial-{age}" for age in ("new", "old"))
+    for path in (new, old):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    store.sweep()
+    assert [*tmp_path.rglob("*.*")] == [new]
+    store.clear()
+    assert [*tmp_path.rglob("*.*")] == []
 
 
 @pytest.mark.parametrize(("rights", "of_files"), [(0o700, 0o600), (0o770, 0o660)])

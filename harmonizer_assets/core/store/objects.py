@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -90,6 +91,13 @@ class ObjectStore(ABC):
 
         Raises:
             StoreError: the place cannot be written.
+        """
+
+    def discard_unfinished(self, seconds: float) -> None:  # noqa: B027  some leave nothing
+        """Remove what writers have left that ended in the middle of an object.
+
+        Args:
+            seconds: since it was last written to.
         """
 
     @abstractmethod
@@ -196,6 +204,14 @@ class FileStore(ObjectStore):
         for name in names:
             with self._errors(name):
                 (self.folder / name).unlink(missing_ok=True)
+
+    def discard_unfinished(self, seconds: float) -> None:
+        """Remove files that never got their names; see `ObjectStore.discard_unfinished`."""
+        for path in self.folder.glob(f"*/{_PARTIAL}*"):
+            # Its writer may finish meanwhile.
+            with suppress(MissingObjectError), self._errors(path.name):
+                if time.time() - path.stat().st_mtime >= seconds:
+                    path.unlink()
 
     def delete_folder(self, folder: str) -> None:
         """Remove a folder with its files; see `ObjectStore.delete_folder`."""

@@ -30,6 +30,8 @@ from harmonizer_assets.core.store.objects import MissingObjectError, ObjectStore
 from harmonizer_assets.core.units.unit import name_of
 
 _FOLDERS: Final = ("units", "shared", "results", "attempts", "errors", "dead", "split")
+_LONGEST_PUT: Final = 3_600.0
+"""Seconds after which a file that is not finished is not written any more."""
 _MAX_ERROR: Final = 500
 _MAX_TRACEBACK: Final = 8_000
 _SILENT: Final = (
@@ -246,10 +248,12 @@ class UnitStore:
         """Delete all but what is stored of dead units: nobody waits for the rest any more."""
         dead = {_stem(key).partition("-")[0] for key in self.objects.list("dead/")}
         self._delete(lambda key: _stem(key).partition("-")[0] not in dead)
+        self.objects.discard_unfinished(_LONGEST_PUT)
 
     def clear(self) -> None:
         """Delete everything."""
         self._delete(lambda _: True)
+        self.objects.discard_unfinished(0.0)
 
     def _delete(self, is_wanted: Callable[[str], bool]) -> None:
         keys = self._listed(*(f"{folder}/" for folder in _FOLDERS))
