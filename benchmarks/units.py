@@ -220,11 +220,11 @@ def measure_overhead(home: Home, labels_per_unit: int) -> dict[str, Any]:
     itself.
     """
     watch = Stopwatch()
-    watch.measure(Cutter, "_store_unit", "cut: find what it needs")
+    watch.measure(Cutter, "_named", "cut: find what it needs")
     watch.measure(ChunkInput, "of", "cut: find what it needs")
     watch.measure(SimilarityScorer, "read", READING)
     watch.measure(Bundle, "to_bytes", "cut: make the bundle")
-    watch.measure(UnitStore, "add", "send: write the bundle")
+    watch.measure(Cutter, "_stored", "send: wait until it is written")
     watch.measure(ProcessExecutor, "submit", "send: hand out")
     watch.measure(UnitStore, "result", "fetch: read the result")
     watch.measure(StageRun, "_committed", COMMITTING)

@@ -7,9 +7,12 @@ what was computed of them.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Final
 
 from harmonizer_assets.core.records.partition import PartitionKey
 from harmonizer_assets.core.score.similar_words import ExactWords
@@ -18,6 +21,9 @@ from harmonizer_assets.core.stages.stage import Chunk
 from harmonizer_assets.core.units.scored import NEIGHBOURS, score_bundle, write_corpus
 from harmonizer_assets.core.units.store import UnitStore
 from harmonizer_assets.core.units.unit import Bundle
+
+_WRITTEN_AT_ONCE: Final = 4
+"""Bundles: each waits for the disk or the bucket, while the next ones are cut."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,10 @@ def batches(chunks: Iterable[Chunk], labels: int) -> Iterator[list[Chunk]]:
         yield batch
 
 
+def _is_done(stored: Future[None] | None) -> bool:
+    return stored is None or stored.done()
+
+
 class Cutter:
     """Cuts the units of one run, and stores them with what they share."""
 
@@ -117,8 +127,28 @@ class Cutter:
     def cut_together(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, CutUnit | None]]:
         """Store the units of chunks of different merchants, which are read in one go; see `cut`."""
         found = self._scorer.read(joined(chunks))
-        for chunk in chunks:
-            yield chunk, self._store_unit(chunk, found.of(chunk.merchants))
+        writing: deque[tuple[Chunk, Future[None] | None, CutUnit | None]] = deque()
+        with ThreadPoolExecutor(_WRITTEN_AT_ONCE, "bundles") as threads:
+            for chunk in chunks:
+                named = self._named(chunk, found.of(chunk.merchants))
+                if named is None:
+                    writing.append((chunk, None, None))
+                else:
+                    unit, content = named
+                    stored = threads.submit(self._store.add, unit.name, content)
+                    writing.append((chunk, stored, unit))
+                while writing and (len(writing) > _WRITTEN_AT_ONCE or _is_done(writing[0][1])):
+                    yield self._stored(*writing.popleft())
+            while writing:
+                yield self._stored(*writing.popleft())
+
+    def _stored(
+        self, chunk: Chunk, stored: Future[None] | None, unit: CutUnit | None
+    ) -> tuple[Chunk, CutUnit | None]:
+        """Wait until a unit is in the store."""
+        if stored is not None:
+            stored.result()
+        return chunk, unit
 
     def cut(self, chunk: Chunk) -> CutUnit | None:
         """Store the unit of a chunk.
@@ -129,15 +159,20 @@ class Cutter:
         Raises:
             StoreError: the home cannot be read, or the store cannot be written.
         """
-        return self._store_unit(chunk, self._scorer.read(chunk))
+        named = self._named(chunk, self._scorer.read(chunk))
+        if named is None:
+            return None
+        unit, content = named
+        self._store.add(unit.name, content)
+        return unit
 
-    def _store_unit(self, chunk: Chunk, found: ChunkInput) -> CutUnit | None:
+    def _named(self, chunk: Chunk, found: ChunkInput) -> tuple[CutUnit, bytes] | None:
+        """Make the unit of a chunk and its bundle, which is not stored yet; see `cut`."""
         bundle = self._bundle(found)
         if bundle is None:
             return None
         name, content = bundle.named(NEIGHBOURS)
-        self._store.add(name, content)
-        return CutUnit(name, chunk, found.fingerprints, found.labels.num_rows)
+        return CutUnit(name, chunk, found.fingerprints, found.labels.num_rows), content
 
     def _bundle(self, found: ChunkInput) -> Bundle | None:
         words, scorer = self._scorer.similar_words, self._scorer.scorer
