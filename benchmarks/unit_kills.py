@@ -85,7 +85,10 @@ class Scene:
 
 
 def opened(home: Home, **units: Any) -> Pipeline:
-    content = {"similarity": {"exact_search_limit": 1_000_000}, "units": units}
+    content = {
+        "similarity": {"exact_search_limit": 1_000_000},
+        "units": {"executor": "inline", **units},
+    }
     return Pipeline(home, Settings.model_validate(content))
 
 

@@ -38,7 +38,7 @@ Start = Callable[[Home, ExitStack], dict[str, Any]]
 
 
 def inline(_home: Home, _stack: ExitStack) -> dict[str, Any]:
-    return {}
+    return {"executor": "inline"}
 
 
 def processes(_home: Home, _stack: ExitStack) -> dict[str, Any]:

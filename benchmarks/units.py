@@ -74,7 +74,10 @@ def make_home(options: argparse.Namespace, folder: Path) -> Home:
 
 def opened(home: Home, *, exact: bool, **units: Any) -> Pipeline:
     limit = EXACT if exact else 20_000
-    content = {"similarity": {"exact_search_limit": limit}, "units": units}
+    content = {
+        "similarity": {"exact_search_limit": limit},
+        "units": {"executor": "inline", **units},
+    }
     return Pipeline(home, Settings.model_validate(content))
 
 

@@ -82,6 +82,7 @@ def started(monkeypatch):
     starting = ProcessExecutor.__init__
     monkeypatch.setattr(ProcessExecutor, "__init__", start)
     monkeypatch.setattr(spread, "cores", lambda: 3)
+    monkeypatch.setattr(spread, "MOST_THREADS", 1)
     monkeypatch.setattr(spread, "LABELS_PER_PROCESS", PER_UNIT)
     monkeypatch.setattr(spread, "WORTH_LABELS", 2 * PER_UNIT)
     return found
@@ -95,14 +96,14 @@ def test_processes_compute_where_that_pays_and_leave_nothing(shops, undisturbed,
     assert list(shops.units.rglob("*.*")) == []
 
 
-@pytest.mark.parametrize("case", ["few labels", "one core", "an index", "another run's units"])
+@pytest.mark.parametrize("case", ["few labels", "few cores", "an index", "another run's units"])
 def test_the_run_itself_computes_where_processes_do_not_pay(
     shops, undisturbed, started, monkeypatch, case
 ):
     if case == "few labels":
         monkeypatch.setattr(spread, "WORTH_LABELS", 10_000)
-    if case == "one core":
-        monkeypatch.setattr(spread, "cores", lambda: 1)
+    if case == "few cores":
+        monkeypatch.setattr(spread, "MOST_THREADS", 3)
     exact = case != "an index"
     with ExitStack() as stack:
         if case == "another run's units":

@@ -200,7 +200,7 @@ class UnitSettings(_Section):
     """Who computes `similarity_matches`: the run itself, or others, in units of whole merchants."""
 
     executor: ExecutorName = "auto"
-    """`auto`: `processes` where it pays, which is from 40,000 labels to be scored and two cores,
+    """`auto`: `processes` where it pays, which is from 40,000 labels to be scored and five cores,
     as long as similar words are searched exactly; else `inline`, the process of the run.
     `processes`: one process per core of this machine; `celery`: workers that `harmonizer worker`
     starts on any number of machines, through a queue; `lambda`: a function of AWS Lambda."""
@@ -211,7 +211,7 @@ class UnitSettings(_Section):
     """Of a server that speaks S3, where it is not Amazon's."""
     processes: int | None = Field(default=None, ge=1, le=256)
     """Processes that `processes`, or a worker, starts; by default one per core. `auto` starts as
-    many at most, and no more than one for every 10,000 labels: each takes about 0.4 GB."""
+    many at most, and no more than one for every 5,000 labels: each takes about 0.4 GB."""
     labels_per_unit: int = Field(default=5_000, ge=1)
     """A unit ends before the merchant that would give it more labels."""
     attempts: int = Field(default=3, ge=1, le=20)

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 from threadpoolctl import threadpool_limits
 
-_MOST_THREADS: Final = 4
+MOST_THREADS: Final = 4
 """Each holds intermediate results of its own."""
 ONE_THREAD: Final = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
@@ -27,7 +27,7 @@ def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> lis
     other. It pays where the function spends its time in NumPy or SciPy, which release the lock of
     the interpreter.
     """
-    threads = min(len(items), _MOST_THREADS, _threads())
+    threads = min(len(items), MOST_THREADS, _threads())
     if len(items) < 2:
         return [function(item) for item in items]
     with threadpool_limits(1, user_api="blas"):
