@@ -158,10 +158,16 @@ def run_failure_alert(context: RunFailureSensorContext) -> None:
     keep_clients_quiet()
     content = {"text": message, "job": run.job_name, "run_id": run.run_id}
     try:
-        httpx.post(address, json=content, timeout=_WEBHOOK_SECONDS).raise_for_status()
+        answer = httpx.post(address, json=content, timeout=_WEBHOOK_SECONDS).raise_for_status()
     except Exception as error:
         # Whatever it is, the alert fails nothing. The address may hold a token.
         context.log.error(f"{WEBHOOK_VARIABLE}: the alert was not taken ({type(error).__name__})")
+        return
+    if answer.text.lstrip().startswith("<"):
+        context.log.error(
+            f"{WEBHOOK_VARIABLE}: a page has answered, and the alert was hardly taken: does the "
+            "network want a login?"
+        )
 
 
 def _last_runs(context: SensorEvaluationContext, job_name: str) -> list[DagsterRun]:

@@ -33,6 +33,7 @@ from harmonizer_assets.defs.sensors import (
     run_failure_alert,
 )
 from harmonizer_tests.support.dagster_runs import execute, shown_versions
+from harmonizer_tests.support.login_page import login_page
 from harmonizer_tests.support.receipts import OFFLINE, Receipts, shop_receipts, table
 
 ARRIVALS = "harmonize_arrivals"
@@ -257,6 +258,15 @@ def test_a_webhook_that_is_down_fails_nothing_and_its_address_is_not_logged(
     monkeypatch.setenv("HARMONIZER_ALERT_WEBHOOK", "http://127.0.0.1:9/hook?token=secret-2")
     run_failure_alert(failed_context(instance, **NO_RETRIES))
     assert "secret-2" not in caplog.text + "".join(capfd.readouterr())
+
+
+def test_a_login_page_has_not_taken_an_alert(instance, monkeypatch, capfd):
+    with login_page() as url:
+        monkeypatch.setenv("HARMONIZER_ALERT_WEBHOOK", f"{url}/hook?token=secret-3")
+        run_failure_alert(failed_context(instance, **NO_RETRIES))
+    said = "".join(capfd.readouterr())
+    assert "HARMONIZER_ALERT_WEBHOOK: a page has answered" in said
+    assert "secret-3" not in said
 
 
 def test_schedules_are_off_until_somebody_turns_them_on_but_for_the_one_that_prunes(home):

@@ -17,6 +17,7 @@ from harmonizer_assets.core.units.lambda_handler import STORES_VARIABLE
 from harmonizer_assets.core.units.spread import unit_store
 from harmonizer_tests.support.aws import aws_server
 from harmonizer_tests.support.lambda_functions import NAME, Answer, function_on_aws
+from harmonizer_tests.support.login_page import PAGES, login_page
 from harmonizer_tests.support.units import (
     Errors,
     Poison,
@@ -110,6 +111,16 @@ def test_what_a_function_says_that_cannot_work_at_all_ends_the_run(shops, functi
     monkeypatch.setattr(function, "answer", lambda _: Answer(b'{"error": "no such store"}'))
     with pytest.raises(WorkersError, match="function harmonizer-units says: no such store"):
         scored(opened_on_lambda(shops))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_login_page_is_no_answer_of_the_function_and_no_attempt(shops, monkeypatch, page):
+    with login_page(page) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_LAMBDA", url)
+        pipeline = opened_on_lambda(shops, attempts=1)
+        with pytest.raises(WorkersError, match=r"harmonizer-units gives .* want a login\?"):
+            scored(pipeline)
+    assert unit_store(pipeline.settings.units, shops).dead_letters() == []
 
 
 def test_a_function_that_is_not_there_is_a_clear_error(shops, monkeypatch):

@@ -14,6 +14,7 @@ from harmonizer_assets.core.units.executors.brokers import TASK
 from harmonizer_assets.core.units.executors.celery import CeleryExecutor, make_app
 from harmonizer_assets.core.units.spread import unit_store
 from harmonizer_tests.support.brokers import UnreachableError, paused_at_will, queue_on, worker
+from harmonizer_tests.support.login_page import login_page
 from harmonizer_tests.support.units import (
     Errors,
     Poison,
@@ -111,6 +112,24 @@ def test_workers_that_are_killed_lose_no_unit_and_apply_none_twice(shops, broker
         run.join(60)
     assert Errors.of(applied) == Errors()
     assert len(applied) == len({result.partition for result in applied})
+    assert scores(pipeline) == undisturbed
+
+
+@pytest.mark.parametrize("broker", ["sqs"], indirect=True)
+def test_a_worker_waits_while_connections_break_and_a_login_page_answers(
+    shops, broker, undisturbed, monkeypatch
+):
+    with paused_at_will(broker) as (relayed, relay), login_page() as page:
+        aws = relay.server
+        monkeypatch.setenv("HARMONIZER_BROKER_URL", relayed.url)
+        pipeline = opened_on(relayed, shops)
+        with worker(relayed, shops) as waiting:
+            wait_for(lambda: " ready." in waiting.log.read_text())
+            relay.lead_to("127.0.0.1", int(page.rpartition(":")[2]))
+            wait_for(lambda: "want a login?" in waiting.log.read_text())
+            relay.lead_to(*aws)
+            scored(pipeline)
+            assert waiting.process.poll() is None
     assert scores(pipeline) == undisturbed
 
 

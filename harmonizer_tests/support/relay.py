@@ -15,12 +15,14 @@ class Relay:
 
     Attributes:
         port: to connect to instead of the server's.
+        server: where connections lead to.
     """
 
     def __init__(self, host: str, port: int) -> None:
-        self._server = (host, port)
+        self.server = (host, port)
         self._flowing = threading.Event()
         self._flowing.set()
+        self._open: list[socket.socket] = []
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -33,6 +35,13 @@ class Relay:
         """Let everything through again, what was sent meanwhile first."""
         self._flowing.set()
 
+    def lead_to(self, host: str, port: int) -> None:
+        """Let connections that are made from now on end at another server, and end the others."""
+        self.server = (host, port)
+        for connection in self._open:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Take no more connections."""
         self._flowing.set()
@@ -42,7 +51,8 @@ class Relay:
         with suppress(OSError):
             while True:
                 client, _ = self._listening.accept()
-                server = socket.create_connection(self._server)
+                server = socket.create_connection(self.server)
+                self._open += [client, server]
                 for one, other in ((client, server), (server, client)):
                     threading.Thread(target=self._pass_on, args=(one, other), daemon=True).start()
 

@@ -27,13 +27,29 @@ def aws_client(service: str, **given: Any) -> Any:
     # boto3 is optional and takes a second to import.
     import boto3
 
-    client = boto3.client(service, **given)
-    client.meta.events.register("before-parse", _check)
+    return checked(boto3.client(service, **given))
+
+
+def checked(client: Any) -> Any:
+    """Have a client that a library has made take no other server's answers, see `aws_client`."""
+    client.meta.events.register("before-parse", check_answer)
     return client
 
 
-def _check(operation_model: Any, response_dict: Mapping[str, Any], **_: Any) -> None:
-    """Check an answer before botocore parses it.
+def error_code(error: Exception) -> str:
+    """Name what went wrong in a call: what the service says, or else the kind of error.
+
+    Its text may hold secrets.
+    """
+    response = getattr(error, "response", None)
+    if isinstance(response, Mapping):
+        return str(response.get("Error", {}).get("Code", "unknown"))
+    kind, remedy = type(error).__name__, getattr(error, "remedy", None)
+    return f"{kind}: {remedy}" if remedy else kind
+
+
+def check_answer(operation_model: Any, response_dict: Mapping[str, Any], **_: Any) -> None:
+    """Check an answer before botocore parses it: its `status_code`, `headers` and `body`.
 
     Raises:
         BotoCoreError: it is none of the service's.
@@ -78,6 +94,7 @@ def _foreign_answer() -> Any:
     class ForeignAnswerError(BotoCoreError):  # type: ignore[misc]
         """Something between here and the service has answered."""
 
-        fmt = "The answer is not one of {service}: does the network want a login?"
+        fmt = "The answer is not one of {service}"
+        remedy = "does the network want a login?"
 
     return ForeignAnswerError

@@ -110,6 +110,8 @@ class DuckLakeTarget(Target):
             con.execute(f"CALL ducklake_expire_snapshots('{LAKE}', older_than => now())")
             con.execute(f"CALL ducklake_cleanup_old_files('{LAKE}', cleanup_all => true)")
             con.execute(f"CALL ducklake_delete_orphaned_files('{LAKE}', cleanup_all => true)")
+        # DuckDB takes any answer with status 200 to mean that a file is gone.
+        self._store.delete_folder(_DATA)
         if self._catalog is None:
             # Deleted rows stay in the catalog's file until they are overwritten.
             self._store.delete([_CATALOG])
@@ -132,6 +134,10 @@ class DuckLakeTarget(Target):
         hidden: list[str] = []
 
         def ours(error: Exception) -> StoreError:
+            try:
+                self._reach()
+            except StoreError as cause:
+                return cause
             text = " ".join(str(error).partition("Stack Trace")[0].split())
             for secret in hidden:
                 text = text.replace(secret, REPLACEMENT)
@@ -146,6 +152,7 @@ class DuckLakeTarget(Target):
             with translated(ours, OSError):
                 make_private_folder(self._store.folder)
         else:
+            self._reach()
             load_extension(con, "httpfs")
             secret, hidden = _s3_secret(self._store.url, self._endpoint_url)
             with translated(ours, duckdb.Error):
@@ -163,6 +170,14 @@ class DuckLakeTarget(Target):
                 con.interrupt()
                 raise
             con.execute(f"DETACH {LAKE}")
+
+    def _reach(self) -> None:
+        """Ask the store something: DuckDB takes a login page for what the store says.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        self._store.exists(_CATALOG)
 
 
 def _versions(con: Connection) -> list[Version]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from harmonizer_assets.core.base.aws import aws_client
+from harmonizer_assets.core.base.aws import aws_client, error_code
 from harmonizer_assets.core.base.errors import ConfigurationError, StoreError
 from harmonizer_assets.core.base.files import make_private_folder, staged, sync_to_disk
 from harmonizer_assets.core.base.secrets import translated
@@ -275,7 +275,7 @@ class S3Store(ObjectStore):
                 )
             except ClientError as error:
                 # The second is what a put gets that loses against one at the same moment.
-                if _code(error) in ("PreconditionFailed", "ConditionalRequestConflict"):
+                if error_code(error) in ("PreconditionFailed", "ConditionalRequestConflict"):
                     return False
                 raise
         return True
@@ -335,7 +335,7 @@ class S3Store(ObjectStore):
 
         def ours(error: Exception) -> StoreError:
             if isinstance(error, ClientError):
-                code = _code(error)
+                code = error_code(error)
                 if code in ("NoSuchKey", "404"):
                     return MissingObjectError(f"{self.url} holds no {name}")
                 return StoreError(
@@ -343,14 +343,10 @@ class S3Store(ObjectStore):
                     "credentials in the environment may list, read and write it"
                 )
             return StoreError(
-                f"{self.url}: the bucket cannot be reached ({type(error).__name__}): check the "
+                f"{self.url}: the bucket cannot be reached ({error_code(error)}): check the "
                 "network, the credentials in the environment and, where the server is not "
                 "Amazon's, its address"
             )
 
         with translated(ours, ClientError, BotoCoreError, ValueError):
             yield
-
-
-def _code(error: Any) -> str:
-    return str(error.response.get("Error", {}).get("Code", "unknown"))

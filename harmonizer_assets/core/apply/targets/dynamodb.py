@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from harmonizer_assets.core.apply.targets.base import CHANGED_THERE, provenance, then_and_now
-from harmonizer_assets.core.base.aws import aws_client
+from harmonizer_assets.core.base.aws import aws_client, error_code
 from harmonizer_assets.core.base.errors import SourceError
 from harmonizer_assets.core.base.secrets import translated
 from harmonizer_assets.core.base.settings import DynamoSettings
@@ -159,13 +159,10 @@ class _Table:
         from botocore.exceptions import BotoCoreError, ClientError
 
         def unwritable(error: Exception) -> SourceError:
-            code = type(error).__name__
-            if isinstance(error, ClientError):
-                code = error.response.get("Error", {}).get("Code", "unknown")
             return SourceError(
-                f"{self._name}: cannot be written ({code}): check the table's name, the region, "
-                "and that the credentials in the environment may write it; what was pushed is "
-                "recorded"
+                f"{self._name}: cannot be written ({error_code(error)}): check the table's name, "
+                "the region, and that the credentials in the environment may write it; what was "
+                "pushed is recorded"
             )
 
         with translated(unwritable, ClientError, BotoCoreError, ValueError):

@@ -13,7 +13,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harmonizer_assets.core.base.aws import aws_client
+from harmonizer_assets.core.base.aws import aws_client, error_code
 from harmonizer_assets.core.base.clock import is_due
 from harmonizer_assets.core.base.errors import SourceError
 from harmonizer_assets.core.base.home import Home
@@ -156,11 +156,8 @@ class DynamoSource(Source):
             raise missing_extra(self.name, "boto3", "s3") from None
 
         def unreadable(error: Exception) -> SourceError:
-            code = "no answer"
-            if isinstance(error, ClientError):
-                code = error.response.get("Error", {}).get("Code", "unknown")
             return SourceError(
-                f"{self.name}: cannot be read ({code}, {type(error).__name__}): check the table's "
+                f"{self.name}: cannot be read ({error_code(error)}): check the table's "
                 "name, the region, and that the credentials in the environment may scan it"
             )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from harmonizer_assets.core.base.aws import aws_client
+from harmonizer_assets.core.base.aws import aws_client, error_code
 from harmonizer_assets.core.base.errors import SourceError
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.scratch import scratch_folder
@@ -146,13 +146,12 @@ class S3Source(Source):
 
         def unreadable(error: Exception) -> SourceError:
             if isinstance(error, ClientError):
-                code = error.response.get("Error", {}).get("Code", "unknown")
                 return SourceError(
-                    f"{self.name}: the bucket answers {code}: check its name, and that the "
-                    "credentials in the environment may list and read it"
+                    f"{self.name}: the bucket answers {error_code(error)}: check its name, "
+                    "and that the credentials in the environment may list and read it"
                 )
             return SourceError(
-                f"{self.name}: the bucket cannot be reached ({type(error).__name__}): check the "
+                f"{self.name}: the bucket cannot be reached ({error_code(error)}): check the "
                 "network, the credentials in the environment and [arrivals] s3_endpoint_url"
             )
 

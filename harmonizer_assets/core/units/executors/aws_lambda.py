@@ -14,7 +14,7 @@ import threading
 from collections.abc import Collection
 from typing import Any, Final
 
-from harmonizer_assets.core.base.aws import aws_client
+from harmonizer_assets.core.base.aws import aws_client, error_code
 from harmonizer_assets.core.base.errors import ConfigurationError, WorkersError
 from harmonizer_assets.core.base.secrets import redacted, translated
 from harmonizer_assets.core.units.executors.base import Endings, Executor
@@ -31,6 +31,8 @@ _PATIENCE: Final = 900.0
 """Seconds of pauses after which a function that takes no invocation is given up."""
 _TOO_MANY: Final = 429
 _SERVER_ERRORS: Final = 500
+_SHOWN: Final = 200
+"""Characters of an answer that a message quotes."""
 _NOT_READY: Final = ("ResourceConflictException",)
 """What Lambda says while a function is being made or changed."""
 
@@ -120,14 +122,14 @@ class LambdaExecutor(Executor):
             What the function answers, or how it failed; None when the run stops meanwhile.
 
         Raises:
-            WorkersError: there is no such function, it may not be invoked, or Lambda has taken no
-                invocation for a long time.
+            WorkersError: there is no such function, it may not be invoked, something else has
+                answered, or Lambda has taken no invocation for a long time.
         """
         pause, waited = _FIRST_PAUSE, 0.0
         while not self._closed.is_set():
             said, response = self._request(unit)
             if response is not None:
-                return _answer(response)
+                return _answer(self._function, response)
             if waited > _PATIENCE:
                 raise WorkersError(
                     f"the function {self._function} has taken no invocation for {waited:.0f} s of "
@@ -160,16 +162,15 @@ class LambdaExecutor(Executor):
                 return type(error).__name__, None
             except ClientError as error:
                 status = int(error.response["ResponseMetadata"]["HTTPStatusCode"])
-                code = _code(error)
+                code = redacted(error_code(error))
                 if status == _TOO_MANY or status >= _SERVER_ERRORS or code in _NOT_READY:
                     return code, None
                 raise
 
     def _error(self, error: Exception) -> WorkersError:
-        said = _code(error) if hasattr(error, "response") else type(error).__name__
         return WorkersError(
-            f"the function {self._function} cannot be invoked ({said}): check its name, the region "
-            "and that the credentials in the environment may invoke it"
+            f"the function {self._function} cannot be invoked ({error_code(error)}): check its "
+            "name, the region and that the credentials in the environment may invoke it"
         )
 
 
@@ -196,27 +197,33 @@ def _client(connections: int, seconds: float) -> Any:
 
 def _unusable(error: Exception) -> ConfigurationError:
     return ConfigurationError(
-        f"no client of Lambda can be made ({type(error).__name__}): set AWS_DEFAULT_REGION and the "
+        f"no client of Lambda can be made ({error_code(error)}): set AWS_DEFAULT_REGION and the "
         "credentials in the environment"
     )
 
 
-def _answer(response: dict[str, Any]) -> dict[str, Any] | Failure:
-    """Read what the function has answered, or what Lambda says of how it failed."""
+def _answer(function: str, response: dict[str, Any]) -> dict[str, Any] | Failure:
+    """Read what the function has answered, or what Lambda says of how it failed.
+
+    Raises:
+        WorkersError: neither our function nor Lambda has answered.
+    """
     text = response["Payload"].read().decode("utf-8", "replace")
     try:
         content = json.loads(text)
     except ValueError:
         content = None
-    if "FunctionError" not in response and isinstance(content, dict):
-        return content
+    if "FunctionError" not in response:
+        if isinstance(content, dict) and not content.keys().isdisjoint(("outcome", "error")):
+            return content
+        # Every unit would get this answer.
+        raise WorkersError(
+            f"the function {function} gives an answer that is none about a unit "
+            f"({text[:_SHOWN]!r}): is it one of `harmonizer`, and does the network want a login?"
+        )
     said = content if isinstance(content, dict) else {}
     return Failure.of(
         str(said.get("errorType", "Error")),
         str(said.get("errorMessage", f"the function answers {text!r}")),
         "".join(map(str, said.get("stackTrace") or ())),
     )
-
-
-def _code(error: Any) -> str:
-    return redacted(str(error.response.get("Error", {}).get("Code", "unknown")))

@@ -19,7 +19,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
-from harmonizer_assets.core.base.aws import aws_client
+from harmonizer_assets.core.base.aws import aws_client, error_code
 from harmonizer_assets.core.base.errors import ConfigurationError, WorkersError
 from harmonizer_assets.core.base.secrets import translated
 from harmonizer_assets.core.units.unit import NAME_IN_TEXT
@@ -35,6 +35,7 @@ _SPARE_SECONDS: Final = 60.0
 _PEEKED: Final = 1_000
 """Dead letters that are looked at in one go."""
 _SQS_BATCH: Final = 10
+_SQS_TRANSPORT: Final = "harmonizer_assets.core.units.executors.sqs_transport:Transport"
 
 
 @dataclass(frozen=True)
@@ -120,12 +121,16 @@ class Broker(ABC):
         """Raise what the broker's client says as our errors, without the URL."""
         parts = urlsplit(self.url)
         place = f"{parts.scheme} broker at {parts.hostname or 'its default address'}"
-        with translated(
-            lambda error: WorkersError(
-                f"the {place} cannot be used ({type(error).__name__}): check that it runs, and "
+
+        def ours(error: Exception) -> WorkersError:
+            # kombu hides what its transports raise in an error of its own.
+            cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+            return WorkersError(
+                f"the {place} cannot be used ({error_code(cause)}): check that it runs, and "
                 "HARMONIZER_BROKER_URL"
             )
-        ):
+
+        with translated(ours):
             yield
 
 
@@ -242,6 +247,7 @@ class SQS(Broker):
             "backoff_tasks": [TASK],
         }
         return {
+            "broker_transport": _SQS_TRANSPORT,
             "broker_transport_options": {
                 "predefined_queues": {self.queue: predefined},
                 "visibility_timeout": self.visibility_timeout,

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Final
 
-from harmonizer_assets.core.base.aws import aws_client
+from harmonizer_assets.core.base.aws import aws_client, error_code
 from harmonizer_assets.core.base.errors import ConfigurationError, StoreError
 from harmonizer_assets.core.base.secrets import translated
 from harmonizer_assets.core.judge.llm.memory.shared.base import (
@@ -157,10 +157,9 @@ class DynamoDBCache(SharedCache):
         from botocore.exceptions import BotoCoreError, ClientError
 
         def ours(error: Exception) -> StoreError:
-            said: Any = getattr(error, "response", {}).get("Error", {})
             return StoreError(
                 f"the shared answers in the table {self._name} cannot be used "
-                f"({said.get('Code', type(error).__name__)}): check its name, the region, and that "
+                f"({error_code(error)}): check its name, the region, and that "
                 "the credentials in the environment may read and write it"
             )
 
