@@ -27,13 +27,18 @@ RIGHT, SECOND, YEAR = dt.timedelta(0), dt.timedelta(seconds=1), dt.timedelta(day
 
 
 class Clock:
-    """A wall clock that can be set; the files' times are those of the machine's own."""
+    """A wall clock that can be set; the files' times are those of the machine's own.
+
+    It moves by a little whenever it is asked, so that no second passes where a machine is slow.
+    """
 
     def __init__(self) -> None:
         self.offset = dt.timedelta(0)
+        self._time = dt.datetime.now(dt.UTC)
 
     def __call__(self) -> dt.datetime:
-        return dt.datetime.now(dt.UTC) + self.offset
+        self._time += dt.timedelta(milliseconds=1)
+        return self._time + self.offset
 
 
 @pytest.fixture
@@ -116,37 +121,56 @@ ACTIONS = {"VALID": "confirm", "INVALID": "mark_invalid", "NEEDS_REVIEW": "ask"}
 @example(
     steps=[("send", "INVALID", -SECOND), ("drop", "VALID", -YEAR), ("send", "INVALID", -SECOND)]
 )
+@example(
+    steps=[
+        ("send", "VALID", RIGHT),
+        ("correct", "INVALID", RIGHT),
+        ("send", "INVALID", RIGHT),
+        ("send", "VALID", RIGHT),
+    ]
+)
+@example(
+    steps=[
+        ("send", "VALID", RIGHT),
+        ("correct", "INVALID", RIGHT),
+        ("send", "NEEDS_REVIEW", RIGHT),
+        ("correct", "VALID", RIGHT),
+        ("send", "NEEDS_REVIEW", RIGHT),
+        ("undo", "VALID", RIGHT),
+    ]
+)
 @given(steps=STEPS)
 def test_whatever_happens_last_counts_although_the_clock_is_set_between(
     steps, clock, tmp_path_factory
 ):
     folder = tmp_path_factory.mktemp("steps")
     pipeline = Pipeline(Home(folder / "home").ensure())
-    said, before = None, None
+    # What the label is, what an undo makes of it, and what the last batch has said about it while
+    # none has agreed with the correction since: who repeats that does not know of the correction.
+    said, before, corrected = None, None, None
     clock.offset = dt.timedelta(0)
     for number, (what, wanted, offset) in enumerate(steps):
         clock.offset = offset
-        if what == "send":
-            send(pipeline, folder, wanted)
-            # Who repeats what was corrected does not know of the correction. One who agrees with it
-            # is not remembered.
-            repeated = before is not None and wanted in (before, said)
-            said, before = (said, before) if repeated else (wanted, None)
-        elif what == "drop":
-            drop(pipeline, folder, wanted, f"folder-{number}", clock())
-            pipeline.ingest()
-            repeated = before is not None and wanted in (before, said)
-            said, before = (said, before) if repeated else (wanted, None)
+        if what in ("send", "drop"):
+            if what == "send":
+                send(pipeline, folder, wanted)
+            else:
+                drop(pipeline, folder, wanted, f"folder-{number}", clock())
+                pipeline.ingest()
+            if wanted == said:
+                corrected = None
+            elif wanted != corrected:
+                said, before, corrected = wanted, None, None
         elif what == "correct" and said is not None and said != wanted:
             applied(pipeline, correction(labels(pipeline)[0], ACTIONS[wanted]))
-            before = before or said
+            before, corrected = before or said, corrected or said
             said = wanted
         elif what == "undo" and before is not None:
             undo(pipeline.warehouse, Selection(actor="ann"), actor="bob", commit=True)
-            said, before = before, None
+            said, before, corrected = before, None, None
         elif what == "delete" and said is not None:
             pipeline.deletion.delete(Scope("i"), for_good=False)
-            said, before = None, None
+            said, before, corrected = None, None, None
         assert status(pipeline) == said, steps[: number + 1]
 
 

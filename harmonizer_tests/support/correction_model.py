@@ -209,6 +209,7 @@ class Model:
 
     def undoable(self, chosen: list[Made], *, with_later: bool) -> list[Made]:
         """What an undo of corrections takes back."""
+        chosen = [one for one in chosen if not self._was_overtaken(one)]
         if with_later:
             while more := [other for made in chosen for other in self.later(made, chosen)]:
                 chosen = [*chosen, *{id(other): other for other in more}.values()]
@@ -237,20 +238,38 @@ class Model:
             self.labels[key] = state
 
     def receive(self, key: LabelKey, status: str, batch_id: str) -> None:
-        """Note what a batch says; what it said before a correction, it may say again."""
+        """Note what a batch says.
+
+        What the last batch said before a correction, it may say again, until one agrees with it.
+        """
         touching = [one for one in self.made if one.in_force and key in one.rows]
         now = self.labels.get(key)
+        moved = None
         if touching and now:
-            said, corrected = touching[0].rows[key][0], touching[-1].rows[key][1]
-            repeats = said is not None and said[:2] == (status, None)
-            if corrected and corrected[2] == now[2] and (repeats or corrected[0] == status):
+            operations = {one.operation for one in self.made}
+            befores = [one.rows[key][0] for one in touching]
+            said = [one for one in befores if one is None or one[2] not in operations][-1]
+            corrected = touching[-1].rows[key][1]
+            if corrected and corrected[2] == now[2] and said and said[:2] == (status, None):
                 return
-        self.set(key, (status, None, batch_id))
+            if corrected and corrected[:2] == now[:2] and corrected[0] == status:
+                moved = corrected[1]
+        self.set(key, (status, moved, batch_id))
 
     def says(self, key: LabelKey, state: State | None) -> bool:
         """Whether a label is as it was, whichever batch says so."""
         now = self.labels.get(key)
         return (now and now[:2]) == (state and state[:2])
+
+    def _was_overtaken(self, one: Made) -> bool:
+        """Whether a batch had changed a label before it was corrected again."""
+        for key, (_, after) in one.rows.items():
+            following = [made for made in self.later(one, [one]) if key in made.rows]
+            if following:
+                before = min(following, key=lambda made: made.number).rows[key][0]
+                if (before and before[:2]) != (after and after[:2]):
+                    return True
+        return False
 
     def _can_be_undone(self, one: Made, chosen: list[Made]) -> bool:
         if self.later(one, chosen):

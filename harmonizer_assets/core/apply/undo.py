@@ -43,6 +43,20 @@ WHERE first.correction_id IN (FROM selected)
     AND later.correction_id NOT IN (FROM selected)
 ORDER BY later_id DESC
 """
+# A batch may have come between two corrections of a label.
+_OVERTAKEN: Final = f"""
+WITH followed AS (
+    SELECT correction_id, label, row_after,
+        lead(struct_pack(v := row_before)) OVER (
+            PARTITION BY {LABEL_COLUMNS} ORDER BY correction_id) AS next
+    FROM label_row_changes SEMI JOIN corrections_in_force USING (correction_id)
+)
+SELECT DISTINCT correction_id, format('{{}} was {{}} before it was corrected again, since a batch',
+    label, coalesce(next.v.validation_status, 'gone')) AS reason
+FROM followed
+WHERE correction_id IN (FROM selected) AND next IS NOT NULL
+    AND NOT ({same_label("row_after", "next.v")})
+"""
 # One row per label: the state in which undoing expects it, and the one that it leaves.
 _CHANGED: Final = f"""
 CREATE OR REPLACE TEMP TABLE changed_rows AS
@@ -215,11 +229,15 @@ def _record_redo(con: Connection, operation: Operation) -> None:
 
 
 def _settle_undo(con: Connection, *, with_later: bool) -> dict[int, str]:
-    """Add later corrections to `selected`, or take out those that later ones build on."""
+    """Add later corrections to `selected`, or take out those that later ones build on.
+
+    Those are taken out as well whose labels a batch had changed before they were corrected again.
+    """
+    refused = dict(con.execute(_OVERTAKEN).fetchall())
+    _leave_out(con, refused)
     if with_later:
         while _count(con, _LATER):
             con.execute(f"INSERT INTO selected SELECT DISTINCT later_id FROM ({_LATER})")
-    refused: dict[int, str] = {}
     while True:
         found = _unexpected(con, expected="row_after", left="row_before") | {
             first: f"correction {after} builds on it: undo that too"

@@ -16,7 +16,7 @@ from harmonizer_assets.core.base.settings import LimitSettings
 from harmonizer_assets.core.ingest.inbox import Inbox, InboxBatch
 from harmonizer_assets.core.ingest.left_out import FILE, stage_left_out
 from harmonizer_assets.core.ingest.merge import merge_batch, quarantine_batch, resent_batch
-from harmonizer_assets.core.ingest.order import Arrival, changes_nothing
+from harmonizer_assets.core.ingest.order import Arrival, place_of
 from harmonizer_assets.core.ingest.positions import clip_positions
 from harmonizer_assets.core.ingest.preflight import summary_of
 from harmonizer_assets.core.ingest.readers import readable
@@ -97,12 +97,16 @@ class Ingest:
         # Whatever a batch makes libraries raise, the batches behind it must go on.
         with readable(batch.source):
             arrival = Arrival.of(batch, _batch_id(batch, self._taxonomy))
-            if self._warehouse.read(lambda con: changes_nothing(con, arrival)):
-                report = self._warehouse.write(lambda con: resent_batch(con, batch, arrival))
-            else:
-                report = self._read_and_merge(batch, arrival, on_progress)
+            report = self._resent(arrival) or self._read_and_merge(batch, arrival, on_progress)
         _log(batch, report)
         return report
+
+    def _resent(self, arrival: Arrival) -> BatchReport | None:
+        """Report a batch that changes nothing, without reading its files."""
+        if not self._warehouse.read(lambda con: place_of(con, arrival).changes_nothing):
+            return None
+        # Another process may have ingested something since.
+        return self._warehouse.write(lambda con: resent_batch(con, arrival, place_of(con, arrival)))
 
     def _read_and_merge(
         self, batch: InboxBatch, arrival: Arrival, on_progress: ProgressFn | None
@@ -116,7 +120,7 @@ class Ingest:
             clip_positions(con)
             con.close()
             report = self._warehouse.write(
-                lambda main: merge_batch(main, batch, arrival, read), attached={"staged": file}
+                lambda main: merge_batch(main, arrival, read), attached={"staged": file}
             )
             return report if report.unchanged else replace(report, summary=summary)
 

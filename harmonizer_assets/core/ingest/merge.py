@@ -8,14 +8,14 @@ from typing import Final, NamedTuple
 
 import duckdb
 
+from harmonizer_assets.core.ingest.corrected import REPEATS_CORRECTED, keep_provenance
 from harmonizer_assets.core.ingest.entries import InboxBatch
 from harmonizer_assets.core.ingest.marked import IS_MARKED, delete_marked
-from harmonizer_assets.core.ingest.order import Arrival, changes_nothing, record_resend
+from harmonizer_assets.core.ingest.order import Arrival, Place, place_of, record_resend
 from harmonizer_assets.core.ingest.quarantine import mend
 from harmonizer_assets.core.ingest.readers import StagedFile
 from harmonizer_assets.core.merchants.names import note_names
-from harmonizer_assets.core.records.correction import PROVENANCE
-from harmonizer_assets.core.records.label import LABEL_KEY, WORD_KEY, qualified
+from harmonizer_assets.core.records.label import LABEL_KEY, WORD_KEY
 from harmonizer_assets.core.records.reports import BatchReport
 from harmonizer_assets.core.store.deletions import covered
 from harmonizer_assets.core.store.numbers import next_number
@@ -32,7 +32,6 @@ EXISTS (
     WHERE {outranks("d", "holds_until")} AND {covered("r", labels=False, deletion="d")}
 )
 """
-_NO_PROVENANCE: Final = json.dumps(dict.fromkeys(PROVENANCE))
 
 
 class _Merged(NamedTuple):
@@ -46,30 +45,28 @@ class _Merged(NamedTuple):
 
 
 def merge_batch(
-    con: duckdb.DuckDBPyConnection,
-    batch: InboxBatch,
-    arrival: Arrival,
-    read: Mapping[str, StagedFile],
+    con: duckdb.DuckDBPyConnection, arrival: Arrival, read: Mapping[str, StagedFile]
 ) -> BatchReport:
     """Merge the rows of a batch and record it in `batches`; used inside `Warehouse.write`.
 
     Args:
         con: the connection that `write` gave, with the staging database attached as `staged`.
-        batch: the batch.
-        arrival: its content's hash, and what decides on its place among the other batches.
+        arrival: the batch, its content's hash, and what decides on its place among the others.
         read: what was read, by table.
 
     Returns:
         What changed; `unchanged` if another run has ingested the same batch meanwhile.
     """
-    if changes_nothing(con, arrival):
-        return resent_batch(con, batch, arrival)
-    rank = arrival.rank(con)
+    batch, place = arrival.batch, place_of(con, arrival)
+    resent = resent_batch(con, arrival, place)
+    if resent is not None:
+        return resent
+    rank = place.rank
     deleted = delete_marked(con, rank, batch.source)
     batch_id = arrival.batch_id
     words = _merge_table(con, "words", "staged.checked_words", WORD_KEY, batch_id, rank)
-    names = note_names(con, rank.batch_time)
-    labels = _merge_table(con, "labels", names, LABEL_KEY, batch_id, rank)
+    named = keep_provenance(con, note_names(con, rank.batch_time))
+    labels = _merge_table(con, "labels", named, LABEL_KEY, batch_id, rank)
     report = BatchReport(
         batch.source,
         batch_id,
@@ -95,11 +92,17 @@ def merge_batch(
 
 
 def resent_batch(
-    con: duckdb.DuckDBPyConnection, batch: InboxBatch, arrival: Arrival
-) -> BatchReport:
-    """Report a batch that changes nothing, and note its time; used inside `Warehouse.write`."""
-    record_resend(con, arrival)
-    return BatchReport(batch.source, arrival.batch_id, unchanged=True)
+    con: duckdb.DuckDBPyConnection, arrival: Arrival, place: Place
+) -> BatchReport | None:
+    """Report a batch that changes nothing, and note its time; used inside `Warehouse.write`.
+
+    Returns:
+        None for one that does change something.
+    """
+    if not place.changes_nothing:
+        return None
+    record_resend(con, arrival, place)
+    return BatchReport(arrival.batch.source, arrival.batch_id, unchanged=True)
 
 
 def quarantine_batch(con: duckdb.DuckDBPyConnection, batch: InboxBatch, error: str) -> None:
@@ -154,38 +157,6 @@ def _record_types(
         )
 
 
-def _repeats_corrected(table: str) -> str:
-    """Write the condition under which a row says again what has been corrected since, or how.
-
-    Who sends all labels every day must not undo corrections that the sender knows nothing about. A
-    table that corrections were pushed to sends them back, perhaps without who has made them.
-    """
-    if table != "labels":
-        return "false"
-    return f"""
-        EXISTS (
-            FROM corrected_labels c
-            WHERE ({qualified("c", LABEL_KEY)}) = ({qualified("s", LABEL_KEY)})
-                AND c.row_after.batch_id = t.batch_id
-                AND ({_says("c.row_before", "s.extra", "c.row_before.extra")}
-                    OR {_says("c.row_after", _unsigned("s.extra"), _unsigned("c.row_after.extra"))})
-        )
-    """
-
-
-def _says(state: str, extra: str, their_extra: str) -> str:
-    return f"""
-        ({state}.validation_status = s.validation_status
-            AND {state}.merchant_name IS NOT DISTINCT FROM s.merchant_name
-            AND {extra} IS NOT DISTINCT FROM {their_extra})
-    """
-
-
-def _unsigned(extra: str) -> str:
-    """Leave out of the columns that pass through what says where a label comes from."""
-    return f"json_merge_patch(coalesce({extra}, '{{}}'), '{_NO_PROVENANCE}')"
-
-
 def _merge_table(
     con: duckdb.DuckDBPyConnection,
     table: str,
@@ -207,7 +178,7 @@ def _merge_table(
         SELECT s.* EXCLUDE (row_number_in_file), t.image_id IS NULL AS is_new,
             ({ours}) IS DISTINCT FROM ({theirs}) AS differs,
             (r.batch_id IS NOT NULL AND {outranks("r")})
-                OR {_repeats_corrected(table)} AS is_outdated,
+                OR {REPEATS_CORRECTED if table == "labels" else "false"} AS is_outdated,
             EXISTS (
                 FROM deletions d WHERE {outranks("d", "holds_until")}
                     AND {covered("s", labels=table == "labels", deletion="d")}

@@ -68,50 +68,59 @@ class Arrival:
         """
         return cls(batch_id, batch, batch.time if batch.time > utc_now() else None)
 
-    def rank(self, con: duckdb.DuckDBPyConnection) -> Rank:
-        """Return the rank that the batch has if it is merged by this transaction.
 
-        Files that came before and come again are meant to hold again, although their time is as
-        it was.
-        """
-        batch = self.batch
-        comes_again = not batch.declares_time and _arrived(con, self)[0]
-        if (batch.submitted and not batch.declares_time) or self.time_given or comes_again:
-            return next_rank(con, dated=min(batch.time, utc_now()))
-        # The names of our own folders are made of the time of day.
-        name = f"{_arrivals(con):012}" if batch.submitted else batch.folder.name
-        return rank_at(con, batch.time, name, is_clocked=not batch.declares_time)
+@dataclass(frozen=True)
+class Place:
+    """The place of an arrival among all that came before.
 
-
-def changes_nothing(con: duckdb.DuckDBPyConnection, arrival: Arrival) -> bool:
-    """Return whether a batch says nothing new.
-
-    That is one of which a killed run has left the folder, one that was ingested with its time or
-    a later one, and one that comes again while no other has come and nothing was deleted since:
-    its rows are those in the tables.
+    Attributes:
+        rank: the rank that the batch has if it is merged by this transaction.
+        changes_nothing: whether it says nothing new. That is a batch of which a killed run has left
+            the folder, one that was ingested with its time or a later one, and one that comes again
+            while no other has come and nothing was deleted since: its rows are those in the tables.
+        is_known: whether this very arrival is on record.
     """
-    came_before, is_known, was_followed = _arrived(con, arrival)
-    if is_known or (came_before and not was_followed):
-        return True
-    covering = {"batch_id": arrival.batch_id, **arrival.rank(con).parameters}
-    return bool(con.execute(_IS_COVERED, covering).fetchall()[0][0])
+
+    rank: Rank
+    changes_nothing: bool
+    is_known: bool
 
 
-def record_resend(con: duckdb.DuckDBPyConnection, arrival: Arrival) -> None:
+def place_of(con: duckdb.DuckDBPyConnection, arrival: Arrival) -> Place:
+    """Say what an arrival counts as, were it merged by this transaction."""
+    parameters = {"batch_id": arrival.batch_id, "arrival": arrival.batch.arrival}
+    came_before, is_known, was_followed = con.execute(_ARRIVED, parameters).fetchall()[0]
+    rank = _rank(con, arrival, came_before)
+    is_repeated = is_known or (came_before and not was_followed)
+    return Place(rank, is_repeated or _is_covered(con, arrival, rank), is_known)
+
+
+def record_resend(con: duckdb.DuckDBPyConnection, arrival: Arrival, place: Place) -> None:
     """Record that a batch that changes nothing holds as of a later time than before.
 
     So that a batch of a time between the two does not win when it is ingested after both.
     """
-    _, is_known, _ = _arrived(con, arrival)
-    if not is_known:
-        record_rank(con, arrival.batch_id, arrival.rank(con), arrival.batch.arrival)
+    if not place.is_known:
+        record_rank(con, arrival.batch_id, place.rank, arrival.batch.arrival)
 
 
-def _arrived(con: duckdb.DuckDBPyConnection, arrival: Arrival) -> tuple[bool, bool, bool]:
-    """Say of a batch whether it came before, in this very folder, and others after it."""
-    parameters = {"batch_id": arrival.batch_id, "arrival": arrival.batch.arrival}
-    came_before, is_known, was_followed = con.execute(_ARRIVED, parameters).fetchall()[0]
-    return came_before, is_known, was_followed
+def _rank(con: duckdb.DuckDBPyConnection, arrival: Arrival, came_before: bool) -> Rank:
+    """Return the rank of an arrival.
+
+    Files that came before and come again are meant to hold again, although their time is as it was.
+    """
+    batch = arrival.batch
+    comes_again = came_before and not batch.declares_time
+    if (batch.submitted and not batch.declares_time) or arrival.time_given or comes_again:
+        return next_rank(con, dated=min(batch.time, utc_now()))
+    # The names of our own folders are made of the time of day.
+    name = f"{_arrivals(con):012}" if batch.submitted else batch.folder.name
+    return rank_at(con, batch.time, name, is_clocked=not batch.declares_time)
+
+
+def _is_covered(con: duckdb.DuckDBPyConnection, arrival: Arrival, rank: Rank) -> bool:
+    covering = {"batch_id": arrival.batch_id, **rank.parameters}
+    return bool(con.execute(_IS_COVERED, covering).fetchall()[0][0])
 
 
 def _arrivals(con: duckdb.DuckDBPyConnection) -> int:
