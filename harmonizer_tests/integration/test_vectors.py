@@ -6,6 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -332,6 +334,7 @@ def test_a_session_that_ends_with_an_error_adds_nothing_of_much(home):
     assert len(vectors.ids()) == 150
 
 
+@pytest.mark.timeout(60)
 def test_an_index_that_another_process_keeps_is_an_error_that_names_it(home):
     home.settings_file.write_text("[waits]\nvector_index_seconds = 0.1\n")
     busy = pytest.raises(StoreBusyError, match=f"process {os.getpid()} has been using the vector")
@@ -341,3 +344,22 @@ def test_an_index_that_another_process_keeps_is_an_error_that_names_it(home):
         Pipeline(home).indexing.vectors.session(),
     ):
         pass
+
+
+def test_who_waits_for_the_index_is_patient_with_each_that_takes_it_in_between(home):
+    home.settings_file.write_text("[waits]\nvector_index_seconds = 1.0\n")
+    lock = Lock(home.locks / "chroma.lock", "testing")
+
+    def others_take_turns() -> None:
+        with lock.held():
+            held.set()
+            for number in range(6):
+                time.sleep(0.3)
+                lock.path.with_suffix(".holder").write_text(f"{number} 0")
+
+    held = threading.Event()
+    others = threading.Thread(target=others_take_turns)
+    others.start()
+    held.wait()
+    with Pipeline(home).indexing.vectors.held():
+        others.join()
