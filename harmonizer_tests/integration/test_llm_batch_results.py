@@ -151,6 +151,16 @@ def test_a_word_that_has_changed_meanwhile_is_named_and_asked_anew_and_no_other(
     assert endpoint.words() == {"other": 1}
 
 
+def test_a_login_page_in_place_of_results_loses_none(pipeline, endpoint):
+    endpoint.configure(batch_seconds=0.0, batch_fault="page")
+    submit(pipeline)
+    with pytest.raises(JudgeError, match=r"a page has come .* want a login\?"):
+        collect(pipeline)
+    [job] = pipeline.judge.batch_jobs().states()
+    assert job.status == "completed"
+    assert endpoint.stats()["files"] == 2
+
+
 def test_a_job_whose_results_cannot_be_read_now_does_not_keep_others_from_being_collected(
     pipeline, endpoint, monkeypatch
 ):

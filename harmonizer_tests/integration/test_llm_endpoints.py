@@ -511,12 +511,17 @@ def test_many_calls_in_flight_adapt_once(home, server):
 # Usage that the endpoint does not tell
 
 
+@pytest.mark.parametrize(
+    "usage",
+    [None, {**USAGE, "prompt_tokens": -5}, {**USAGE, "completion_tokens": 10**20}, "12 tokens"],
+    ids=["none", "negative", "more than a column holds", "text"],
+)
 def test_usage_that_is_not_told_is_estimated_and_said_and_the_budget_counts_the_reservation(
-    home, server
+    home, server, usage
 ):
     prepare(home)
     server.behave = lambda request, verdicts: Response(
-        200, completion({"verdicts": verdicts}, usage=None)
+        200, completion({"verdicts": verdicts}, usage=usage)
     )
     pipeline, report = judge(home, llm_batch_size=1, budget_tokens=8_000)
     totals = report.totals

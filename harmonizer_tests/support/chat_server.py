@@ -26,7 +26,7 @@ def verdict(item_id: str, *, is_outlier: bool, suggested: str | None = None) -> 
 
 
 def completion(
-    content: Any, reason: str = "stop", usage: dict[str, int] | None = None, **message: Any
+    content: Any, reason: str = "stop", usage: Any = None, **message: Any
 ) -> dict[str, Any]:
     """A chat completion with this content; an object becomes JSON."""
     text = content if content is None or isinstance(content, str) else json.dumps(content)

@@ -403,6 +403,8 @@ def _faulty(lines: list[str], fault: str) -> tuple[list[str], list[str]]:
         case "partly_expired":
             gone = {"code": "batch_expired", "message": "This request could not be executed."}
             output, errors = others, [json.dumps({**results[0], "response": None, "error": gone})]
+        case "page":
+            output = ["<!DOCTYPE html><html><body>Please log in</html>"]
         case "no_usage":
             for result in results:
                 del result["response"]["body"]["usage"]

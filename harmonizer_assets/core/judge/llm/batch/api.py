@@ -120,10 +120,17 @@ class BatchApi:
     def _content(self, name: str) -> bytes | None:
         try:
             with self._translated(name):
-                return self._client.files.content(name).content
+                content = self._client.files.content(name).content
         except NotThereError:
             _log.warning("a file of results is gone from the Batch API: its calls have no answer")
             return None
+        if content.lstrip().startswith(b"<"):
+            # What was bought would count as not answered, and be deleted there.
+            raise JudgeError(
+                "a page has come in place of a batch's results: does the network want a login? "
+                "Check OPENAI_BASE_URL, and collect again"
+            )
+        return content
 
     def delete_files(self, batch_id: str) -> bool:
         """Delete all files of a job; return whether nothing is left to be tried again."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, Final
+
+_MOST_TOKENS: Final = 1_000_000_000
+"""More are a mistake of the endpoint."""
 
 
 class Outcome(Enum):
@@ -63,24 +66,11 @@ class Reply:
 def read_completion(completion: Any) -> Reply:
     """Read a chat completion, given as JSON data that may be anything."""
     try:
-        usage = completion.get("usage") or {}
-        details = usage.get("prompt_tokens_details") or {}
-        prompt_tokens = int(usage.get("prompt_tokens") or 0)
-        cached_tokens = int(details.get("cached_tokens") or 0)
-        written_tokens = int(details.get("cache_write_tokens") or 0)
-        completion_tokens = int(usage.get("completion_tokens") or 0)
         choice = completion["choices"][0]
         message = choice["message"]
         content, refused = _text(message.get("content")), message.get("refusal")
         reason = choice.get("finish_reason")
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        IndexError,
-        AttributeError,
-        OverflowError,
-    ):
+    except (TypeError, KeyError, IndexError, AttributeError):
         return Reply(Outcome.UNUSABLE, 0.0, error="the response is not a chat completion")
     outcome, error = _outcome(content, reason, refused=bool(refused))
     return Reply(
@@ -88,14 +78,43 @@ def read_completion(completion: Any) -> Reply:
         0.0,
         content=content,
         error=error,
-        usage_known=prompt_tokens + completion_tokens > 0,
         is_completion=True,
         cut_off=reason == "length",
-        prompt_tokens=prompt_tokens,
-        cached_tokens=cached_tokens,
-        written_tokens=written_tokens,
-        completion_tokens=completion_tokens,
+        **_usage(completion.get("usage")),
     )
+
+
+def _usage(usage: Any) -> dict[str, Any]:
+    """Read how many tokens a call took; what cannot be is unknown, and costs what it may at most.
+
+    A negative number would give money back, and one that no column holds could not be stored.
+    """
+    try:
+        details = usage.get("prompt_tokens_details") or {}
+        prompt, completion = (
+            _count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")
+        )
+        cached, written = (
+            _count(details.get(name)) for name in ("cached_tokens", "cache_write_tokens")
+        )
+    except (ValueError, TypeError, AttributeError, OverflowError):
+        return {}
+    if cached + written > prompt:
+        cached = written = 0
+    return {
+        "usage_known": prompt + completion > 0,
+        "prompt_tokens": prompt,
+        "cached_tokens": cached,
+        "written_tokens": written,
+        "completion_tokens": completion,
+    }
+
+
+def _count(value: Any) -> int:
+    number = int(value or 0)
+    if not 0 <= number <= _MOST_TOKENS:
+        raise ValueError(f"{number} tokens")
+    return number
 
 
 def _outcome(content: str, reason: Any, *, refused: bool) -> tuple[Outcome, str]:
