@@ -6,6 +6,7 @@ import pytest
 
 from harmonizer_assets.core.base.settings import Settings
 from harmonizer_assets.core.pipeline import Pipeline
+from harmonizer_assets.core.score.fitting import MIN_LABELS
 from harmonizer_assets.core.score.registry import NO_MODEL
 from harmonizer_assets.core.score.unknown import (
     NEW_TYPE,
@@ -140,6 +141,15 @@ def test_a_label_whose_word_has_not_arrived_is_unresolved(pipeline, tmp_path):
     receipts = labelled(("Monday", "GRAND_TOTAL"))
     receipts.words.clear()
     assert_unresolved(decided(pipeline, tmp_path, receipts), NO_WORD)
+
+
+def test_any_number_of_labels_without_a_word_are_unresolved(pipeline, tmp_path):
+    receipts = receipts_of(MIN_LABELS // 12 + 1, "Alpha")
+    receipts.words = receipts.words[:1]
+    rows = decided(pipeline, tmp_path, receipts)
+    assert len(rows) > MIN_LABELS
+    assert_unresolved([row for row in rows if row["word_text"] is None], NO_WORD)
+    assert pipeline.score.in_force() == (NO_MODEL, None)
 
 
 # With enough labels for a model

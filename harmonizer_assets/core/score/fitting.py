@@ -17,7 +17,7 @@ import pyarrow as pa
 from harmonizer_assets.core.base.errors import StoreError
 from harmonizer_assets.core.base.files import make_private_folder, sync_to_disk, write_atomically
 from harmonizer_assets.core.base.settings import TriageSettings
-from harmonizer_assets.core.records.label import WORD_KEY
+from harmonizer_assets.core.records.label import WORD_COLUMNS, WORD_KEY
 from harmonizer_assets.core.records.status import Status
 from harmonizer_assets.core.score.calibration import Calibration, are_rejected, probability
 from harmonizer_assets.core.score.classifier import Opinions, SuspicionModel
@@ -41,12 +41,14 @@ MOST_LABELS: Final = 30_000
 """More labels are sampled, by whole receipts: they take time and no longer make a difference."""
 
 # In an order that has nothing to do with names or time, and is the same everywhere.
-_SAMPLED_RECEIPTS: Final = """
+_SAMPLED_RECEIPTS: Final = f"""
 SELECT image_id, receipt_id FROM (
     SELECT image_id, receipt_id, sum(labels) OVER (
         ORDER BY md5(image_id || chr(31) || receipt_id), image_id, receipt_id
         ROWS UNBOUNDED PRECEDING) - labels AS before
-    FROM (SELECT image_id, receipt_id, count(*) AS labels FROM labels GROUP BY ALL))
+    FROM (
+        SELECT image_id, receipt_id, count(*) AS labels
+        FROM labels SEMI JOIN words USING ({WORD_COLUMNS}) GROUP BY ALL))
 WHERE before < $most
 ORDER BY ALL
 """

@@ -15,6 +15,7 @@ from harmonizer_assets.core.base.files import remove
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.locks import Lock
 from harmonizer_assets.core.base.settings import TriageSettings, WaitSettings
+from harmonizer_assets.core.records.label import WORD_COLUMNS
 from harmonizer_assets.core.score.features import FEATURES_VERSION
 from harmonizer_assets.core.score.fitting import (
     MIN_LABELS,
@@ -39,10 +40,11 @@ _SECONDS_KEPT: Final = 86_400.0
 
 NO_GUARANTEE: Final = "no guarantee: fixed thresholds on the votes of similar words"
 
-_STATE: Final = """
+_STATE: Final = f"""
 SELECT count(*) AS labels, count(*) FILTER (WHERE validation_status = 'VALID') AS validated
-FROM labels
+FROM labels SEMI JOIN words USING ({WORD_COLUMNS})
 """
+"""The labels that a model can be fitted on: the words of others have not arrived."""
 
 _LATEST: Final = f"SELECT * FROM suspicion_models ORDER BY {newest_first('fitted_at')} LIMIT 1"
 
