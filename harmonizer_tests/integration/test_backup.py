@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import boto3
 import pytest
@@ -84,6 +85,28 @@ def test_files_of_a_restored_home_are_for_its_owner_alone(pipeline, url, tmp_pat
     backed_up(pipeline, url)
     root = restored(url, tmp_path / "new").home.root
     assert {oct(path.stat().st_mode & 0o077) for path in (root, *root.rglob("*"))} == {"0o0"}
+
+
+def test_a_backup_and_a_restored_home_are_on_the_disk_before_they_count(
+    pipeline, url, tmp_path, synced
+):
+    synced.clear()
+    backed_up(pipeline, url)
+    there = Path(unquote(urlsplit(url).path))
+    chunks = {path for path in synced if path.parent == there / "chunks"}
+    [manifest] = [path for path in synced if path.parent == there / "backups"]
+    assert len(chunks) == len(list((there / "chunks").iterdir()))
+    before, after = synced[: synced.index(manifest)], synced[synced.index(manifest) :]
+    assert chunks <= set(before)
+    assert before[-2:] == [there / "chunks", there]
+    assert after == [manifest, there / "backups", there]
+    synced.clear()
+    home = restored(url, tmp_path / "again").home
+    partial = tmp_path / ".again.restoring"
+    files = {path for path in synced if path != home.root.parent}
+    assert partial / "harmonizer.duckdb" in files
+    assert {partial, partial / "chroma"} <= files
+    assert tmp_path in synced[synced.index(partial) :]
 
 
 def test_batches_that_arrive_meanwhile_are_in_a_backup_or_after_it_and_earlier_ones_are_in_it(

@@ -192,6 +192,15 @@ def test_among_batches_that_declare_a_time_only_those_times_count(home, tmp_path
         assert status(pipeline) == expected
 
 
+def test_a_batch_that_comes_again_with_a_later_time_holds_as_of_that_time(home, tmp_path):
+    pipeline = Pipeline(home)
+    noon = utc_now() - YEAR
+    send(pipeline, tmp_path, "PENDING", noon)
+    assert send(pipeline, tmp_path, "PENDING", noon + 2 * SECOND).unchanged
+    report = send(pipeline, tmp_path, "VALID", noon + SECOND)
+    assert (status(pipeline), report.labels_outdated) == ("PENDING", 1)
+
+
 def test_data_from_before_what_was_corrected_does_not_win_and_data_from_after_does(
     home, tmp_path, clock
 ):

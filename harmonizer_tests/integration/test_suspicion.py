@@ -232,9 +232,11 @@ def test_a_broken_model_file_is_named(home, tmp_path):
         Pipeline(pipeline.home).score.fit(OFFLINE)
 
 
-def test_a_model_is_the_same_after_saving_and_loading(home, tmp_path):
+def test_a_model_is_the_same_after_saving_and_loading_and_on_the_disk(home, tmp_path, synced):
     pipeline = shops(home, tmp_path, each=7)
     version, model = pipeline.score.fit(OFFLINE)
+    file = pipeline.home.model_file(version)
+    assert synced[-2:] == [file, file.parent]
     loaded = FittedModel.load(pipeline.home.model_file(version))
     assert loaded.calibration == model.calibration
     assert loaded.thresholds == model.thresholds

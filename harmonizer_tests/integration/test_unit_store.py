@@ -43,6 +43,15 @@ def test_an_object_is_written_once_and_never_changed(objects):
     assert objects.get("results/a") == b"first"
 
 
+def test_a_file_that_was_uploaded_to_a_disk_is_on_it(tmp_path, synced):
+    store = open_store((tmp_path / "store").as_uri())
+    (tmp_path / "file").write_bytes(b"content")
+    store.upload("version/words.parquet", tmp_path / "file")
+    [partial, folder] = synced
+    assert (partial.parent, folder) == (tmp_path / "store" / "version",) * 2
+    assert "words.parquet" in partial.name
+
+
 def test_of_many_that_write_one_object_at_once_one_does(objects):
     with ThreadPoolExecutor(8) as pool:
         wrote = list(pool.map(lambda n: objects.put("results/a", str(n).encode()), range(8)))

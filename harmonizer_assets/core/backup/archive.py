@@ -107,7 +107,10 @@ class Archive:
         """
         files = [vars(file) for file in manifest.files]
         content = json.dumps({"version": _VERSION, "files": files}).encode()
+        if manifest.files:
+            self._store.sync(_CHUNKS)
         self._store.put(f"{_MANIFESTS}{manifest.name}.json", content)
+        self._store.sync(_MANIFESTS)
 
     def names(self) -> list[str]:
         """List the backups, the earliest first.

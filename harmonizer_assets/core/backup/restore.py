@@ -63,6 +63,7 @@ def restore(
             _write(archive, file, Home(partial))
             if on_progress is not None:
                 on_progress(Progress("restore", 0, 0, done, len(manifest.files)))
+        sync_to_disk(*(path for path in partial.rglob("*") if path.is_dir()), partial)
         if root.is_dir():
             root.rmdir()
         partial.rename(root)

@@ -52,6 +52,13 @@ class ObjectStore(ABC):
             StoreError: it cannot be written; nothing of it is visible.
         """
 
+    def sync(self, folder: str) -> None:  # noqa: B027
+        """Wait until the names of what was put into a folder are durable, where they are not yet.
+
+        Raises:
+            StoreError: the place has failed.
+        """
+
     @abstractmethod
     def upload(self, name: str, file: Path) -> None:
         """Store the content of a file as an object, in place of one of this name.
@@ -157,6 +164,11 @@ class FileStore(ObjectStore):
                 return _linked(Path(partial), path)
             finally:
                 Path(partial).unlink(missing_ok=True)
+
+    def sync(self, folder: str) -> None:
+        """Sync a folder and its name; see `ObjectStore.sync`."""
+        with self._errors(folder):
+            sync_to_disk(self.folder / folder, self.folder)
 
     def upload(self, name: str, file: Path) -> None:
         """Copy a file and give it its name; see `ObjectStore.upload`."""
