@@ -140,6 +140,14 @@ def test_a_home_that_is_read_only_is_exported_and_what_would_write_says_so(read_
             write()
 
 
+def test_an_export_into_a_folder_that_nobody_may_enter_names_the_file(read_only_home):
+    folder = read_only_home / "out" / "closed"
+    folder.mkdir(mode=0o000)
+    with pytest.raises(InputError, match=r"closed/words\.csv: cannot be written \(Permission"):
+        export_table(Warehouse(Home(read_only_home / "home")), "words", folder / "words.csv")
+    folder.chmod(0o700)
+
+
 def test_an_export_onto_a_folder_names_it(formulas, tmp_path):
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(InputError, match=r"folder\.csv: cannot be written"):

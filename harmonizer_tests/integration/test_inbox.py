@@ -128,6 +128,31 @@ def test_only_our_own_copies_are_deleted(pipeline, manifest):
     assert (pipeline.home.inbox / ".done" / "mine" / "labels.csv").read_bytes() == GOOD
 
 
+@pytest.mark.parametrize(
+    ("manifest", "said"),
+    [
+        (b"{'time': 2026}", "not JSON"),
+        (b'{"time": "2026-13-45"}', "time is no time"),
+        (b'{"time": 20260301}', "time is no time"),
+        (None, "a symbolic link"),
+    ],
+)
+def test_a_manifest_that_cannot_be_used_is_said_since_its_time_decides(
+    pipeline, tmp_path, manifest, said
+):
+    files = {"labels.csv": GOOD} | ({"batch.json": manifest} if manifest else {})
+    put(pipeline, "mine", files)
+    if manifest is None:
+        (tmp_path / "real.json").write_text('{"time": "2026-03-01"}')
+        (pipeline.home.inbox / "mine" / "batch.json").symlink_to(tmp_path / "real.json")
+    report = pipeline.ingest()
+    assert report.batches == []
+    [(name, problem)] = report.failed
+    assert name == "mine"
+    assert problem.startswith(f"mine: batch.json: {said}")
+    assert (pipeline.home.inbox / ".failed" / "mine" / "labels.csv").exists()
+
+
 @pytest.mark.parametrize("left", ["labels.csv", "batch.json"])
 def test_what_a_killed_process_leaves_of_an_ingested_batch_is_no_batch(
     pipeline, tmp_path, monkeypatch, left

@@ -112,6 +112,9 @@ def _folder(
         problem = _problem(names, table, inside)
         if problem is not None:
             return _refused(path, found, problem)
+    problem = _manifest_problem(path) if MANIFEST in inside else None
+    if problem is not None:
+        return _refused(path, found, f"{MANIFEST}: {problem}")
     files = {table: names[0] for table, names in tables.items() if names}
     return _batch(path, found, files, inside)
 
@@ -233,15 +236,44 @@ def _origins(
     return {table: str(source[table]) for table in files}
 
 
+def _manifest_problem(folder: Path) -> str | None:
+    """Say what keeps a manifest from being used: the time in it decides what counts.
+
+    Raises:
+        FileNotFoundError: another run has just taken the folder.
+    """
+    try:
+        content = _load_manifest(folder)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        is_link = (folder / MANIFEST).is_symlink()
+        return "a symbolic link" if is_link else f"cannot be read ({error.strerror})"
+    except (ValueError, RecursionError):
+        return f"not JSON, or longer than {_MAX_MANIFEST:,} bytes"
+    if content.get(DECLARED) is not None and _time(content, DECLARED) is None:
+        return f"{DECLARED} is no time: write it as 2026-03-01T12:00:00+01:00"
+    return None
+
+
 def _read_manifest(folder: Path) -> dict[str, Any]:
-    """Read the manifest that `submit_batch` wrote; empty for files that people put there."""
+    """Read the manifest that `submit_batch` wrote; empty where there is none that can be read."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
-        handle = os.open(folder / MANIFEST, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with open(handle, "rb") as file:
-            content = json.loads(file.read(_MAX_MANIFEST))
-        if isinstance(content, dict):
-            return content
+        return _load_manifest(folder)
     return {}
+
+
+def _load_manifest(folder: Path) -> dict[str, Any]:
+    """Read the manifest of a folder; empty where it is something else than an object.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError, RecursionError: it is no JSON.
+    """
+    handle = os.open(folder / MANIFEST, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(handle, "rb") as file:
+        content = json.loads(file.read(_MAX_MANIFEST))
+    return content if isinstance(content, dict) else {}
 
 
 def _time(manifest: Mapping[str, Any], name: str) -> dt.datetime | None:

@@ -156,11 +156,16 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     """Check that a file can be made.
 
     Raises:
-        InputError: its folder is not there, or it is there already and must not be replaced.
+        InputError: its folder is not there or cannot be entered, or it is there already and must
+            not be replaced.
     """
-    if not path.parent.is_dir():
+    try:
+        has_folder, is_there = path.parent.is_dir(), path.exists()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    if not has_folder:
         raise InputError(f"{path}: there is no folder {path.parent}")
-    if path.exists() and not overwrite:
+    if is_there and not overwrite:
         raise InputError(
             f"{path} is there already: give another file, or --overwrite to replace it"
         )
