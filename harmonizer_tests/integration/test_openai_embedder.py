@@ -14,7 +14,9 @@ from harmonizer_assets.core.base.settings import EmbeddingSettings, Settings
 from harmonizer_assets.core.index.embedders import make_embedder
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.records.account import Account
+from harmonizer_tests.support import chat_server as chat_server_module
 from harmonizer_tests.support.chat_server import chat_server
+from harmonizer_tests.support.login_page import PAGES, login_page
 from harmonizer_tests.support.receipts import OFFLINE, harmonize, shop_receipts, table
 
 OPENAI = Settings(embedding=EmbeddingSettings(embedder="openai", openai_dimensions=16))
@@ -50,6 +52,39 @@ def test_another_embedder_rebuilds_the_index_knowingly(home, server, tmp_path):
     with other.indexing.vectors.session() as session:
         collections = [c.name for c in session._client.list_collections()]
     assert len(collections) == 1
+
+
+@pytest.mark.parametrize(
+    "answered",
+    [
+        lambda data: data[:-1],
+        lambda data: [data[0], data[0]],
+        lambda data: [data[0], {**data[1], "index": 7}],
+        lambda data: [data[0], {**data[1], "index": -1}],
+        lambda data: [*data, data[1]],
+    ],
+    ids=["one is missing", "doubled", "unknown", "negative", "one too many"],
+)
+def test_an_answer_that_is_not_about_each_document_once_is_refused(server, monkeypatch, answered):
+    answer = chat_server_module._embeddings
+    monkeypatch.setattr(
+        chat_server_module,
+        "_embeddings",
+        lambda body: {**(whole := answer(body)), "data": answered(whole["data"])},
+    )
+    row = {"mask": "total", "row_context": "total 0.00", "y_bin": 3}
+    with pytest.raises(HarmonizerError, match="does not answer about each of 2 texts once"):
+        make_embedder(OPENAI.embedding).embed(_table(row, {**row, "y_bin": 255}))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_login_page_is_no_answer_of_the_embedder(home, monkeypatch, page):
+    with login_page(page) as url:
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{url}/v1")
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-test-very-secret")
+        row = {"mask": "total", "row_context": "total 0.00", "y_bin": 3}
+        with pytest.raises(HarmonizerError, match=r"OPENAI_BASE_URL, .* network wants a login"):
+            make_embedder(OPENAI.embedding).embed(_table(row))
 
 
 def test_vectors_have_length_1(server):

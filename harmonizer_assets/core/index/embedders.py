@@ -15,6 +15,7 @@ from harmonizer_assets.core.base.secrets import translated
 from harmonizer_assets.core.base.settings import EmbeddingSettings
 from harmonizer_assets.core.index.documents import COLUMN_BINS, PLACE_BINS, UNKNOWN_PLACE
 from harmonizer_assets.core.index.meter import Meter
+from harmonizer_assets.core.records.account import MOST_TOKENS
 
 if TYPE_CHECKING:
     from openai.types import CreateEmbeddingResponse
@@ -193,19 +194,33 @@ class OpenAIEmbedder:
             batch = texts[start : start + self._BATCH]
             with translated(
                 lambda error, done=start: HarmonizerError(  # type: ignore[misc]
-                    f"embedding failed after {done} of {len(texts)} documents: "
-                    f"{type(error).__name__}; run again to continue"
+                    f"embedding failed after {done} of {len(texts)} documents: {_why(error)}; run "
+                    "again to continue"
                 )
             ):
                 answer = self._ask(batch, meter)
-            for item in answer.data:
-                if len(item.embedding) != self.dimensions:
+            for index, embedding in self._read(answer, len(batch)).items():
+                if len(embedding) != self.dimensions:
                     raise HarmonizerError(
-                        f"{self._model} answered with {len(item.embedding)} dimensions "
+                        f"{self._model} answered with {len(embedding)} dimensions "
                         f"instead of {self.dimensions}: set embedding.openai_dimensions"
                     )
-                vectors[start + item.index] = item.embedding
+                vectors[start + index] = embedding
         return _unit_rows(vectors)
+
+    def _read(self, answer: CreateEmbeddingResponse, asked: int) -> dict[int, list[float]]:
+        """Read the embedding of each text that was asked about, by its index.
+
+        Raises:
+            HarmonizerError: the answer is another one.
+        """
+        found = {item.index: item.embedding for item in answer.data}
+        if found.keys() != set(range(asked)) or len(answer.data) != asked:
+            raise HarmonizerError(
+                f"{self._model} does not answer about each of {asked} texts once: nothing of it is "
+                "kept; run again to continue"
+            )
+        return found
 
     def _ask(self, texts: list[str], meter: Meter | None) -> CreateEmbeddingResponse:
         # Byte-level tokenizers make one token per byte at most; each attempt may count.
@@ -217,7 +232,9 @@ class OpenAIEmbedder:
             answer = self._client.embeddings.create(
                 model=self._model, input=texts, dimensions=self.dimensions
             )
-            used = answer.usage.prompt_tokens if answer.usage else None
+            told = answer.usage.prompt_tokens if answer.usage else None
+            # A negative number would give money back.
+            used = told if isinstance(told, int) and 0 <= told <= MOST_TOKENS else None
         except self._refused as error:
             # What the endpoint does not take it does not charge.
             used = 0 if error.status_code < _SERVER_FAULT else None
@@ -232,6 +249,16 @@ class OpenAIEmbedder:
         known = row["y_bin"] < len(cls._PLACES)
         where = f" in the {cls._PLACES[row['y_bin']]} eighth of the receipt" if known else ""
         return f"{row['mask'] or '-'} | on the row: {row['row_context']}{where}"
+
+
+def _why(error: Exception) -> str:
+    """Name an error; the client's own code fails where it is given something else than JSON."""
+    if isinstance(error, AttributeError | TypeError | ValueError):
+        return (
+            "the endpoint answers with something else than embeddings (check OPENAI_BASE_URL, and "
+            "whether the network wants a login)"
+        )
+    return type(error).__name__
 
 
 def make_embedder(settings: EmbeddingSettings) -> Embedder:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+MOST_TOKENS: Final = 1_000_000_000
+"""That one call can have taken: where an endpoint tells of more, it is mistaken."""
 
 
 @dataclass(frozen=True)

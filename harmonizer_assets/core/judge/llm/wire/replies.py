@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final
+from typing import Any
 
-_MOST_TOKENS: Final = 1_000_000_000
-"""More are a mistake of the endpoint."""
+from harmonizer_assets.core.records.account import MOST_TOKENS
 
 
 class Outcome(Enum):
@@ -112,7 +111,7 @@ def _usage(usage: Any) -> dict[str, Any]:
 
 def _count(value: Any) -> int:
     number = int(value or 0)
-    if not 0 <= number <= _MOST_TOKENS:
+    if not 0 <= number <= MOST_TOKENS:
         raise ValueError(f"{number} tokens")
     return number
 
