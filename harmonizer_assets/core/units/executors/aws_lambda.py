@@ -31,8 +31,6 @@ _PATIENCE: Final = 900.0
 """Seconds of pauses after which a function that takes no invocation is given up."""
 _TOO_MANY: Final = 429
 _SERVER_ERRORS: Final = 500
-_SHOWN: Final = 200
-"""Characters of an answer that a message quotes."""
 _NOT_READY: Final = ("ResourceConflictException",)
 """What Lambda says while a function is being made or changed."""
 
@@ -218,8 +216,8 @@ def _answer(function: str, response: dict[str, Any]) -> dict[str, Any] | Failure
             return content
         # Every unit would get this answer.
         raise WorkersError(
-            f"the function {function} gives an answer that is none about a unit "
-            f"({text[:_SHOWN]!r}): is it one of `harmonizer`, and does the network want a login?"
+            f"the function {function} gives an answer that is none about a unit: is it one of "
+            "`harmonizer`, and does the network want a login?"
         )
     said = content if isinstance(content, dict) else {}
     return Failure.of(
