@@ -25,7 +25,7 @@ from typing import Any
 import boto3
 from moto.awslambda.exceptions import LambdaClientError
 from moto.awslambda_simple.models import LambdaSimpleBackend
-from moto.core.models import default_user_config
+from moto.core.config import default_user_config
 
 from harmonizer_tests.support.aws import aws_server
 
@@ -173,7 +173,7 @@ class Function:
 @contextmanager
 def function_on_aws(**variables: str) -> Iterator[Function]:
     """Make a function on a server of moto, with these variables in its environment."""
-    before = dict(default_user_config)
+    before = default_user_config["lambda"]
     default_user_config["lambda"] = {"use_docker": False}
     stock = LambdaSimpleBackend.invoke
     with aws_server(empty=True) as url:
@@ -194,8 +194,7 @@ def function_on_aws(**variables: str) -> Iterator[Function]:
             yield function
         finally:
             LambdaSimpleBackend.invoke = stock  # type: ignore[method-assign]
-            default_user_config.clear()
-            default_user_config.update(before)
+            default_user_config["lambda"] = before
             function.close()
 
 
