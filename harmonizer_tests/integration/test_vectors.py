@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.locks import Lock
 from harmonizer_assets.core.base.settings import Settings
 from harmonizer_assets.core.index import upkeep
+from harmonizer_assets.core.index.vector_files import VectorPage, write_pages
 from harmonizer_assets.core.index.vectors import GRAPH_WRITTEN_FROM, VectorIndex
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.score.similar_words import read_merchant_labels
@@ -270,12 +272,17 @@ FILE_BYTES = 1_100_000
 """More than 1,000 documents take in one of Chroma's files, and less than 1,150."""
 
 
+def documents(numbers: range, dimensions: int) -> VectorPage:
+    """Documents with these numbers."""
+    rows = np.random.default_rng(7).normal(size=(numbers.stop, dimensions))[numbers]
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return [f"row-{n}" for n in numbers], rows.astype(np.float32), [{"n": n} for n in numbers]
+
+
 def add(vectors: VectorIndex, numbers: range) -> None:
     """Add documents with these numbers."""
-    rows = np.random.default_rng(7).normal(size=(numbers.stop, vectors.dimensions))
-    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True))[numbers].astype(np.float32)
-    with vectors.session(writes=len(rows)) as session:
-        session.add([f"row-{n}" for n in numbers], rows, [{"n": n} for n in numbers])
+    with vectors.session(writes=len(numbers)) as session:
+        session.add(*documents(numbers, vectors.dimensions))
 
 
 def test_a_process_that_is_killed_while_chroma_writes_its_graph_leaves_the_index_as_it_was(home):
@@ -308,11 +315,7 @@ def test_what_is_added_is_in_the_graph_of_the_files_unless_it_is_little(home):
 def test_a_log_of_a_home_from_before_goes_into_the_graph(home):
     vectors = Pipeline(home).indexing.vectors
     with vectors.session() as session:
-        session.add(
-            [f"row-{n}" for n in range(200)],
-            np.eye(200, vectors.dimensions, dtype=np.float32),
-            [{"n": n} for n in range(200)],
-        )
+        session.add(*documents(range(200), vectors.dimensions))
     assert vectors._logged() >= 200
     for _ in range(2):
         with vectors.session() as session:
@@ -332,6 +335,37 @@ def test_a_session_that_ends_with_an_error_adds_nothing_of_much(home):
     with pytest.raises(ZeroDivisionError):
         fail()
     assert len(vectors.ids()) == 150
+
+
+def test_restored_vectors_stay_until_the_index_has_them(home, monkeypatch):
+    vectors = Pipeline(home).indexing.vectors
+    page = documents(range(150), vectors.dimensions)
+    write_pages(home.restored_vectors, vectors.collection_name, [page])
+
+    def killed(_):
+        raise SystemExit
+
+    monkeypatch.setattr(VectorIndex, "_replace", killed)
+    with pytest.raises(SystemExit):
+        vectors.ids()
+    monkeypatch.undo()
+    assert vectors.ids() == set(page[0])
+    assert not home.restored_vectors.exists()
+
+
+def test_an_index_for_whose_copy_there_is_no_room_is_an_error_and_stays(home):
+    vectors = Pipeline(home).indexing.vectors
+    add(vectors, range(150))
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, usual[1]))
+    try:
+        with pytest.raises(StoreError, match="make room for another one of its size"):
+            add(vectors, range(150, 300))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert len(vectors.ids()) == 150
+    add(vectors, range(150, 300))
+    assert len(vectors.ids()) == 300
 
 
 @pytest.mark.timeout(60)

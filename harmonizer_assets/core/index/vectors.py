@@ -207,11 +207,14 @@ class VectorIndex:
         """
         if not self._restored.exists():
             return
-        with self.held(), self._open(GRAPH_WRITTEN_FROM) as session:
-            present = session.ids()
-            for ids, vectors, metadatas in read_pages(self._restored, self.collection_name):
-                new = [row for row, document_id in enumerate(ids) if document_id not in present]
-                session.add([ids[row] for row in new], vectors[new], [metadatas[r] for r in new])
+        with self.held():
+            with self._open(GRAPH_WRITTEN_FROM) as session:
+                present = session.ids()
+                for ids, vectors, metadatas in read_pages(self._restored, self.collection_name):
+                    new = [row for row, document_id in enumerate(ids) if document_id not in present]
+                    session.add(
+                        [ids[row] for row in new], vectors[new], [metadatas[row] for row in new]
+                    )
             shutil.rmtree(self._restored, ignore_errors=True)
 
     @contextlib.contextmanager
@@ -225,7 +228,13 @@ class VectorIndex:
             with self._opened(self._folder) as session:
                 yield session
             return
-        shutil.copytree(self._folder, self._fresh)
+        try:
+            shutil.copytree(self._folder, self._fresh)
+        except OSError as error:
+            raise StoreError(
+                f"the vector index in {self._folder} cannot be copied, and only a copy is written "
+                f"to: make room for another one of its size ({error})"
+            ) from error
         with self._opened(self._fresh) as session:
             session.write_graph_from(GRAPH_WRITTEN_FROM)
             yield session
