@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from functools import cache, wraps
 from typing import Any, Final, Self, TypeVar
 
-from dagster._core.storage.dagster_run import DagsterRun
+from dagster import DagsterRun
 from dagster._core.storage.event_log import EventLogStorage
 from dagster._core.storage.runs import RunStorage
 from dagster._core.storage.schedules import ScheduleStorage

@@ -11,8 +11,11 @@ import threading
 import time
 from pathlib import Path
 
+import chromadb
 import numpy as np
 import pytest
+from chromadb.api.models.Collection import Collection
+from chromadb.errors import InternalError
 
 from harmonizer_assets.core.base.errors import StoreBusyError, StoreError
 from harmonizer_assets.core.base.home import Home
@@ -20,7 +23,7 @@ from harmonizer_assets.core.base.locks import Lock
 from harmonizer_assets.core.base.settings import Settings
 from harmonizer_assets.core.index import upkeep
 from harmonizer_assets.core.index.vector_files import VectorPage, write_pages
-from harmonizer_assets.core.index.vectors import GRAPH_WRITTEN_FROM, VectorIndex
+from harmonizer_assets.core.index.vectors import GRAPH_WRITTEN_FROM, HNSW, VectorIndex
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.score.similar_words import read_merchant_labels
 from harmonizer_tests.support.homes import copy_home
@@ -312,15 +315,44 @@ def test_what_is_added_is_in_the_graph_of_the_files_unless_it_is_little(home):
     assert vectors._logged() < GRAPH_WRITTEN_FROM / 2
 
 
-def test_a_log_of_a_home_from_before_goes_into_the_graph(home):
+@pytest.fixture
+def from_before(home) -> VectorIndex:
+    """The index of a home whose graph is not written until there are many changes."""
     vectors = Pipeline(home).indexing.vectors
+    client = chromadb.PersistentClient(path=str(home.chroma))
+    client.create_collection(
+        vectors.collection_name, configuration={"hnsw": HNSW}, embedding_function=None
+    )
+    client.close()
     with vectors.session() as session:
         session.add(*documents(range(200), vectors.dimensions))
     assert vectors._logged() >= 200
+    return vectors
+
+
+def read_twice(vectors: VectorIndex) -> None:
     for _ in range(2):
         with vectors.session() as session:
             assert len(session.vectors(["row-0", "row-199"])) == 2
-    assert vectors._logged() < GRAPH_WRITTEN_FROM
+
+
+def test_a_log_of_a_home_from_before_goes_into_the_graph(from_before):
+    read_twice(from_before)
+    assert from_before._logged() < GRAPH_WRITTEN_FROM
+
+
+def test_a_log_that_cannot_go_into_the_graph_now_does_so_later(from_before, monkeypatch):
+    """Chroma has several connections to its database, which are in each other's way at times."""
+
+    def locked(*_, **__):
+        raise InternalError("Database error: (code: 5) database is locked")
+
+    monkeypatch.setattr(Collection, "modify", locked)
+    read_twice(from_before)
+    monkeypatch.undo()
+    assert from_before._logged() >= 200
+    read_twice(from_before)
+    assert from_before._logged() < GRAPH_WRITTEN_FROM
 
 
 def test_a_session_that_ends_with_an_error_adds_nothing_of_much(home):

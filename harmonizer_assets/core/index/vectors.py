@@ -47,6 +47,7 @@ HNSW: Final[CreateHNSWConfiguration] = {
     "batch_size": 1_000,
     "sync_threshold": 10_000,
 }
+"""Of a server's collections, and of those in homes from before; see `GRAPH_WRITTEN_FROM`."""
 
 
 _LOGGED: Final = "SELECT count(*) FROM embeddings_queue"
@@ -278,7 +279,7 @@ class VectorIndex:
         try:
             collection = client.get_or_create_collection(
                 self.collection_name,
-                configuration={"hnsw": HNSW},
+                configuration={"hnsw": {**HNSW, "sync_threshold": GRAPH_WRITTEN_FROM}},
                 embedding_function=None,
             )
             yield IndexSession(client, collection, self.dimensions)
@@ -328,10 +329,14 @@ class IndexSession:
             self._collection.delete(ids=list(ids[start : start + WRITE_BATCH]))
 
     def write_graph_from(self, changes: int) -> None:
-        """Have the graph written to the files from so many changes on, in this session as well."""
+        """Have the graph written to the files from so many changes on, in homes from before too."""
+        from chromadb.errors import InternalError
+
         hnsw = self._collection.configuration["hnsw"]
         if hnsw and hnsw.get("sync_threshold") != changes:
-            self._collection.modify(configuration={"hnsw": {"sync_threshold": changes}})
+            # Another connection of Chroma's own may have its database; a later session does it.
+            with contextlib.suppress(InternalError):
+                self._collection.modify(configuration={"hnsw": {"sync_threshold": changes}})
 
     def update_graph(self) -> None:
         """Add to the graph what is in the log alone."""
