@@ -24,8 +24,8 @@ def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> lis
     """Call a function on each item, and return the results in the order of the items.
 
     One thread per core works, and BLAS's own threads rest meanwhile: they would wait for each
-    other. It pays where the function spends its time in NumPy or SciPy, which release the lock of
-    the interpreter.
+    other. It pays where the function spends its time in libraries that release the lock of the
+    interpreter, such as NumPy and Chroma.
     """
     threads = min(len(items), MOST_THREADS, _threads())
     if len(items) < 2:

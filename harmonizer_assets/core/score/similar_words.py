@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from harmonizer_assets.core.base.settings import SimilaritySettings
 from harmonizer_assets.core.base.sql import text_list, texts_in
+from harmonizer_assets.core.base.threads import in_threads
 from harmonizer_assets.core.index.embedders import Vectors
 from harmonizer_assets.core.index.vectors import QUERY_BATCH, VectorIndex
 from harmonizer_assets.core.records.label import LABEL_KEY, WORD_COLUMNS, qualified
@@ -181,11 +182,14 @@ class SimilarWords:
         rows = np.empty((len(vectors), k), dtype=np.int64)
         similarities = np.empty((len(vectors), k), dtype=np.float32)
         with self._index.session() as session:
-            for start in range(0, len(vectors), QUERY_BATCH):
+
+            def ask_batch(start: int) -> None:
                 batch = slice(start, start + QUERY_BATCH)
                 found = session.nearest(vectors[batch], k)
                 rows[batch] = self.corpus.rows(found.ids.ravel().tolist()).reshape(-1, k)
                 similarities[batch] = found.similarities
+
+            in_threads(ask_batch, range(0, len(vectors), QUERY_BATCH))
         return rows, similarities
 
 
