@@ -182,16 +182,21 @@ def test_an_answer_is_taken_back_and_given_again_with_a_note(page, pipeline):
     assert (standing["verdict"], standing["note"]) == ("right", "a r x s: keys are letters here")
 
 
+def open_list(page, key: str) -> None:
+    """Go from a label to a list of three, and wait until keys are heard there."""
+    press(page, key)
+    page.get_by_text("One answer for 3 labels").wait_for()
+    page.locator("main:not([data-page=item]):focus").wait_for()
+
+
 def test_one_answer_for_all_alike_is_given_with_their_list_in_sight(page, pipeline):
     start(page, "TIME")
-    press(page, "k")
-    page.get_by_text("One answer for 3 labels").wait_for()
+    open_list(page, "k")
     assert page.locator("[data-label]").count() == 3
     screenshot(page, "kind")
     press(page, "b")
-    page.locator("main[data-page=item]").wait_for()
-    press(page, "k")
-    page.get_by_text("One answer for 3 labels").wait_for()
+    page.locator("main[data-page=item]:focus").wait_for()
+    open_list(page, "k")
     press(page, "a")
     status(page, "Stored for 3 labels: GRAND_TOTAL")
     [kind] = {row["kind_id"] for row in queue(pipeline, label="TIME")}
@@ -210,8 +215,7 @@ def test_one_answer_for_a_list_leaves_out_what_is_not_ticked(page, pipeline):
         )
     )
     start(page, "TIME")
-    press(page, "l")
-    page.get_by_text("One answer for 3 labels").wait_for()
+    open_list(page, "l")
     press(page, "ArrowDown", "ArrowDown", "Space")
     assert [box.is_checked() for box in page.locator("[data-tick]").all()] == [True, False, True]
     left_out = page.locator("[data-label]").nth(1).get_attribute("data-label")
@@ -224,8 +228,7 @@ def test_one_answer_for_a_list_leaves_out_what_is_not_ticked(page, pipeline):
 
 def test_a_list_without_a_tick_is_not_answered(page, pipeline):
     start(page, "TIME")
-    press(page, "k")
-    page.get_by_text("One answer for 3 labels").wait_for()
+    open_list(page, "k")
     press(page, *["ArrowDown", "Space"] * 3, "a")
     status(page, "No label is ticked")
     assert answers(pipeline) == []
@@ -233,8 +236,7 @@ def test_a_list_without_a_tick_is_not_answered(page, pipeline):
 
 def test_a_list_that_has_changed_meanwhile_is_not_answered(page, pipeline):
     start(page, "TIME")
-    press(page, "k")
-    page.get_by_text("One answer for 3 labels").wait_for()
+    open_list(page, "k")
     pipeline.review.answer(keys(queue(pipeline, label="TIME"))[0], "bob", "right")
     press(page, "a")
     status(page, "look at the list again")
