@@ -141,8 +141,10 @@ class VectorIndex:
         """
         self._take_up()
         with self.held():
-            with self._open() as now:
-                now.update_graph()
+            if self._logged() >= GRAPH_WRITTEN_FROM:
+                # Reading would have the graph written in place.
+                with self._open() as now:
+                    now.update_graph()
             with self._opened(self._folder) as now, self._opened(self._fresh) as then:
                 for ids, vectors, metadatas in now.everything():
                     then.add(ids, vectors, metadatas)
