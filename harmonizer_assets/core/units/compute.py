@@ -16,7 +16,10 @@ from harmonizer_assets.core.units.unit import Bundle
 ROWS: Final = "rows"
 """The table of a result."""
 
-_LIBRARIES: Final = ("scipy.sparse", "scipy.special", "sklearn.feature_extraction.text")
+_LIBRARIES: Final = (
+    *("pyarrow.parquet", "pyarrow.dataset"),
+    *("scipy.sparse", "scipy.special", "sklearn.feature_extraction.text"),
+)
 _KEPT: Final = 4
 """Models and corpora that a worker keeps for the units that follow."""
 

@@ -11,6 +11,7 @@ import signal
 import sys
 
 from harmonizer_assets.core.base.errors import HarmonizerError
+from harmonizer_assets.core.base.memory import keep_free_memory
 from harmonizer_assets.core.base.secrets import redacted
 from harmonizer_assets.core.store.objects import open_store
 from harmonizer_assets.core.units.executors.processes import READY
@@ -27,6 +28,7 @@ def main(url: str, attempts: str, seconds: str, endpoint_url: str) -> None:
     # What libraries print must not be taken for an answer.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    keep_free_memory()
     store = UnitStore(open_store(url, endpoint_url or None))
     work = Work(store, int(attempts), float(seconds))
     print(READY, file=answers)

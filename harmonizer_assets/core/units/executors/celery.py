@@ -12,6 +12,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Final
 
 from harmonizer_assets.core.base.errors import ConfigurationError, WorkersError
+from harmonizer_assets.core.base.memory import keep_free_memory
 from harmonizer_assets.core.store.objects import ObjectStore, open_store
 from harmonizer_assets.core.units.executors.base import Executor, watch
 from harmonizer_assets.core.units.executors.brokers import TASK, Broker
@@ -174,6 +175,7 @@ def make_worker_app(broker: Broker, stores: Collection[str], endpoint_url: str |
 
 def run_worker(app: Celery, processes: int) -> None:
     """Work until a signal ends this process: units that are in work are finished first."""
+    keep_free_memory()
     app.worker_main(
         [
             "worker",
