@@ -24,6 +24,7 @@ from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.records.merchant import merchant_key
 from harmonizer_assets.core.score.classifier import EVIDENCE_GROUPS
 from harmonizer_assets.core.score.fitting import FittedModel, on_page, read_sample
+from harmonizer_assets.core.score.folds import FOLDS, folds_of
 from harmonizer_assets.core.score.registry import DUE, NO_MODEL
 from harmonizer_tests.support.homes import copy_home
 from harmonizer_tests.support.receipts import (
@@ -124,6 +125,19 @@ def test_scores_do_not_depend_on_how_many_words_are_held_at_once(home, tmp_path,
     monkeypatch.setattr("harmonizer_assets.core.score.scoring._WORDS_PER_PART", 60)
     score(pipeline)
     assert scores(pipeline) == whole
+
+
+def test_words_that_are_labelled_together_are_in_one_fold_of_each_assignment(home, tmp_path):
+    pipeline = shops(home, tmp_path, each=7)
+    label_types = pipeline.taxonomy.names
+    _, page = pipeline.warehouse.read(lambda con: read_sample(con, label_types))
+    folds = folds_of(page, np.arange(page.n_words))
+    for assigned, together in ((folds.receipt, page.receipt), (folds.row, page.row)):
+        found = np.unique(np.column_stack([together, assigned]), axis=0)
+        assert len(found) == len(np.unique(together))
+        # One assignment says nothing of the other.
+        pairs = {tuple(pair) for pair in found[:, 1:].tolist()}
+        assert pairs == {(a, b) for a in range(FOLDS) for b in range(FOLDS)}
 
 
 def test_few_labels_are_judged_by_similar_words_alone(pipeline, tmp_path):

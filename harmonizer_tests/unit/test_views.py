@@ -10,15 +10,15 @@ from harmonizer_assets.core.score.folds import FOLDS, Folds
 from harmonizer_assets.core.score.view import TrainingData, View, fit_views
 
 UNSEEN = -30.0
-ONE_WORD = Folds(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
+ONE_WORD = Folds(np.zeros((1, 1), dtype=np.int64), np.zeros((1, 1), dtype=np.int64))
 COLUMNS = max(end for _, end in group_ranges(2).values())
 
 
 def view(kind, label):
     """A view that gives the word's own label this probability, whatever it looks at."""
     logs = [UNSEEN if label == 0 else np.log(label), np.log(1 - label), UNSEEN]
-    intercepts = np.tile(np.array(logs, dtype=np.float32), (FOLDS, 1))
-    return View(kind, np.empty(0, np.int64), np.zeros((FOLDS, 3, 0), np.float32), intercepts)
+    intercepts = np.tile(np.array(logs, dtype=np.float32), (1, FOLDS, 1))
+    return View(kind, np.empty(0, np.int64), np.zeros((1, FOLDS, 3, 0), np.float32), intercepts)
 
 
 def margin(page, row, text, share=(0.5, 0.5)):
@@ -72,8 +72,8 @@ def test_a_rare_type_is_learned_from_what_the_first_fit_does_not_see():
     features = sparse.lil_matrix((common + rare, COLUMNS), dtype=np.float32)
     features[:, 0] = 1
     features[common:, group_ranges(2)["around"][0] + 1] = 6
-    row = np.arange(common + rare) % FOLDS
-    folds = Folds(np.where(is_rare, 0, row), row)
+    row = np.arange(common + rare)[:, None] % FOLDS
+    folds = Folds(np.where(is_rare[:, None], 0, row), row)
     votes = np.full((common + rare, 2), 0.5)
     words, label_type = np.arange(common + rare), is_rare.astype(np.int64)
     weight = np.full(common + rare, 0.5)
@@ -90,7 +90,7 @@ def test_a_view_of_nothing_that_occurs_often_says_how_frequent_the_types_are():
     features = sparse.lil_matrix((n, COLUMNS), dtype=np.float32)
     features[:, group_ranges(2)["place"][0]] = 1
     features[np.arange(n), np.arange(n)] = 1
-    row = np.arange(n) // 4
+    row = np.arange(n)[:, None] // 4
     data = TrainingData(
         features.tocsr(), label_type, np.ones(n), Folds(row % FOLDS, row % FOLDS), 2
     )
@@ -103,17 +103,17 @@ def test_contributions_of_the_groups_add_up_to_the_log_odds_of_two_types():
     random = np.random.RandomState(0)
     starts = np.array([start for start, _ in group_ranges(2).values()])
     columns = np.sort(np.concatenate([starts, starts + 1]))
-    shape = (FOLDS, 3, len(columns))
-    fitted = View(KINDS[0], columns, random.normal(size=shape), random.normal(size=shape[:2]))
+    shape = (1, FOLDS, 3, len(columns))
+    fitted = View(KINDS[0], columns, random.normal(size=shape), random.normal(size=shape[:-1]))
     features = sparse.lil_matrix((5, COLUMNS))
     for row in range(5):
         features[row, random.choice(columns, 6, replace=False)] = random.random_sample(6)
-    folds = Folds(np.array([0, 1, 2, 0, 1]), np.zeros(5, dtype=np.int64))
+    folds = Folds(np.array([[0, 1, 2, 0, 1]]).T, np.zeros((5, 1), dtype=np.int64))
     own, competing = np.array([0, 1, 0, 1, 0]), np.array([1, 0, 1, 0, 1])
     parts = fitted.contributions(features.tocsr(), folds, own, competing)
     every = np.arange(5)
     logs = fitted.log_probability(features.tocsr(), folds)
-    intercepts = fitted.intercepts[folds.receipt]
+    intercepts = fitted.intercepts[0, folds.receipt[:, 0]]
     expected = logs[every, competing] - logs[every, own]
     expected -= intercepts[every, competing] - intercepts[every, own]
     assert parts.sum(axis=1) == pytest.approx(expected)
@@ -122,3 +122,60 @@ def test_contributions_of_the_groups_add_up_to_the_log_odds_of_two_types():
     text = fitted.contributions(only_text.tocsr(), folds, own, competing)
     assert text[:, 0] == pytest.approx(parts[:, 0])
     assert not text[:, 1:].any()
+
+
+def test_what_is_learned_with_each_assignment_of_folds_is_averaged():
+    random = np.random.RandomState(0)
+    columns = np.arange(4)
+    shape = (2, FOLDS, 3, len(columns))
+    both = View(TEXT, columns, random.normal(size=shape), random.normal(size=shape[:-1]))
+    alone = [View(TEXT, columns, both.coefficients[[a]], both.intercepts[[a]]) for a in (0, 1)]
+    n = 9
+    features = sparse.csr_matrix(random.random_sample((n, COLUMNS)) * (np.arange(COLUMNS) < 4))
+    assigned = np.column_stack([np.arange(n) % FOLDS, np.arange(n) // FOLDS])
+    folds = Folds(assigned, assigned)
+    apart = [Folds(assigned[:, [a]], assigned[:, [a]]) for a in (0, 1)]
+    first, second = (
+        np.exp(view.log_probability(features, each))
+        for view, each in zip(alone, apart, strict=True)
+    )
+    assert np.abs(first - second).max() > 0.1
+    found = np.exp(both.log_probability(features, folds))
+    assert found == pytest.approx((first + second) / 2)
+    own, competing = np.zeros(n, np.int64), np.ones(n, np.int64)
+    parts = [
+        view.contributions(features, each, own, competing)
+        for view, each in zip(alone, apart, strict=True)
+    ]
+    averaged = both.contributions(features, folds, own, competing)
+    assert averaged == pytest.approx((parts[0] + parts[1]) / 2)
+
+
+def test_a_type_counts_as_seen_if_the_fold_of_any_assignment_has_seen_it():
+    intercepts = np.zeros((2, FOLDS, 3), np.float32)
+    intercepts[:, 0, 1] = UNSEEN
+    fitted = View(TEXT, np.empty(0, np.int64), np.zeros((2, FOLDS, 3, 0), np.float32), intercepts)
+    assigned = np.array([[0, 0], [0, 1], [2, 1]])
+    seen = fitted.seen_types(Folds(assigned, assigned))
+    assert seen.tolist() == [[True, False], [True, True], [True, True]]
+
+
+def test_no_fold_has_learned_from_the_words_that_it_judges():
+    """Each word is the only one with its text and its type is told by nothing else."""
+    n = 60
+    random = np.random.RandomState(0)
+    features = sparse.lil_matrix((n, COLUMNS), dtype=np.float32)
+    # A text that three words of one receipt share, and no other.
+    receipt = np.arange(n) // 3
+    features[np.arange(n), receipt] = 1
+    label_type = random.randint(0, 2, n // 3)[receipt]
+    assigned = np.column_stack([receipt % FOLDS, receipt // FOLDS % FOLDS])
+    folds = Folds(assigned, assigned)
+    data = TrainingData(features.tocsr(), label_type, np.ones(n), folds, 2)
+    (fitted,) = fit_views([TEXT], data)
+    for assignment in range(2):
+        for fold in range(FOLDS):
+            inside = np.unique(receipt[assigned[:, assignment] == fold])
+            used = fitted.coefficients[assignment, fold][:, np.isin(fitted.columns, inside)]
+            assert used.shape[1]
+            assert not used.any()

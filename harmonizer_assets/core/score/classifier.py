@@ -13,9 +13,10 @@ Distributions"). The odds of that against the label and those of the first view 
 power mean with a small exponent: between the logarithmic pool, in which one view that agrees takes
 back what the other says, and the sum of the odds, in which it takes back nothing.
 
-Three things keep the views from learning the errors: they are fitted out of fold, labels count by
-status, and a second fit weighs each label by how plausible the first one found it (confident
-learning, Northcutt et al. 2021, with weights in the place of removal).
+Three things keep the views from learning the errors: they are fitted out of fold, under two
+assignments of words to folds whose probabilities are averaged; labels count by status; and a second
+fit weighs each label by how plausible the first one found it (confident learning, Northcutt et al.
+2021, with weights in the place of removal).
 """
 
 from __future__ import annotations
@@ -177,9 +178,11 @@ class SuspicionModel:
         )
         count = np.bincount(label_type, minlength=n_types) + 1.0
         share = count / count.sum()
-        seen = features[word], folds.take(word), votes
-        unsure = cls(fit_views(_FIRST_KINDS, data), share, 0.0)
-        first = unsure.margin(unsure.opinions(*seen), label_type)
+        # How much a label is believed needs no average.
+        once = replace(data, folds=data.folds.first())
+        unsure = cls(fit_views(_FIRST_KINDS, once), share, 0.0)
+        opinions = unsure.opinions(features[word], folds.take(word).first(), votes)
+        first = unsure.margin(opinions, label_type)
         plausible = np.maximum(1.0 / (1.0 + np.exp(first)), _LEAST_PLAUSIBLE)
         plausible[weight >= WEIGHTS[Status.VALID].trust] = 1.0
         trusted = data.weight.copy()

@@ -30,7 +30,7 @@ from harmonizer_assets.core.store.warehouse import Warehouse
 
 _log = logging.getLogger(__name__)
 
-MODEL_VERSION: Final = "4"
+MODEL_VERSION: Final = "5"
 DUE: Final = "due"
 """Version of a model that is not fitted yet."""
 NO_MODEL: Final = "none"

@@ -46,7 +46,7 @@ class ViewKind:
     strength: float = 1.0
 
     def fold(self, folds: Folds) -> Ints:
-        """Return the folds that keep a word apart in this view: shape (n,)."""
+        """Return the folds that keep a word apart in this view: shape (n, assignments)."""
         return folds.receipt if self.apart == "receipt" else folds.row
 
 
@@ -71,13 +71,13 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class View:
-    """A fitted view; fold `f` has not seen the words of fold `f`.
+    """A fitted view; fold `f` of an assignment has not seen the words of fold `f`.
 
     Attributes:
         kind: what it looks at.
         columns: shape (c,), the feature columns in use, ascending.
-        coefficients: shape (folds, n_types + 1, c).
-        intercepts: shape (folds, n_types + 1).
+        coefficients: shape (assignments, folds, n_types + 1, c).
+        intercepts: shape (assignments, folds, n_types + 1).
     """
 
     kind: ViewKind
@@ -88,18 +88,26 @@ class View:
     @property
     def n_types(self) -> int:
         """The number of label types."""
-        return int(self.intercepts.shape[1]) - 1
+        return int(self.intercepts.shape[-1]) - 1
 
     def log_probability(self, features: sparse.csr_matrix, folds: Folds) -> Floats:
-        """Compute log probabilities, shape (n, n_types + 1), of each label type and of none."""
+        """Compute log probabilities, shape (n, n_types + 1), of each label type and of none.
+
+        The probabilities of all assignments are averaged.
+        """
         used, fold = features[:, self.columns], self.kind.fold(folds)
-        scores = np.empty((features.shape[0], self.n_types + 1))
-        for held_out in range(FOLDS):
-            rows = np.flatnonzero(fold == held_out)
-            scores[rows] = (
-                np.asarray(used[rows] @ self.coefficients[held_out].T) + self.intercepts[held_out]
-            )
-        return np.asarray(scores - logsumexp(scores))
+        found: Floats | None = None
+        for assignment, (coefficients, intercepts) in enumerate(
+            zip(self.coefficients, self.intercepts, strict=True)
+        ):
+            scores = np.empty((features.shape[0], self.n_types + 1))
+            for held_out in range(FOLDS):
+                rows = np.flatnonzero(fold[:, assignment] == held_out)
+                scores[rows] = used[rows] @ coefficients[held_out].T + intercepts[held_out]
+            scores -= logsumexp(scores)
+            found = scores if found is None else np.logaddexp(found, scores)
+        assert found is not None
+        return found - np.log(len(self.intercepts))
 
     def contributions(
         self, features: sparse.csr_matrix, folds: Folds, label_type: Ints, competing: Ints
@@ -119,29 +127,32 @@ class View:
         # Two types of each word are looked at, so that its entries are added up one by one: a
         # product with the coefficients would compute all types.
         word = np.repeat(np.arange(used.shape[0]), np.diff(used.indptr))
-        fold, column = self.kind.fold(folds)[word], used.indices
-        speaks_for = self.coefficients[fold, competing[word], column]
-        speaks_against = self.coefficients[fold, label_type[word], column]
+        column = used.indices
+        speaks = np.zeros(len(column), dtype=np.float64)
+        for coefficients, fold in zip(self.coefficients, self.kind.fold(folds).T, strict=True):
+            speaks += coefficients[fold[word], competing[word], column]
+            speaks -= coefficients[fold[word], label_type[word], column]
         ends = [end for _, end in group_ranges(self.n_types).values()]
         group = np.searchsorted(ends, self.columns, side="right")[column]
         parts = np.bincount(
             word * len(GROUPS) + group,
-            weights=used.data * (speaks_for - speaks_against),
+            weights=used.data * speaks / len(self.coefficients),
             minlength=used.shape[0] * len(GROUPS),
         )
         return np.asarray(parts, dtype=np.float64).reshape(-1, len(GROUPS))
 
     def seen_types(self, folds: Folds) -> npt.NDArray[np.bool_]:
-        """Say which label types the fold of each of n words has seen: shape (n, n_types)."""
-        seen = np.asarray(self.intercepts[:, : self.n_types] > _FLOOR)
-        return seen[self.kind.fold(folds)]
+        """Say which label types any fold of each of n words has seen: shape (n, n_types)."""
+        seen = self.intercepts[..., : self.n_types] > _FLOOR
+        every = np.arange(len(seen))
+        return np.asarray(seen[every, self.kind.fold(folds)].any(axis=1))
 
 
 def fit_views(kinds: Sequence[ViewKind], data: TrainingData) -> tuple[View, ...]:
     """Fit views on the same words.
 
-    Each fold of each view is a fit of its own, and as many of them run at once as there are
-    processors.
+    Each fold of each assignment is a fit of its own in each view, and as many of them run at once
+    as there are processors.
     """
     seen = np.bincount(data.features.indices, minlength=data.features.shape[1])
     frequent = seen >= max(_RARE_COUNT, _RARE_SHARE * data.features.shape[0])
@@ -151,11 +162,14 @@ def fit_views(kinds: Sequence[ViewKind], data: TrainingData) -> tuple[View, ...]
         for looked_at in ([ranges[group] for group in kind.groups] for kind in kinds)
     ]
     used = [data.features[:, each] for each in columns]
-    jobs = [(number, fold) for number in range(len(kinds)) for fold in range(FOLDS)]
+    assigned = [kind.fold(data.folds) for kind in kinds]
+    shape = (assigned[0].shape[1], FOLDS)
+    jobs = [(number, *fold) for number in range(len(kinds)) for fold in np.ndindex(shape)]
 
-    def fit(job: tuple[int, int]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        number, held_out = job
-        rows = np.flatnonzero((kinds[number].fold(data.folds) != held_out) & (data.weight > 0))
+    def fit(job: tuple[int, int, int]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        number, assignment, held_out = job
+        apart = assigned[number][:, assignment] == held_out
+        rows = np.flatnonzero(~apart & (data.weight > 0))
         return _fit_fold(used[number], data, rows, kinds[number].strength)
 
     with warnings.catch_warnings():
@@ -164,10 +178,15 @@ def fit_views(kinds: Sequence[ViewKind], data: TrainingData) -> tuple[View, ...]
         # Each fit has a thread, and BLAS in it one: the solver adds up one vector at a time, and
         # BLAS's threads lose more in waiting for each other than they gain.
         fitted = in_threads(fit, jobs)
-    folds_of_view = (fitted[start : start + FOLDS] for start in range(0, len(fitted), FOLDS))
+    per_view = len(jobs) // len(kinds)
+
+    def stacked(arrays: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+        return np.stack(arrays).reshape(*shape, *arrays[0].shape)
+
+    fits = (fitted[start : start + per_view] for start in range(0, len(fitted), per_view))
     return tuple(
-        View(kind, used_columns, *(np.stack(arrays) for arrays in zip(*mine, strict=True)))
-        for kind, used_columns, mine in zip(kinds, columns, folds_of_view, strict=True)
+        View(kind, used_columns, *(stacked(arrays) for arrays in zip(*mine, strict=True)))
+        for kind, used_columns, mine in zip(kinds, columns, fits, strict=True)
     )
 
 
