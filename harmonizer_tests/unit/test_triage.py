@@ -68,6 +68,27 @@ def test_labels_that_are_right_and_hard_to_tell_are_not_taken_for_wrong_ones(
     )
 
 
+@pytest.mark.parametrize("wrong_share", [0.02, 0.08])
+@pytest.mark.parametrize("kind", ["hard to tell", "random"])
+def test_mistakes_may_all_be_easier_or_harder_to_see_than_swaps_are(wrong_share, kind):
+    """Half of the swaps are with the type that is hardest to tell, half are random."""
+    random = np.random.RandomState(8)
+    n = 20_000
+    wrong = random.random_sample(n) < wrong_share
+
+    def of(kind):
+        return random.normal(4.5, 3, n) if kind == "hard to tell" else random.normal(6.8, 1.8, n)
+
+    margin = np.where(wrong, of(kind), random.normal(-12, 2, n))
+    swapped = np.where(np.arange(n) % 2, of("hard to tell"), of("random"))
+    calibration = Calibration.fit(margin, np.empty(0), np.empty(0), swapped)
+    assert calibration.doubt() == ""
+    stated = expit(calibration.log_odds(margin))
+    assert stated.mean() == pytest.approx(wrong.mean(), rel=0.1)
+    assert f1(stated > 0.5, wrong) > 0.95
+    assert np.mean((stated > 0.001) & (stated < 0.999)) < 3 * wrong_share
+
+
 @pytest.mark.parametrize("wrong_share", [0.02, 0.1, 0.3])
 def test_wrong_labels_that_speak_for_each_other_are_found_by_what_right_ones_look_like(wrong_share):
     random = np.random.RandomState(7)
