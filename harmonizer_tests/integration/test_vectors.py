@@ -53,7 +53,7 @@ def indexed(home, tmp_path):
 
 def lose(pipeline: Pipeline, count: int) -> None:
     """Remove documents behind the tables' back."""
-    with pipeline.indexing.vectors.session() as session:
+    with pipeline.indexing.vectors.session(writes=count) as session:
         session.delete(sorted(session.ids())[:count])
 
 
@@ -94,7 +94,7 @@ def test_vectors_of_no_word_do_not_hide_that_others_are_lost(indexed):
     before = vectors.ids()
     lose(indexed, 3)
     strays = np.eye(3, vectors.dimensions, dtype=np.float32)
-    with vectors.session() as session:
+    with vectors.session(writes=3) as session:
         session.add(["a", "b", "c"], strays, [{"labels": 1}] * 3)
     with pytest.raises(StoreError, match="3 documents are missing"):
         score(Pipeline(indexed.home))
@@ -107,7 +107,7 @@ def test_vectors_of_no_word_do_not_hide_that_others_are_lost(indexed):
 def test_rewriting_the_index_changes_no_document_and_leaves_nothing_of_removed_ones(indexed):
     vectors = indexed.indexing.vectors
     ids = sorted(vectors.ids())
-    with vectors.session() as session:
+    with vectors.session(writes=2) as session:
         kept = session.vectors(ids)
         removed = np.full((1, vectors.dimensions), 0.125, dtype=np.float32)
         session.add(["removed-document"], removed, [{"merchants": ["Removed Merchant"]}])
@@ -249,7 +249,7 @@ def test_vectors_in_the_segment_files_stay_as_they_are(indexed):
     rows = rng.normal(size=(10_050, vectors.dimensions)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     ids = [f"row-{n}" for n in range(len(rows))]
-    with vectors.session() as session:
+    with vectors.session(writes=len(ids)) as session:
         session.add(ids, rows, [{"n": n} for n in range(len(rows))])
     (header,) = indexed.home.chroma.glob("*/header.bin")
     lengths = np.fromfile(header.with_name("length.bin"), dtype=np.float32)
@@ -320,12 +320,11 @@ def from_before(home) -> VectorIndex:
     """The index of a home whose graph is not written until there are many changes."""
     vectors = Pipeline(home).indexing.vectors
     client = chromadb.PersistentClient(path=str(home.chroma))
-    client.create_collection(
+    collection = client.create_collection(
         vectors.collection_name, configuration={"hnsw": HNSW}, embedding_function=None
     )
+    collection.add(*documents(range(200), vectors.dimensions))
     client.close()
-    with vectors.session() as session:
-        session.add(*documents(range(200), vectors.dimensions))
     assert vectors._logged() >= 200
     return vectors
 
@@ -367,6 +366,27 @@ def test_a_session_that_ends_with_an_error_adds_nothing_of_much(home):
     with pytest.raises(ZeroDivisionError):
         fail()
     assert len(vectors.ids()) == 150
+
+
+@pytest.mark.parametrize("write", ["add", "update_metadata", "delete"])
+def test_a_session_writes_no_more_than_it_was_opened_for(home, write):
+    """One that was opened for little writes in place, where a kill would leave no index."""
+    vectors = Pipeline(home).indexing.vectors
+    add(vectors, range(10))
+    ids, rows, metadatas = documents(range(20), vectors.dimensions)
+    arguments = {
+        "add": (ids, rows, metadatas),
+        "update_metadata": (ids[:10], [{"n": -1}] * 10),
+        "delete": (ids[:10],),
+    }[write]
+    with vectors.session(writes=9) as session:
+        session.delete(["row-8", "row-9"])
+        with pytest.raises(ValueError, match="opened for 7 more"):
+            getattr(session, write)(*arguments)
+    with vectors.session() as session:
+        [(found, _, stored)] = session.everything()
+    assert found == [f"row-{n}" for n in range(8)]
+    assert stored == [{"n": n} for n in range(8)]
 
 
 def test_restored_vectors_stay_until_the_index_has_them(home, monkeypatch):

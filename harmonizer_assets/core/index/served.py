@@ -101,7 +101,7 @@ class ServedIndex(VectorIndex):
                 client.delete_collection(fresh)
             then = self._collection(client, fresh)
             for ids, vectors, metadatas in now.everything():
-                IndexSession(client, then, self.dimensions).add(ids, vectors, metadatas)
+                IndexSession(client, then, self.dimensions, None).add(ids, vectors, metadatas)
             client.delete_collection(self.collection_name)
             then.modify(name=self.collection_name)
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -112,7 +112,8 @@ class ServedIndex(VectorIndex):
         """Use the index; others may do so meanwhile.
 
         Args:
-            writes: has no effect here; see `VectorIndex.session`.
+            writes: how many documents are added, changed or removed, at most. They take effect at
+                once.
 
         Raises:
             StoreError: the server cannot be used.
@@ -127,11 +128,10 @@ class ServedIndex(VectorIndex):
             write_pages(folder, self.collection_name, session.everything())
 
     @contextlib.contextmanager
-    def _open(self, writes: int = 0) -> Iterator[IndexSession]:
+    def _open(self, writes: int | None = 0) -> Iterator[IndexSession]:
         with self._client() as client:
-            yield IndexSession(
-                client, self._collection(client, self.collection_name), self.dimensions
-            )
+            collection = self._collection(client, self.collection_name)
+            yield IndexSession(client, collection, self.dimensions, writes)
 
     def _collection(self, client: Any, name: str) -> Any:
         return client.get_or_create_collection(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -145,7 +146,7 @@ class VectorIndex:
                 # Reading would have the graph written in place.
                 with self._open() as now:
                     now.update_graph()
-            with self._opened(self._folder) as now, self._opened(self._fresh) as then:
+            with self._opened(self._folder, 0) as now, self._opened(self._fresh, None) as then:
                 for ids, vectors, metadatas in now.everything():
                     then.add(ids, vectors, metadatas)
             self._replace()
@@ -185,8 +186,9 @@ class VectorIndex:
         """Open the index for a short while.
 
         Args:
-            writes: how many documents are added, changed or removed, at most. Many take effect at
-                the end of the session, and not at all where it ends with an error.
+            writes: how many documents are added, changed or removed, at most; the session refuses
+                more. Many take effect at the end of the session, and not at all where it ends with
+                an error.
 
         Raises:
             StoreBusyError: one other process has held the index for longer than the settings allow.
@@ -211,7 +213,7 @@ class VectorIndex:
         if not self._restored.exists():
             return
         with self.held():
-            with self._open(GRAPH_WRITTEN_FROM) as session:
+            with self._open(None) as session:
                 present = session.ids()
                 for ids, vectors, metadatas in read_pages(self._restored, self.collection_name):
                     new = [row for row, document_id in enumerate(ids) if document_id not in present]
@@ -221,14 +223,14 @@ class VectorIndex:
             shutil.rmtree(self._restored, ignore_errors=True)
 
     @contextlib.contextmanager
-    def _open(self, writes: int = 0) -> Iterator[IndexSession]:
-        """Open the index, see `session`; the caller holds the lock.
+    def _open(self, writes: int | None = 0) -> Iterator[IndexSession]:
+        """Open the index, see `session`, None for any number; the caller holds the lock.
 
         Chroma writes its graph over the one that is there, and a process that is killed meanwhile
         leaves none that can be read. So a copy is written to where that may happen.
         """
-        if self._logged() + writes < GRAPH_WRITTEN_FROM:
-            with self._opened(self._folder) as session:
+        if writes is not None and self._logged() + writes < GRAPH_WRITTEN_FROM:
+            with self._opened(self._folder, writes) as session:
                 yield session
             return
         try:
@@ -238,7 +240,7 @@ class VectorIndex:
                 f"the vector index in {self._folder} cannot be copied, and only a copy is written "
                 f"to: make room for another one of its size ({error})"
             ) from error
-        with self._opened(self._fresh) as session:
+        with self._opened(self._fresh, writes) as session:
             session.write_graph_from(GRAPH_WRITTEN_FROM)
             yield session
         self._replace()
@@ -256,8 +258,8 @@ class VectorIndex:
             return 0
 
     @contextlib.contextmanager
-    def _opened(self, folder: Path) -> Iterator[IndexSession]:
-        """Open Chroma on a folder; the caller holds the lock."""
+    def _opened(self, folder: Path, writes: int | None) -> Iterator[IndexSession]:
+        """Open Chroma on a folder, see `_open`; the caller holds the lock."""
         # Importing Chroma takes longer than a run that finds nothing to do.
         import chromadb
         import chromadb.config
@@ -284,7 +286,7 @@ class VectorIndex:
                 configuration={"hnsw": {**HNSW, "sync_threshold": GRAPH_WRITTEN_FROM}},
                 embedding_function=None,
             )
-            yield IndexSession(client, collection, self.dimensions)
+            yield IndexSession(client, collection, self.dimensions, writes)
         finally:
             client.close()
             clear_unused_space(folder)
@@ -293,10 +295,13 @@ class VectorIndex:
 class IndexSession:
     """An open vector index; valid inside `VectorIndex.session` only."""
 
-    def __init__(self, client: Any, collection: Collection, dimensions: int) -> None:
+    def __init__(
+        self, client: Any, collection: Collection, dimensions: int, writes: int | None
+    ) -> None:
         self._client = client
         self._collection = collection
         self._dimensions = dimensions
+        self._writes_left = math.inf if writes is None else writes
 
     def add(
         self, ids: Sequence[str], vectors: Vectors, metadatas: Sequence[Mapping[str, Any]]
@@ -307,7 +312,11 @@ class IndexSession:
             ids: n document ids.
             vectors: shape (n, dimensions), unit rows.
             metadatas: n mappings of metadata.
+
+        Raises:
+            ValueError: see `_count`.
         """
+        self._count(len(ids))
         for start in range(0, len(ids), WRITE_BATCH):
             chunk = slice(start, start + WRITE_BATCH)
             self._collection.upsert(
@@ -317,7 +326,12 @@ class IndexSession:
             )
 
     def update_metadata(self, ids: Sequence[str], metadatas: Sequence[Mapping[str, Any]]) -> None:
-        """Replace the metadata of n documents that are in the index."""
+        """Replace the metadata of n documents that are in the index.
+
+        Raises:
+            ValueError: see `_count`.
+        """
+        self._count(len(ids))
         for start in range(0, len(ids), WRITE_BATCH):
             chunk = slice(start, start + WRITE_BATCH)
             self._collection.update(
@@ -326,9 +340,28 @@ class IndexSession:
             )
 
     def delete(self, ids: Sequence[str]) -> None:
-        """Remove documents; those that are not in the index are passed over."""
+        """Remove documents; those that are not in the index are passed over.
+
+        Raises:
+            ValueError: see `_count`.
+        """
+        self._count(len(ids))
         for start in range(0, len(ids), WRITE_BATCH):
             self._collection.delete(ids=list(ids[start : start + WRITE_BATCH]))
+
+    def _count(self, writes: int) -> None:
+        """Count what is about to be written.
+
+        Raises:
+            ValueError: the session was opened for less: it may be one that writes in place, which
+                many writes must not.
+        """
+        if writes > self._writes_left:
+            raise ValueError(
+                f"{writes} documents are to be written in a session of the vector index that was "
+                f"opened for {self._writes_left} more"
+            )
+        self._writes_left -= writes
 
     def write_graph_from(self, changes: int) -> None:
         """Have the graph written to the files from so many changes on, in homes from before too."""
