@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -10,10 +11,11 @@ from urllib.parse import unquote, urlsplit
 import boto3
 import pytest
 
-from harmonizer_assets.core.backup import back_up, restore
+from harmonizer_assets.core.backup import back_up, backup, restore
 from harmonizer_assets.core.backup.archive import Archive, open_archive
 from harmonizer_assets.core.base.errors import InputError, StoreBusyError, StoreError
 from harmonizer_assets.core.base.home import Home
+from harmonizer_assets.core.index.vector_files import write_pages
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_tests.support.aws import aws_server
 from harmonizer_tests.support.cli import cli, shown_error
@@ -215,6 +217,50 @@ def test_a_damaged_backup_is_said_with_the_file_and_leaves_no_home(pipeline, url
     with pytest.raises(StoreError, match=r"is damaged \(chunk"):
         restored(url, tmp_path / "new")
     assert [path.name for path in tmp_path.glob("*new*")] == []
+
+
+def after_the_copies(monkeypatch, happens) -> None:
+    """Have something happen between the copies of what changes and the listing of the rest."""
+    copies = backup._copies
+
+    def copied(*arguments):
+        folder = copies(*arguments)
+        happens()
+        return folder
+
+    monkeypatch.setattr(backup, "_copies", copied)
+
+
+def test_an_index_that_is_being_replaced_is_in_a_backup_once(pipeline, url, tmp_path, monkeypatch):
+    home = pipeline.home
+
+    def replaced() -> None:
+        """As between the two renames."""
+        shutil.copytree(home.chroma, home.new_chroma)
+        home.chroma.rename(home.old_chroma)
+
+    before = pipeline.indexing.vectors.ids()
+    after_the_copies(monkeypatch, replaced)
+    report = backed_up(pipeline, url)
+    files = open_archive(url).manifest(report.name).files
+    folders = {file.path.partition("/")[0] for file in files}
+    assert [name for name in folders if name.startswith("chroma")] == ["chroma"]
+    assert restored(url, tmp_path / "new").indexing.vectors.ids() == before
+
+
+def test_restored_vectors_that_are_taken_up_meanwhile_are_in_a_backup(
+    pipeline, url, tmp_path, monkeypatch
+):
+    home, vectors = pipeline.home, pipeline.indexing.vectors
+    before = vectors.ids()
+    with vectors.session() as session:
+        write_pages(home.restored_vectors, vectors.collection_name, session.everything())
+    shutil.rmtree(home.chroma)
+    home.ensure()
+    after_the_copies(monkeypatch, vectors.ids)
+    backed_up(pipeline, url)
+    assert not home.restored_vectors.exists()
+    assert restored(url, tmp_path / "new").indexing.vectors.ids() == before
 
 
 @pytest.mark.parametrize("path", ["../evil", "/etc/evil", "a/../../evil", ""])

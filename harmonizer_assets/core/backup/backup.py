@@ -130,6 +130,7 @@ def _copy_tables(warehouse: Warehouse, vectors: VectorIndex, folder: Path) -> No
             shutil.rmtree(folder / home.chroma.name, ignore_errors=True)
             _copy_tree(home.chroma, folder / home.chroma.name)
             shutil.rmtree(folder / home.restored_vectors.name, ignore_errors=True)
+            _copy_tree(home.restored_vectors, folder / home.restored_vectors.name)
             vectors.copy_from_server(folder / home.restored_vectors.name)
         shutil.rmtree(folder / home.journals.name, ignore_errors=True)
         _copy_tree(home.journals, folder / home.journals.name)
@@ -182,7 +183,8 @@ def _unchanging(home: Home) -> Iterator[Path]:
     What a home makes anew is left out, and what belongs to the processes that use it.
     """
     folders = {home.scratch, home.locks, home.snapshot.parent, home.units}
-    folders |= {home.inbox, home.chroma, home.chroma.with_suffix(".new"), home.journals}
+    folders |= {home.chroma, home.new_chroma, home.old_chroma, home.restored_vectors}
+    folders |= {home.inbox, home.journals}
     for path in _files(home.root):
         top = home.root / path.relative_to(home.root).parts[0]
         is_tables = path.name.startswith(home.database.name)

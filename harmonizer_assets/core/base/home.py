@@ -66,6 +66,16 @@ class Home:
         return self.root / "chroma"
 
     @property
+    def new_chroma(self) -> Path:
+        """What is written in place of Chroma's folder, until it takes that place."""
+        return self.root / "chroma.new"
+
+    @property
+    def old_chroma(self) -> Path:
+        """What Chroma's folder was before, until it is removed."""
+        return self.root / "chroma.old"
+
+    @property
     def restored_vectors(self) -> Path:
         """Vectors that a backup had of a server; there until they are in the index."""
         return self.root / "restored_vectors"

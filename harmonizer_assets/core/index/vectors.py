@@ -99,7 +99,7 @@ class VectorIndex:
         """
         self._folder = home.chroma
         self._restored = home.restored_vectors
-        self._fresh, self._old = (home.chroma.with_suffix(suffix) for suffix in (".new", ".old"))
+        self._fresh, self._old = home.new_chroma, home.old_chroma
         self._lock = Lock(
             home.locks / "chroma.lock",
             f"using the vector index in {home.chroma}",
