@@ -127,7 +127,7 @@ def cut_all(pipeline: Pipeline, labels_per_unit: int) -> tuple[UnitStore, list[s
     cutter = Cutter(store, scorer)
     chunks = unit_chunks(run.stale, run.labels, labels_per_unit)
     largest_first = sorted(chunks, key=lambda chunk: -sum(chunk.labels.values()))
-    batched = (cutter.cut_together(batch) for batch in batches(largest_first, LABELS_PER_CHUNK))
+    batched = (cutter.cut(batch) for batch in batches(largest_first, LABELS_PER_CHUNK))
     cut = [unit for batch in batched for _, unit in batch]
     return store, [unit.name for unit in cut if unit is not None]
 

@@ -376,5 +376,5 @@ def test_a_unit_is_the_same_whether_its_merchants_are_read_alone_or_with_others(
     cutter = Cutter(unit_store(pipeline.settings.units, shops), scorer)
     chunks = list(unit_chunks(run.stale, run.labels, 60))
     assert len(chunks) > 3
-    together = [unit for _, unit in cutter.cut_together(chunks[::-1])]
-    assert together == [cutter.cut(chunk) for chunk in chunks[::-1]]
+    alone = [unit for chunk in chunks[::-1] for _, unit in cutter.cut([chunk])]
+    assert [unit for _, unit in cutter.cut(chunks[::-1])] == alone

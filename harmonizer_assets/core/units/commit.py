@@ -141,7 +141,7 @@ class Committer:
         # The largest first, so that none is left for the end, when others have nothing to do.
         ordered = sorted(chunks, key=lambda chunk: -sum(chunk.labels.values()))
         for batch in batches(ordered, LABELS_PER_CHUNK):
-            for chunk, unit in cutter.cut_together(batch):
+            for chunk, unit in cutter.cut(batch):
                 self._run.check_stop()
                 yield from self._hand_out(cutter, here, chunk, unit)
                 full = len(self._waiting.units) >= self._executor.most_waiting
@@ -239,7 +239,8 @@ class Committer:
         self._dead_left.discard(unit.name)
         # What units share may be gone as well.
         cutter = Cutter(self._store, here)
-        yield from self._hand_out(cutter, here, unit.chunk, cutter.cut(unit.chunk))
+        for chunk, again in cutter.cut([unit.chunk]):
+            yield from self._hand_out(cutter, here, chunk, again)
 
     def _commit_due(self) -> Iterator[PartitionResult]:
         if self._group.is_due():
@@ -274,8 +275,8 @@ class Committer:
             yield from self._run.fail(unit.chunk, letter.error, letter.traceback)
             return
         self._store.mark_split(unit.name)
-        for half in halves:
-            yield from self._hand_out(cutter, here, half, cutter.cut(half))
+        for half, unit_of_half in cutter.cut(halves):
+            yield from self._hand_out(cutter, here, half, unit_of_half)
 
 
 def _rows(content: bytes, unit: CutUnit) -> pa.Table:

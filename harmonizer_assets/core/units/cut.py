@@ -124,8 +124,16 @@ class Cutter:
         self._shared = {} if model is None else {"model": store.share(model.to_bytes())}
         self._corpus: tuple[object, str] = (None, "")
 
-    def cut_together(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, CutUnit | None]]:
-        """Store the units of chunks of different merchants, which are read in one go; see `cut`."""
+    def cut(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, CutUnit | None]]:
+        """Store the units of chunks of different merchants, which are read in one go.
+
+        Yields:
+            Each chunk with its unit once that is in the store; None where it is too large to
+            travel: a single merchant with very many documents.
+
+        Raises:
+            StoreError: the home cannot be read, or the store cannot be written.
+        """
         found = self._scorer.read(joined(chunks))
         writing: deque[tuple[Chunk, Future[None] | None, CutUnit | None]] = deque()
         with ThreadPoolExecutor(_WRITTEN_AT_ONCE, "bundles") as threads:
@@ -149,22 +157,6 @@ class Cutter:
         if stored is not None:
             stored.result()
         return chunk, unit
-
-    def cut(self, chunk: Chunk) -> CutUnit | None:
-        """Store the unit of a chunk.
-
-        Returns:
-            None where it is too large to travel: a single merchant with very many documents.
-
-        Raises:
-            StoreError: the home cannot be read, or the store cannot be written.
-        """
-        named = self._named(chunk, self._scorer.read(chunk))
-        if named is None:
-            return None
-        unit, content = named
-        self._store.add(unit.name, content)
-        return unit
 
     def _named(self, chunk: Chunk, found: ChunkInput) -> tuple[CutUnit, bytes] | None:
         """Make the unit of a chunk and its bundle, which is not stored yet; see `cut`."""
