@@ -84,11 +84,17 @@ class Scene:
         self.results += score(opened(self.home, **self.units))
 
 
-def opened(home: Home, **units: Any) -> Pipeline:
-    content = {
-        "similarity": {"exact_search_limit": 1_000_000},
-        "units": {"executor": "inline", **units},
-    }
+def opened(home: Home, *, exact: bool = True, **units: Any) -> Pipeline:
+    """Open a home for scoring.
+
+    Args:
+        home: to open.
+        exact: search for similar words exactly, however many documents there are.
+        units: settings of units; without any, the run scores by itself.
+    """
+    content: dict[str, Any] = {"units": {"executor": "inline", **units}}
+    if exact:
+        content["similarity"] = {"exact_search_limit": 1_000_000}
     return Pipeline(home, Settings.model_validate(content))
 
 

@@ -30,10 +30,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.pipeline import Stopwatch, Times, make_receipts, now
-from benchmarks.unit_kills import measure_kills
+from benchmarks.unit_kills import measure_kills, opened
 from benchmarks.unit_tables import measure_tables
 from harmonizer_assets.core.base.home import Home
-from harmonizer_assets.core.base.settings import Settings
 from harmonizer_assets.core.index.vectors import IndexSession
 from harmonizer_assets.core.ingest import submit_batch
 from harmonizer_assets.core.pipeline import Pipeline
@@ -53,7 +52,6 @@ from harmonizer_tests.support.units import Poison, poisoned_by
 
 PARTS = ("where", "stage", "units", "padded", "overhead", "kills", "tables")
 ATTEMPTS, SECONDS = 3, 600.0
-EXACT = 1_000_000
 PADDED_UNITS = 64
 READING, COMMITTING = "cut: read the tables", "commit: write the tables"
 AGAIN = RunOptions(run_id="benchmark", refresh=True)
@@ -70,15 +68,6 @@ def make_home(options: argparse.Namespace, folder: Path) -> Home:
     pipeline.index()
     pipeline.score.fit(RunOptions())
     return home
-
-
-def opened(home: Home, *, exact: bool, **units: Any) -> Pipeline:
-    limit = EXACT if exact else 20_000
-    content = {
-        "similarity": {"exact_search_limit": limit},
-        "units": {"executor": "inline", **units},
-    }
-    return Pipeline(home, Settings.model_validate(content))
 
 
 def score_all(pipeline: Pipeline) -> float:
