@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from harmonizer_assets.core.base.errors import ConfigurationError
+from harmonizer_assets.core.base.extras import needs_extra
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,11 +26,10 @@ def png(inches: tuple[float, float], paint: Callable[[Figure], None]) -> bytes:
     Raises:
         ConfigurationError: matplotlib is not installed.
     """
-    if not can_draw():
-        raise ConfigurationError("pictures need matplotlib: pip install 'label-harmonizer[plots]'")
     # Importing matplotlib takes longer than most commands.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    with needs_extra("plots", "pictures"):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
 
     figure = Figure(figsize=inches, layout="constrained")
     FigureCanvasAgg(figure)

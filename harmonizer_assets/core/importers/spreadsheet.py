@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from harmonizer_assets.core.base.config_files import load_config
 from harmonizer_assets.core.base.errors import InputError
+from harmonizer_assets.core.base.extras import needs_extra
 from harmonizer_assets.core.base.formulas import restored
 from harmonizer_assets.core.importers.base import (
     Importer,
@@ -301,12 +302,8 @@ def _text(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _excel(path: Path, sheet: str | None) -> Iterator[tuple[int, list[str]]]:
-    try:
+    with needs_extra("xlsx", str(path), InputError):
         import openpyxl
-    except ImportError as error:
-        raise InputError(
-            f"{path}: the package openpyxl is not installed: pip install 'label-harmonizer[xlsx]'"
-        ) from error
     _check_size(path)
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)

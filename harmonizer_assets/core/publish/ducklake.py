@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import duckdb
 
 from harmonizer_assets.core.base.errors import ConfigurationError, StoreError
+from harmonizer_assets.core.base.extras import needs_extra
 from harmonizer_assets.core.base.files import make_private_folder
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.identity import HomeIdentity
@@ -201,12 +202,8 @@ def _s3_secret(url: str, endpoint_url: str | None) -> tuple[str, list[str]]:
     Raises:
         ConfigurationError: boto3 is not installed, or there are no credentials.
     """
-    try:
+    with needs_extra("s3", url):
         import boto3
-    except ModuleNotFoundError:
-        raise ConfigurationError(
-            f"{url} needs boto3: install the extra with `pip install 'label-harmonizer[s3]'`"
-        ) from None
     session = boto3.Session()
     found = session.get_credentials()
     if found is None:

@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from harmonizer_assets.core.base.aws import aws_client, error_code
 from harmonizer_assets.core.base.errors import ConfigurationError, StoreError
+from harmonizer_assets.core.base.extras import needs_extra
 from harmonizer_assets.core.base.files import make_private_folder, staged, sync_to_disk
 from harmonizer_assets.core.base.secrets import translated
 
@@ -263,13 +264,7 @@ class S3Store(ObjectStore):
         self._bucket = parts.netloc
         prefix = parts.path.strip("/")
         self._prefix = f"{prefix}/" if prefix else ""
-        try:
-            import boto3  # noqa: F401
-        except ModuleNotFoundError:
-            raise ConfigurationError(
-                f"{url} needs boto3: install the extra with `pip install 'label-harmonizer[s3]'`"
-            ) from None
-        with self._errors(""):
+        with needs_extra("s3", url), self._errors(""):
             self._client: Any = aws_client("s3", endpoint_url=endpoint_url)
 
     def address(self, name: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Final
 from harmonizer_assets.core.apply.targets.base import CHANGED_THERE, provenance, then_and_now
 from harmonizer_assets.core.base.aws import aws_client, error_code
 from harmonizer_assets.core.base.errors import SourceError
+from harmonizer_assets.core.base.extras import needs_extra
 from harmonizer_assets.core.base.secrets import translated
 from harmonizer_assets.core.base.settings import DynamoSettings
 from harmonizer_assets.core.records.dynamodb import item_key, label_item, status_index
@@ -44,13 +45,9 @@ class _Table:
     """One table at DynamoDB; see `Writer`."""
 
     def __init__(self, settings: DynamoSettings, name: str) -> None:
-        try:
+        with needs_extra("s3", name, SourceError):
             from boto3.dynamodb.types import TypeSerializer
             from botocore.config import Config
-        except ModuleNotFoundError:
-            raise SourceError(
-                f"{name}: the package boto3 is not installed: pip install 'label-harmonizer[s3]'"
-            ) from None
         self._name = name
         self._table = settings.table
         self._serializer = TypeSerializer()

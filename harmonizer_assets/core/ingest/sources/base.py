@@ -64,13 +64,6 @@ class Source(ABC):
         self._warehouse.write(write)
 
 
-def missing_extra(source: str, package: str, extra: str) -> SourceError:
-    """Make the error for a source whose optional package is not installed."""
-    return SourceError(
-        f"{source}: the package {package} is not installed: pip install 'label-harmonizer[{extra}]'"
-    )
-
-
 def no_order(source: str, column: str, kind: type) -> SourceError:
     """Make the error for a column of changes whose values cannot be counted on from."""
     return SourceError(

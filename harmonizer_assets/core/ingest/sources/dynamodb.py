@@ -16,12 +16,13 @@ import pyarrow.parquet as pq
 from harmonizer_assets.core.base.aws import aws_client, error_code
 from harmonizer_assets.core.base.clock import is_due
 from harmonizer_assets.core.base.errors import SourceError
+from harmonizer_assets.core.base.extras import needs_extra
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.scratch import scratch_folder
 from harmonizer_assets.core.base.secrets import translated
 from harmonizer_assets.core.base.settings import DynamoSettings
 from harmonizer_assets.core.ingest.inbox import submit_batch
-from harmonizer_assets.core.ingest.sources.base import Source, digest, missing_extra
+from harmonizer_assets.core.ingest.sources.base import Source, digest
 from harmonizer_assets.core.records.correction import PROVENANCE
 from harmonizer_assets.core.records.dynamodb import (
     LABEL,
@@ -149,11 +150,8 @@ class DynamoSource(Source):
 
     @contextmanager
     def _readable(self) -> Iterator[Any]:
-        try:
-            import boto3  # noqa: F401
+        with needs_extra("s3", self.name, SourceError):
             from botocore.exceptions import BotoCoreError, ClientError
-        except ModuleNotFoundError:
-            raise missing_extra(self.name, "boto3", "s3") from None
 
         def unreadable(error: Exception) -> SourceError:
             return SourceError(
@@ -162,8 +160,10 @@ class DynamoSource(Source):
             )
 
         with translated(unreadable, ClientError, BotoCoreError, ValueError):
-            yield aws_client(
-                "dynamodb",
-                endpoint_url=self._settings.endpoint_url,
-                region_name=self._settings.region,
-            )
+            with needs_extra("s3", self.name, SourceError):
+                client = aws_client(
+                    "dynamodb",
+                    endpoint_url=self._settings.endpoint_url,
+                    region_name=self._settings.region,
+                )
+            yield client

@@ -13,12 +13,13 @@ from urllib.parse import urlsplit
 
 from harmonizer_assets.core.base.aws import aws_client, error_code
 from harmonizer_assets.core.base.errors import SourceError
+from harmonizer_assets.core.base.extras import needs_extra
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.scratch import scratch_folder
 from harmonizer_assets.core.base.secrets import translated
 from harmonizer_assets.core.ingest.inbox import submit_files
 from harmonizer_assets.core.ingest.readers import SUFFIXES
-from harmonizer_assets.core.ingest.sources.base import Source, digest, missing_extra
+from harmonizer_assets.core.ingest.sources.base import Source, digest
 from harmonizer_assets.core.store.warehouse import Warehouse
 
 COMPLETE: Final = "_SUCCESS"
@@ -98,11 +99,8 @@ class S3Source(Source):
         return pulled
 
     def _client(self) -> Any:
-        try:
-            with self._readable():
-                return aws_client("s3", endpoint_url=self._endpoint_url)
-        except ModuleNotFoundError:
-            raise missing_extra(self.name, "boto3", "s3") from None
+        with needs_extra("s3", self.name, SourceError), self._readable():
+            return aws_client("s3", endpoint_url=self._endpoint_url)
 
     def _new(self, client: Any) -> dict[str, _Folder]:
         """List the complete folders that have not been copied in their present version."""

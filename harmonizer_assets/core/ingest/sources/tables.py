@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from harmonizer_assets.core.base.errors import SourceError
+from harmonizer_assets.core.base.extras import needs_extra
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.scratch import scratch_folder
 from harmonizer_assets.core.base.settings import TableSettings, time_zone
@@ -21,7 +22,6 @@ from harmonizer_assets.core.ingest.sources.base import (
     TABLE_URL_VARIABLE,
     Source,
     digest,
-    missing_extra,
     no_order,
 )
 from harmonizer_assets.core.store.warehouse import Warehouse
@@ -74,10 +74,8 @@ def open_tables(name: str, url: str | None) -> Iterator[Database]:
             cannot be reached.
     """
     # SQLAlchemy's drivers are optional, and most homes have no tables elsewhere.
-    try:
+    with needs_extra("sql", name, SourceError):
         from harmonizer_assets.core.ingest.sources.database import open_database
-    except ModuleNotFoundError:
-        raise missing_extra(name, "sqlalchemy", "sql") from None
     if not url:
         raise SourceError(
             f"{name}: the environment has no {TABLE_URL_VARIABLE}: set it to the "

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from harmonizer_assets.core.base.aws import aws_client, error_code
 from harmonizer_assets.core.base.errors import ConfigurationError, WorkersError
+from harmonizer_assets.core.base.extras import needs_extra
 from harmonizer_assets.core.base.secrets import redacted, translated
 from harmonizer_assets.core.units.executors.base import Endings, Executor
 from harmonizer_assets.core.units.store import Failure, UnitStore
@@ -174,23 +175,18 @@ class LambdaExecutor(Executor):
 
 def _client(connections: int, seconds: float) -> Any:
     """Make a client that leaves retries to us: a second request would be a second attempt."""
-    try:
-        import boto3  # noqa: F401
+    with needs_extra("s3", "units on Lambda"):
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError
-    except ModuleNotFoundError:
-        raise ConfigurationError(
-            "units on Lambda need boto3: install the extra with "
-            "`pip install 'label-harmonizer[s3]'`"
-        ) from None
-    config = Config(
-        read_timeout=seconds,
-        retries={"total_max_attempts": 1},
-        max_pool_connections=connections,
-        tcp_keepalive=True,
-    )
-    with translated(_unusable, BotoCoreError):
-        return aws_client("lambda", config=config)
+
+        config = Config(
+            read_timeout=seconds,
+            retries={"total_max_attempts": 1},
+            max_pool_connections=connections,
+            tcp_keepalive=True,
+        )
+        with translated(_unusable, BotoCoreError):
+            return aws_client("lambda", config=config)
 
 
 def _unusable(error: Exception) -> ConfigurationError:

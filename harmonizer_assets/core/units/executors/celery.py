@@ -11,7 +11,8 @@ import time
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Final
 
-from harmonizer_assets.core.base.errors import ConfigurationError, WorkersError
+from harmonizer_assets.core.base.errors import WorkersError
+from harmonizer_assets.core.base.extras import needs_extra
 from harmonizer_assets.core.base.memory import keep_free_memory
 from harmonizer_assets.core.store.objects import ObjectStore, open_store
 from harmonizer_assets.core.units.executors.base import Executor, watch
@@ -45,13 +46,8 @@ def make_app(broker: Broker) -> Celery:
         ConfigurationError: the extra is not installed.
         WorkersError: the broker cannot be reached.
     """
-    try:
+    with needs_extra("celery", "units on a queue"):
         from celery import Celery
-    except ModuleNotFoundError:
-        raise ConfigurationError(
-            "units on a queue need Celery: install the extra with "
-            "`pip install 'label-harmonizer[celery]'`"
-        ) from None
     app = Celery("harmonizer", broker=broker.broker_url, set_as_current=False)
     with broker.errors():
         options = broker.options()

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from harmonizer_assets.core.base.aws import aws_client, error_code
-from harmonizer_assets.core.base.errors import ConfigurationError, StoreError
+from harmonizer_assets.core.base.errors import StoreError
+from harmonizer_assets.core.base.extras import needs_extra
 from harmonizer_assets.core.base.secrets import translated
 from harmonizer_assets.core.judge.llm.memory.shared.base import (
     Claim,
@@ -45,16 +46,10 @@ class DynamoDBCache(SharedCache):
             ConfigurationError: the extra is not installed.
             StoreError: the table cannot be used, or has another key.
         """
-        try:
-            import boto3  # noqa: F401
-            from botocore.config import Config
-        except ModuleNotFoundError:
-            raise ConfigurationError(
-                "shared answers in DynamoDB need boto3: install the extra with "
-                "`pip install 'label-harmonizer[s3]'`"
-            ) from None
         self._name = table
-        with self._errors():
+        with needs_extra("s3", "shared answers in DynamoDB"), self._errors():
+            from botocore.config import Config
+
             config = Config(
                 max_pool_connections=_AT_ONCE, retries={"mode": "standard", "max_attempts": 8}
             )

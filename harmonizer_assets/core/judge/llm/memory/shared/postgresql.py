@@ -11,7 +11,8 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from harmonizer_assets.core.base.errors import ConfigurationError, StoreError
+from harmonizer_assets.core.base.errors import StoreError
+from harmonizer_assets.core.base.extras import needs_extra
 from harmonizer_assets.core.base.secrets import translated
 from harmonizer_assets.core.judge.llm.memory.shared.sql import Execute, SqlCache, T, unusable
 
@@ -39,13 +40,8 @@ class PostgresCache(SqlCache):
             ConfigurationError: the driver is not installed.
             StoreError: the server cannot be used.
         """
-        try:
+        with needs_extra("sql", "shared answers in PostgreSQL"):
             self._engine = sa.create_engine(url, pool_pre_ping=True, pool_size=2)
-        except ModuleNotFoundError:
-            raise ConfigurationError(
-                "shared answers in PostgreSQL need its driver: install the extra with "
-                "`pip install 'label-harmonizer[sql]'`"
-            ) from None
         self._patience = 0.0
         super().__init__()
         self._patience = _PATIENCE
