@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from harmonizer_assets.cli import main
+from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.settings import Settings
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.dagster_compat.instance import open_instance
@@ -103,6 +104,7 @@ def test_the_script_serves_a_home_whose_labels_workers_score(
         wait_for(lambda: pipeline.tables.counts().labels and not pipeline.stale(OFFLINE))
         documents = {row["document_id"] for row in table(pipeline, "documents")}
         assert pipeline.indexing.vectors.ids() == documents
+        assert (home.chroma_server / "chroma.sqlite3").exists()
         processes = psutil.Process(server.pid).children(recursive=True)
         server.send_signal(signal.SIGTERM)
         assert server.wait(timeout=120) == 143
@@ -155,6 +157,11 @@ def test_the_script_says_so_where_the_command_is_not_installed(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def home_of(service) -> Home:
+    [volume] = [volume for volume in service["volumes"] if volume.startswith("home:")]
+    return Home(Path(volume.partition(":")[2]))
+
+
 def test_settings_and_commands_of_the_compose_file_exist():
     """No container runtime is needed to see that."""
     Settings.model_validate(tomllib.loads((SERVER / "harmonizer.toml").read_text()))
@@ -168,5 +175,6 @@ def test_settings_and_commands_of_the_compose_file_exist():
         for volume in service["volumes"]:
             source = volume.partition(":")[0]
             assert not source.startswith(".") or (SERVER / source).exists()
+    assert home_of(services["chroma"]).chroma_server == Path(services["chroma"]["command"][2])
     assert all("ports" not in service for name, service in services.items() if name != "ui")
     assert services["ui"]["ports"] == ["127.0.0.1:8080:8080"]

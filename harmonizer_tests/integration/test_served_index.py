@@ -217,6 +217,27 @@ def test_a_restored_home_has_its_vectors_and_embeds_nothing_again(backed_up, tmp
         assert scores(there) == before == scores(pipeline)
 
 
+def test_files_of_a_server_in_the_home_are_not_in_a_backup_and_its_vectors_are(home, tmp_path):
+    """Where `deploy/server` has them: a copy of files that are written meanwhile may be damaged."""
+    copy_shops(home)
+    home.chroma_server.mkdir()
+    archive = open_archive(str(tmp_path / "backups"))
+    with chroma_server(home.chroma_server) as server:
+        pipeline = opened(home, server, exact=True)
+        embedded = pipeline.index().embedded
+        report = back_up(pipeline.warehouse, pipeline.indexing.vectors, archive)
+        vectors = all_vectors(pipeline)
+    files = archive.manifest(report.name).files
+    assert [file.path for file in files if file.path.startswith("chroma_server")] == []
+    copy = Home(tmp_path / "copy")
+    restore(archive, copy)
+    copy.chroma_server.mkdir()
+    with chroma_server(copy.chroma_server) as server:
+        there = opened(copy, server, exact=True)
+        assert there.index().embedded == 0 < embedded
+        assert all_vectors(there) == vectors
+
+
 def test_a_restored_home_whose_run_is_killed_takes_the_rest_up_the_next_time(
     backed_up, tmp_path, server, monkeypatch
 ):

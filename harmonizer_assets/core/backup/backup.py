@@ -180,11 +180,12 @@ def _stored(
 def _unchanging(home: Home) -> Iterator[Path]:
     """List the files of a home that are written as a whole or by their end, such as reports.
 
-    What a home makes anew is left out, and what belongs to the processes that use it.
+    What a home makes anew is left out, and what belongs to the processes that use it: a server's
+    files change while they are read.
     """
     folders = {home.scratch, home.locks, home.snapshot.parent, home.units}
     folders |= {home.chroma, home.new_chroma, home.old_chroma, home.restored_vectors}
-    folders |= {home.inbox, home.journals}
+    folders |= {home.chroma_server, home.inbox, home.journals}
     for path in _files(home.root):
         top = home.root / path.relative_to(home.root).parts[0]
         is_tables = path.name.startswith(home.database.name)

@@ -76,6 +76,11 @@ class Home:
         return self.root / "chroma.old"
 
     @property
+    def chroma_server(self) -> Path:
+        """Files of a Chroma server that is started beside the home, as `deploy/server` does."""
+        return self.root / "chroma_server"
+
+    @property
     def restored_vectors(self) -> Path:
         """Vectors that a backup had of a server; there until they are in the index."""
         return self.root / "restored_vectors"
