@@ -46,25 +46,25 @@ MOST_FITTED: Final = 30_000
 WALL, PROCESSOR = 0, 1
 
 EXACT_LIMIT: Final = 20_000
-SEARCH: Final = (8.964 - 0.792) / 23_356
+SEARCH: Final = (3.6 - 0.5) / 23_356
 """Seconds in which Chroma's index searches for one document: `benchmarks.units --parts where`."""
-VOTES: Final = 4.141 / 100_011
+VOTES: Final = 3.5 / 100_011
 """Seconds in which the votes on a label are gathered from what that search has found: as above."""
 
 Steps = dict[str, list[float]]
 """Seconds of each step: fixed, and for a million of what it grows with, or a million squared."""
 STEPS: Final[Steps] = {
-    "ingest": [0.60, 23.20],
-    "documents": [0.00, 23.46],
-    "embedding": [0.05, 8.34],
-    "index": [0.00, 422.61],
-    "fitting": [3.79, 262.82],
-    "similarity": [2.33, 97534.47],
-    "scoring": [0.04, 66.79],
-    "explaining": [0.04, 34.39],
-    "duckdb": [1.79, 104.45],
-    "dagster": [0.45, 666.27],
-    "other": [2.12, 43.27],
+    "ingest": [1.40, 16.17],
+    "documents": [0.00, 24.31],
+    "embedding": [0.02, 16.83],
+    "index": [0.00, 598.27],
+    "fitting": [2.89, 281.64],
+    "similarity": [0.24, 127659.91],
+    "scoring": [0.00, 85.65],
+    "explaining": [0.00, 38.45],
+    "duckdb": [1.08, 135.45],
+    "dagster": [0.22, 852.58],
+    "other": [1.92, 70.46],
 }
 """Of the processor, of a machine of two cores, fitted to 10,000 to 100,000 labels."""
 BYTES: Final = {"label": 2 * 375.0, "document": 2_283.0}
@@ -181,7 +181,7 @@ def queue_of_units(seconds: Sequence[float], workers: int, cut: float, commit: f
 
 PADDED: Final = {1: 145.8, 2: 72.7, 4: 37.2, 8: 19.2}
 """Seconds of 24 units that sleep for 6 s, by workers: see the benchmarks."""
-UNITS: Final = {"Chroma's index": (15, 8.1, 4.5), "exact search": (15, 36.3, 19.8)}
+UNITS: Final = {"Chroma's index": (15, 7.9, 4.3), "exact search": (15, 38.0, 19.7)}
 """How many, and seconds with 1 and 2 processes on two cores: see the benchmarks."""
 
 
@@ -237,11 +237,17 @@ def tell_run(size: Size, homes: int) -> None:
     )
     asked = size.labels * MODEL["share asked"]
     broken = breaking(size, homes, seconds, room)
+    figures = (
+        seconds / 3600,
+        seconds * homes / 3600,
+        room * homes / 1e9,
+        asked / MODEL["words a minute"] / 60 / homes,
+        asked * MODEL["usd"],
+    )
     print(
-        f"{size.labels:>15,.0f}{size.merchants:>11,.0f}{homes:>7,}{seconds / 3600:>9,.1f}"
-        f"{seconds * homes / 3600:>9,.0f}{room * homes / 1e9:>9,.0f}"
-        f"{asked / MODEL['words a minute'] / 60 / homes:>9,.1f}{asked * MODEL['usd']:>9,.0f}  "
-        + ("; ".join(broken) or "-")
+        f"{size.labels:>15,.0f}{size.merchants:>11,.0f}{homes:>7,}"
+        + "".join(f"{n:>9,.0f}" if n >= 10 else f"{n:>9.2g}" for n in figures)
+        + f"  {'; '.join(broken) or '-'}"
     )
 
 
