@@ -21,7 +21,7 @@ from harmonizer_assets.core.base.errors import StoreBusyError, StoreError
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.locks import Lock
 from harmonizer_assets.core.base.settings import Settings
-from harmonizer_assets.core.index import upkeep
+from harmonizer_assets.core.index import stage, upkeep
 from harmonizer_assets.core.index.vector_files import VectorPage, write_pages
 from harmonizer_assets.core.index.vectors import GRAPH_WRITTEN_FROM, HNSW, VectorIndex
 from harmonizer_assets.core.pipeline import Pipeline
@@ -302,6 +302,26 @@ def test_a_process_that_is_killed_while_chroma_writes_its_graph_leaves_the_index
     add(vectors, range(1_000, 1_150))
     assert len(vectors.ids()) == 1_150
     assert [path.name for path in home.root.glob("chroma*")] == ["chroma"]
+
+
+def test_what_is_written_at_once_grows_with_the_index(pipeline, tmp_path, monkeypatch):
+    """Each time the index is copied as a whole."""
+    monkeypatch.setattr(stage, "_DOCUMENTS_PER_CHUNK", 3)
+    monkeypatch.setattr(stage, "_SHARE_PER_CHUNK", 1.0)
+    shop_receipts().submit(pipeline, tmp_path)
+    pipeline.ingest()
+    written, session = [], VectorIndex.session
+
+    def noted(vectors, writes=0):
+        written.append(writes)
+        return session(vectors, writes)
+
+    monkeypatch.setattr(VectorIndex, "session", noted)
+    report = pipeline.index()
+    *grown, last = [writes for writes in written if writes]
+    assert grown == [3, 3, 6, 12, 24][: len(grown)]
+    assert len(grown) > 2
+    assert sum(grown) + last == report.embedded == report.total
 
 
 def test_what_is_added_is_in_the_graph_of_the_files_unless_it_is_little(home):

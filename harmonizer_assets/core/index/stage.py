@@ -30,6 +30,10 @@ _log = logging.getLogger(__name__)
 
 STAGE: Final = "word_embeddings"
 _DOCUMENTS_PER_CHUNK: Final = 5_000
+"""Documents that are embedded and written in one go, at least."""
+_SHARE_PER_CHUNK: Final = 0.1
+"""The same, as a share of those in the index. Each chunk has the index copied as a whole, so with
+chunks of one size copying would grow with the square of the documents."""
 _MAX_METADATA_MERCHANTS: Final = 32
 _METADATA: Final = ("merchants", "label_types", "statuses", "labels")
 
@@ -127,13 +131,17 @@ class Indexing:
         out_of_date = found.filter(pc.invert(found["is_orphan"])).drop_columns(["is_orphan"])
         orphans = found.filter(found["is_orphan"])["document_id"].to_pylist()
         embedded, embed_seconds = 0, 0.0
-        for start in range(0, out_of_date.num_rows, _DOCUMENTS_PER_CHUNK):
-            chunk = out_of_date.slice(start, _DOCUMENTS_PER_CHUNK)
+        done = 0
+        while done < out_of_date.num_rows:
+            indexed = index.recorded + embedded
+            most = max(_DOCUMENTS_PER_CHUNK, int(_SHARE_PER_CHUNK * indexed))
+            chunk = out_of_date.slice(done, most)
             new, seconds = self._write_chunk(chunk, meter)
             embedded += new
             embed_seconds += seconds
+            done += chunk.num_rows
             if on_progress:
-                on_progress(Progress(STAGE, 0, 0, start + chunk.num_rows, out_of_date.num_rows))
+                on_progress(Progress(STAGE, 0, 0, done, out_of_date.num_rows))
         if embedded:
             _log.info("embedded %d documents in %.1f s", embedded, embed_seconds)
         if rebuilt:
