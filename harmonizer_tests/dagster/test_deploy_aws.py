@@ -243,6 +243,8 @@ def test_the_home_of_a_task_is_on_postgres_and_its_logs_are_in_the_bucket(
     settings = Settings.load(home.settings_file).units
     assert (settings.executor, settings.queue) == ("celery", f"{STACK}-units")
     assert settings.store == f"s3://{made['Bucket']}/units"
+    # Units lie ready while as many workers as there may be are busy.
+    assert settings.most_waiting == 2 * 10
     answers = Settings.load(home.settings_file).judge.answers
     assert answers is not None
     open_cache(answers).close()
@@ -254,6 +256,15 @@ def test_a_task_keeps_the_settings_of_the_home(home, postgres_url):
     home.settings_file.write_text('[units]\nexecutor = "inline"\n')
     start(made, home, postgres_url, "true")
     assert tomllib.loads(home.settings_file.read_text()) == {"units": {"executor": "inline"}}
+
+
+@pytest.mark.usefixtures("aws")
+def test_a_home_with_a_function_invokes_it_as_often_at_once_as_is_reserved(home, postgres_url):
+    made = create(Executor="lambda", MaxWorkers="7")
+    start(made, home, postgres_url, "true")
+    settings = Settings.load(home.settings_file).units
+    assert (settings.executor, settings.function) == ("lambda", f"{STACK}-units")
+    assert settings.most_waiting == 7
 
 
 @contextmanager
