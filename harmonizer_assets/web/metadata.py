@@ -109,6 +109,7 @@ def ingest_metadata(
         for table in ("words", "labels")
     }
     shown["labels"] |= {
+        "repeated": report.total("labels_repeated"),
         "dagster/row_count": labels,
         "partitions_with_labels": partitions,
         "new_merchants": new_merchants,

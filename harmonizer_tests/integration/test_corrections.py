@@ -18,6 +18,7 @@ from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.ingest.inbox import submit_batch
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.records.label import label_key
+from harmonizer_assets.core.records.reports import BatchReport
 from harmonizer_assets.core.store.deletions import Scope
 from harmonizer_assets.core.store.export import export_table
 from harmonizer_tests.support.corrections import applied, correction, label, labels
@@ -45,14 +46,17 @@ def right(pipeline):
     return [row for row in labels(pipeline) if row["image_id"] == "image-0-0"]
 
 
-def send(pipeline: Pipeline, folder: Path, row: dict[str, Any], age: dt.timedelta | None = None):
+def send(
+    pipeline: Pipeline, folder: Path, row: dict[str, Any], age: dt.timedelta | None = None
+) -> BatchReport:
     """Ingest one label, with the words of all; by default as a batch of now."""
     receipts = shop_receipts(each=2)
     receipts.labels = [{name: row[name] for name in receipts.labels[0]}]
     words, sent = receipts.write(folder)
     time = None if age is None else dt.datetime.now(dt.UTC) - age
     submit_batch(pipeline.home, words, sent, time=time)
-    pipeline.ingest()
+    [report] = pipeline.ingest().batches
+    return report
 
 
 def test_a_moved_label_is_retired_and_the_right_one_takes_its_place(pipeline, wrong):
@@ -301,8 +305,38 @@ def test_a_label_that_a_batch_has_changed_since_is_not_undone(pipeline, wrong, t
 def test_a_batch_that_repeats_what_was_corrected_does_not_undo_it(pipeline, wrong, tmp_path, age):
     applied(pipeline, correction(wrong, "move", "GRAND_TOTAL"))
     after = label(pipeline, label_key(wrong))
-    send(pipeline, tmp_path / "second", wrong, age)
+    report = send(pipeline, tmp_path / "second", wrong, age)
     assert label(pipeline, label_key(wrong)) == after
+    assert (report.labels_repeated, report.labels_outdated, report.labels_updated) == (1, 0, 0)
+
+
+def test_each_batch_that_repeats_what_was_corrected_says_so_until_it_does_no_more(
+    pipeline, wrong, tmp_path, caplog
+):
+    caplog.set_level("INFO", "harmonizer_assets.core.ingest")
+    applied(pipeline, correction(wrong, "move", "GRAND_TOTAL"))
+    told = []
+    for day in ("monday", "tuesday", "wednesday"):
+        caplog.clear()
+        report = send(pipeline, tmp_path / day, wrong)
+        assert [remark for remark in report.remarks() if remark in caplog.text] == [
+            "1 labels come again as they were before a correction, which holds: their sender needs "
+            "what `harmonizer export labels_corrected` writes"
+        ]
+        told.append((report.unchanged, report.labels_repeated))
+    assert told == [(False, 1), (True, 1), (True, 1)]
+    assert [row["labels_repeated"] for row in table(pipeline, "batches")] == [0, 1]
+    report = send(pipeline, tmp_path / "thursday", label(pipeline, label_key(wrong)))
+    assert (report.labels_repeated, report.remarks()) == (0, [])
+
+
+def test_an_older_batch_that_says_something_new_about_a_corrected_label_is_told_apart(
+    pipeline, wrong, tmp_path
+):
+    applied(pipeline, correction(wrong, "move", "GRAND_TOTAL"))
+    changed = {**wrong, "validation_status": "NEEDS_REVIEW"}
+    report = send(pipeline, tmp_path / "second", changed, dt.timedelta(hours=1))
+    assert (report.labels_repeated, report.labels_outdated) == (0, 1)
 
 
 def test_a_batch_that_says_something_new_wins_and_then_another_one_does(pipeline, wrong, tmp_path):

@@ -229,7 +229,8 @@ def test_rows_that_a_later_batch_has_decided_otherwise_are_counted_and_said(pipe
     report = ingest_labels(pipeline, with_status(tmp_path, "VALID"), long_ago)
     assert (report.labels_inserted, report.labels_updated, report.labels_outdated) == (0, 0, 1)
     assert report.remarks() == [
-        "0 words and 1 labels are left as they are: a later batch has decided them otherwise"
+        "0 words and 1 labels are left as they are: "
+        "a later batch or a correction has decided them otherwise"
     ]
     assert status_of(pipeline) == "INVALID"
 

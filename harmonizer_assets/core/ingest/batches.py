@@ -165,7 +165,13 @@ def _log(batch: InboxBatch, report: BatchReport) -> None:
     name = batch.folder.name
     if report.unchanged:
         logger.info("batch %s was ingested before: nothing to do", name)
-        return
+    else:
+        _log_counts(name, report)
+    for remark in report.remarks():
+        logger.info("batch %s: %s", name, remark)
+
+
+def _log_counts(name: str, report: BatchReport) -> None:
     logger.info(
         "batch %s ingested: words %d read, %d new, %d changed; labels %d read, %d new, %d changed",
         name,
@@ -178,5 +184,3 @@ def _log(batch: InboxBatch, report: BatchReport) -> None:
     )
     if report.quarantined:
         logger.info("batch %s: %d rows quarantined", name, report.quarantined)
-    for remark in report.remarks():
-        logger.info("batch %s: %s", name, remark)

@@ -33,14 +33,20 @@ EXISTS (
 )
 """
 
+# A sender who goes on sending what was corrected is to be told each time.
+_LAST_REPEATED: Final = """
+SELECT coalesce(arg_max(labels_repeated, number), 0) FROM batches WHERE batch_id = $batch_id
+"""
+
 
 class _Merged(NamedTuple):
-    """Rows of one table that were inserted, updated, decided otherwise by a later batch, or kept
-    out since they were deleted."""
+    """Rows of one table that were inserted, updated, decided otherwise by something later, as they
+    were before a correction, or kept out since they were deleted."""
 
     inserted: int
     updated: int
     outdated: int
+    repeated: int
     withheld: int
 
 
@@ -81,6 +87,7 @@ def merge_batch(
         labels_inserted=labels.inserted,
         labels_updated=labels.updated,
         labels_outdated=labels.outdated,
+        labels_repeated=labels.repeated,
         labels_deleted=deleted.labels,
         labels_withheld=labels.withheld,
         quarantined=_quarantine_rows(con, batch_id, rank),
@@ -102,7 +109,10 @@ def resent_batch(
     if not place.changes_nothing:
         return None
     record_resend(con, arrival, place)
-    return BatchReport(arrival.batch.source, arrival.batch_id, unchanged=True)
+    repeated = con.execute(_LAST_REPEATED, {"batch_id": arrival.batch_id}).fetchall()[0][0]
+    return BatchReport(
+        arrival.batch.source, arrival.batch_id, unchanged=True, labels_repeated=repeated
+    )
 
 
 def quarantine_batch(con: duckdb.DuckDBPyConnection, batch: InboxBatch, error: str) -> None:
@@ -177,8 +187,8 @@ def _merge_table(
         CREATE OR REPLACE TEMP TABLE compared AS
         SELECT s.* EXCLUDE (row_number_in_file), t.image_id IS NULL AS is_new,
             ({ours}) IS DISTINCT FROM ({theirs}) AS differs,
-            (r.batch_id IS NOT NULL AND {outranks("r")})
-                OR {REPEATS_CORRECTED if table == "labels" else "false"} AS is_outdated,
+            r.batch_id IS NOT NULL AND {outranks("r")} AS is_outdated,
+            {REPEATS_CORRECTED if table == "labels" else "false"} AS is_repeated,
             EXISTS (
                 FROM deletions d WHERE {outranks("d", "holds_until")}
                     AND {covered("s", labels=table == "labels", deletion="d")}
@@ -191,7 +201,7 @@ def _merge_table(
     )
     con.execute(
         "CREATE OR REPLACE TEMP VIEW changes AS "
-        "FROM compared WHERE NOT is_outdated AND NOT is_withheld"
+        "FROM compared WHERE NOT is_outdated AND NOT is_repeated AND NOT is_withheld"
     )
     # Equal rows still take the later batch, so that one between the two cannot replace them when
     # it is ingested after both.
@@ -201,7 +211,7 @@ def _merge_table(
     )
     con.execute(
         f"INSERT INTO {table} BY NAME "
-        "SELECT * EXCLUDE (is_new, differs, is_outdated, is_withheld), "
+        "SELECT * EXCLUDE (is_new, differs, is_outdated, is_repeated, is_withheld), "
         "$batch_id AS batch_id, $batch_time AS batch_time FROM changes",
         {"batch_id": batch_id, "batch_time": rank.batch_time},
     )
@@ -213,10 +223,12 @@ def _merge_table(
     )
     counted = con.execute(
         "SELECT count(*) FILTER (WHERE is_new AND NOT is_withheld), "
-        "count(*) FILTER (WHERE NOT is_new AND differs AND NOT is_outdated AND NOT is_withheld), "
-        "count(*) FILTER (WHERE is_outdated AND differs), "
+        "count(*) FILTER (WHERE NOT (is_new OR is_outdated OR is_repeated OR is_withheld) "
+        "AND differs), "
+        "count(*) FILTER (WHERE is_outdated AND differs AND NOT is_repeated), "
+        "count(*) FILTER (WHERE is_repeated AND differs), "
         "count(*) FILTER (WHERE is_withheld) FROM compared"
     ).fetchone()
     con.execute("DROP VIEW changes")
     con.execute("DROP TABLE compared")
-    return _Merged(*map(int, counted)) if counted else _Merged(0, 0, 0, 0)
+    return _Merged(*map(int, counted)) if counted else _Merged(0, 0, 0, 0, 0)

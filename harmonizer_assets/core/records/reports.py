@@ -26,11 +26,13 @@ class BatchReport:
         source: where its files come from.
         batch_id: hash of its content.
         unchanged: whether the same batch had been ingested before, and no other since; all counts
-            are 0 then.
+            but `labels_repeated` are 0 then.
         time_given: the time that the batch came with, where it lay in the future; it counts from
             its arrival then. Otherwise None.
         words_outdated: words that a later batch has decided otherwise, so that nothing was done;
-            `labels_outdated` likewise.
+            `labels_outdated` likewise, by a later batch or a correction.
+        labels_repeated: labels that are in the batch as they were before they were corrected, so
+            that nothing was done: who sends them does not know of the corrections.
         words_deleted: words that the batch has deleted; `labels_deleted` likewise.
         words_withheld: words that stay away since they were deleted; `labels_withheld` likewise.
         summary: what was in its files; None for a batch that was ingested before.
@@ -50,6 +52,7 @@ class BatchReport:
     labels_inserted: int = 0
     labels_updated: int = 0
     labels_outdated: int = 0
+    labels_repeated: int = 0
     labels_deleted: int = 0
     labels_withheld: int = 0
     quarantined: int = 0
@@ -66,7 +69,12 @@ class BatchReport:
         if self.words_outdated or self.labels_outdated:
             told.append(
                 f"{self.words_outdated} words and {self.labels_outdated} labels are left as they "
-                "are: a later batch has decided them otherwise"
+                "are: a later batch or a correction has decided them otherwise"
+            )
+        if self.labels_repeated:
+            told.append(
+                f"{self.labels_repeated} labels come again as they were before a correction, which "
+                "holds: their sender needs what `harmonizer export labels_corrected` writes"
             )
         if self.words_deleted or self.labels_deleted:
             told.append(f"{self.words_deleted} words and {self.labels_deleted} labels deleted")
