@@ -41,6 +41,13 @@ def backup(*, home: Home, url: str, keep: int | None) -> None:
         f"Backup {report.name}: {report.files:,} files, {megabytes(report.size)} MB, of which "
         f"{megabytes(report.stored)} MB were new at {archive.url}."
     )
+    if report.left_out:
+        click.echo(
+            f"{len(report.left_out):,} files or folders of the inbox are not in it, since they may "
+            "not be read; give yourself the right to read them, or remove them:"
+        )
+        for path in report.left_out:
+            click.echo(f"  {path}")
     if report.removed:
         click.echo(f"{report.removed:,} older backups were removed.")
     if report.events_elsewhere:

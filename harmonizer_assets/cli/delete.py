@@ -56,7 +56,8 @@ def delete(
     It goes from tables, vectors, answers, reports, events and copies in the home. That it happened
     stays in the table `deletions`, by ids. Rows that are sent again stay away.
     """
-    from harmonizer_assets.core.base.errors import InputError
+    from harmonizer_assets.core.base.errors import InputError, StoreError
+    from harmonizer_assets.core.erase import may_quote
     from harmonizer_assets.core.store.deletions import Scope
     from harmonizer_assets.dagster_compat.instance import open_instance
     from harmonizer_assets.defs.erasing import erase_from_dagster
@@ -67,12 +68,16 @@ def delete(
     pipeline = open_home(home, "offline")
     scope = Scope(image_id, receipt_id, line_id, word_id, label)
     if not yes:
-        counts, files = pipeline.deletion.preview(scope)
+        counts, files, unread = pipeline.deletion.preview(scope)
         click.echo(
             f"{counts.words:,} words and {counts.labels:,} labels would be deleted, what was "
             f"computed from them, and {len(files):,} files of the home that quote them."
         )
         for path in files:
+            click.echo(f"  {path.relative_to(home.root)}")
+        if unread:
+            click.echo(f"{len(unread):,} files or folders may not be read and would stay:")
+        for path in unread:
             click.echo(f"  {path.relative_to(home.root)}")
         _say_what_stays(pipeline.settings.judge.answers)
         click.echo("Nothing was deleted. Run the command again with --yes to delete them.")
@@ -94,6 +99,8 @@ def delete(
             click.echo(f"  {name}")
     _say_what_stays(pipeline.settings.judge.answers)
     click.echo("Run `harmonizer run` to bring what depended on them up to date.")
+    if erased is not None and erased.kept:
+        raise StoreError(may_quote(erased.kept))
 
 
 def _say_what_stays(shared: str | None) -> None:

@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
+from harmonizer_assets.core.base.errors import StoreError
 from harmonizer_assets.core.base.files import write_atomically
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.erase import DeletedTexts
@@ -45,9 +46,19 @@ def replace_in_events(home: Home, texts: DeletedTexts) -> int:
     Args:
         home: whose Dagster instance.
         texts: what was deleted, with the keys of merchants that hold no labels any more.
+
+    Raises:
+        StoreError: a file cannot be read or written; those before it are done.
     """
-    files = sorted(home.dagster.glob("**/*.db"))
-    changed = sum(_replace_in_file(path, texts) for path in files)
+    changed = 0
+    for path in sorted(home.dagster.glob("**/*.db")):
+        try:
+            changed += _replace_in_file(path, texts)
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"{path}: what was deleted cannot be removed from it ({error}); see whom the file "
+                "belongs to, the next run tries again"
+            ) from error
     for path in sorted(home.dagster.glob(_LOGS)):
         content = path.read_text(encoding="utf-8", errors="surrogateescape")
         replaced = texts.replaced_in(content)

@@ -26,6 +26,7 @@ from harmonizer_tests.support.crash_points import (
 )
 from harmonizer_tests.support.environment import use_endpoint
 from harmonizer_tests.support.labels import scored_home
+from harmonizer_tests.support.modes import modes_count
 from harmonizer_tests.support.receipts import OFFLINE, harmonize, shop_receipts, table
 from harmonizer_tests.support.simulated_endpoint import simulated_endpoint
 
@@ -81,6 +82,49 @@ def test_a_restored_home_has_equal_tables_and_nothing_to_do(request, pipeline, t
     assert copy.indexing.vectors.ids() == pipeline.indexing.vectors.ids()
     assert not copy.stale(OFFLINE)
     assert 0.9 * report.size < report.stored <= report.size
+
+
+def test_what_may_not_be_read_in_the_inbox_is_left_out_and_said(pipeline, url, tmp_path):
+    failed = pipeline.home.inbox / ".failed"
+    refused = [failed / "monday" / "labels.csv", failed / "tuesday", pipeline.home.inbox / "new"]
+    for folder in ("monday", "tuesday", "new"):
+        path = (failed if folder != "new" else pipeline.home.inbox) / folder / "labels.csv"
+        path.parent.mkdir(parents=True)
+        path.write_text("not to be read")
+    (failed / "monday" / "error.txt").write_text("a reason")
+    for path in refused:
+        path.chmod(0)
+    with modes_count():
+        result = cli("backup", url, home=pipeline.home.root)
+    for path in refused:
+        path.chmod(0o700)
+    assert result.returncode == 0, result.stderr
+    assert "3 files or folders of the inbox are not in it" in result.stdout
+    assert [path for path in refused if f"  {path}\n" in result.stdout] == refused
+    copy = restored(url, tmp_path / "new").home
+    found = {path.relative_to(copy.inbox) for path in copy.inbox.rglob("*") if path.is_file()}
+    assert found == {Path(".failed/monday/error.txt")}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["reports/latest.html", "models", "chroma/chroma.sqlite3", "journals/x.jsonl", "dagster/a.db"],
+)
+def test_a_file_of_the_home_that_may_not_be_read_is_named_with_what_to_do(pipeline, url, name):
+    path = pipeline.home.root / name
+    path.parent.mkdir(exist_ok=True)
+    if not path.is_dir():
+        path.touch()
+    path.chmod(0)
+    with modes_count():
+        result = cli("backup", url, home=pipeline.home.root)
+    path.chmod(0o700)
+    assert result.returncode == 1
+    assert shown_error(result) == (
+        f"Error: {pipeline.home.root} cannot be backed up: {path}: Permission denied; see that it "
+        "belongs to the user who makes the backup, or move it out of the home"
+    )
+    assert open_archive(url).names() == []
 
 
 def test_files_of_a_restored_home_are_for_its_owner_alone(pipeline, url, tmp_path):

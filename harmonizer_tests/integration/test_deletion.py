@@ -14,8 +14,10 @@ from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.records.account import Account
 from harmonizer_assets.core.store.deletions import Scope
 from harmonizer_assets.core.units.spread import unit_store
+from harmonizer_tests.support.cli import cli, shown_error
 from harmonizer_tests.support.homes import copy_home
 from harmonizer_tests.support.labels import scored_copy
+from harmonizer_tests.support.modes import modes_count
 from harmonizer_tests.support.receipts import (
     LABEL_COLUMNS,
     OFFLINE,
@@ -278,6 +280,36 @@ def test_a_deletion_that_was_killed_is_finished_by_the_next_run(full, monkeypatc
     Pipeline(full.home).run(OFFLINE)
     for text in TEXTS:
         assert files_with(full.home.root, text) == []
+
+
+def test_files_that_may_not_be_read_or_removed_are_named_until_they_are_erased(full):
+    failed = full.home.inbox / ".failed"
+    refused = [failed / "monday" / "words.csv", failed / "tuesday"]
+    for folder in ("monday", "tuesday", "wednesday"):
+        path = failed / folder / "words.csv"
+        path.parent.mkdir(parents=True)
+        path.write_text(TEXTS[0])
+    for path in refused:
+        path.chmod(0)
+    (failed / "wednesday").chmod(0o500)
+    with modes_count():
+        said = cli("delete", "--image", IMAGE, home=full.home.root)
+        done = cli("delete", "--image", IMAGE, "--yes", home=full.home.root)
+    names = "inbox/.failed/monday/words.csv, inbox/.failed/tuesday"
+    assert f"2 files or folders may not be read and would stay:\n  {names}" in said.stdout.replace(
+        "\n  inbox/.failed/tuesday", ", inbox/.failed/tuesday"
+    )
+    assert done.returncode == 1
+    assert shown_error(done) == (
+        f"Error: what was deleted may stand in {names}, inbox/.failed/wednesday/words.csv, which "
+        "may not be read or removed: remove it, or give yourself the right to; the next run looks "
+        "again"
+    )
+    for path in (*refused, failed / "wednesday"):
+        path.chmod(0o700)
+    assert table(full, "words") != []
+    full.deletion.finish([lambda _: 0])
+    assert files_with(full.home.root, TEXTS[0]) == []
 
 
 def test_answers_journals_dead_letters_and_quarantined_rows_go_too(full, receipts, tmp_path):

@@ -10,6 +10,10 @@ recovers; and in this order, nothing falls between two parts:
 3. Journals of paid answers, after the tables: those that were in the tables by then are skipped by
    their position. Where a journal has gone meanwhile, the tables are copied again.
 4. Dagster's files in SQLite, by SQLite's own backup; and everything else.
+
+What people have put into the inbox and may not be read is left out, and said: one such file would
+stop all backups. Any other file that may not be read is the home's own, and there is no backup
+without it.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ import os
 import re
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +31,7 @@ from typing import Final
 from harmonizer_assets.core.backup.archive import Archive, Manifest, StoredFile, new_name
 from harmonizer_assets.core.base.clock import utc_now
 from harmonizer_assets.core.base.errors import InputError, StoreError
-from harmonizer_assets.core.base.files import make_private_folder
+from harmonizer_assets.core.base.files import files_in, make_private_folder
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.locks import Lock
 from harmonizer_assets.core.base.progress import Progress, ProgressFn
@@ -50,6 +54,7 @@ class BackupReport:
         stored: bytes that no earlier backup had.
         removed: how many old backups were removed.
         events_elsewhere: whether Dagster keeps runs and events outside of the home.
+        left_out: files and folders of the inbox that may not be read, which it does not hold.
     """
 
     name: str
@@ -58,6 +63,7 @@ class BackupReport:
     stored: int
     removed: int
     events_elsewhere: bool
+    left_out: Sequence[Path]
 
 
 def back_up(
@@ -91,8 +97,13 @@ def back_up(
     lock = Lock(home.locks / "backup.lock", f"backing {home.root} up", timeout=0)
     with lock.held(), scratch_folder(home) as scratch:
         try:
-            copied = _copies(warehouse, vectors, scratch)
+            copied, left_out = _copies(warehouse, vectors, scratch)
             files = [*_stored(archive, copied, home, on_progress)]
+        except PermissionError as error:
+            raise StoreError(
+                f"{home.root} cannot be backed up: {error.filename}: {error.strerror}; see that "
+                "it belongs to the user who makes the backup, or move it out of the home"
+            ) from error
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"{home.root} cannot be backed up: {error}") from error
         manifest = Manifest(name, tuple(files))
@@ -106,18 +117,26 @@ def back_up(
         removed,
         events_elsewhere=not (home.dagster / "history" / "runs.db").exists()
         and (home.dagster / "dagster.yaml").exists(),
+        left_out=left_out,
     )
 
 
-def _copies(warehouse: Warehouse, vectors: VectorIndex, scratch: Path) -> Path:
-    """Copy what others may change at any moment; return the folder of the copies."""
+def _copies(
+    warehouse: Warehouse, vectors: VectorIndex, scratch: Path
+) -> tuple[Path, Sequence[Path]]:
+    """Copy what others may change at any moment.
+
+    Returns:
+        The folder of the copies, and what of the inbox may not be read.
+    """
     home, folder = warehouse.home, scratch / "home"
+    left_out: list[Path] = []
     make_private_folder(folder)
-    _copy_tree(home.inbox, folder / home.inbox.name)
+    _copy_tree(home.inbox, folder / home.inbox.name, lambda error: left_out.append(_named(error)))
     _copy_tables(warehouse, vectors, folder)
     for path in home.dagster.rglob("*.db"):
         _copy_sqlite(path, folder / path.relative_to(home.root))
-    return folder
+    return folder, left_out
 
 
 def _copy_tables(warehouse: Warehouse, vectors: VectorIndex, folder: Path) -> None:
@@ -142,26 +161,44 @@ def _copy_tables(warehouse: Warehouse, vectors: VectorIndex, folder: Path) -> No
     )
 
 
-def _copy_tree(source: Path, target: Path) -> None:
+def _raised(error: PermissionError) -> None:
+    raise error
+
+
+def _named(error: PermissionError) -> Path:
+    return Path(os.fsdecode(error.filename))
+
+
+def _copy_tree(
+    source: Path, target: Path, refused: Callable[[PermissionError], object] = _raised
+) -> None:
     """Copy the files of a folder; one that goes meanwhile is left out."""
     make_private_folder(target)
-    for path in _files(source):
+    for path in files_in(source, refused):
         copy = target / path.relative_to(source)
         make_private_folder(copy.parent)
-        with suppress(FileNotFoundError):
+        try:
             shutil.copyfile(path, copy)
+        except FileNotFoundError:
+            continue
+        except PermissionError as error:
+            refused(error)
 
 
 def _copy_sqlite(source: Path, target: Path) -> None:
     make_private_folder(target.parent)
-    with (
-        suppress(FileNotFoundError),
-        closing(sqlite3.connect(f"{source.as_uri()}?mode=ro", uri=True, timeout=30.0)) as now,
-        closing(sqlite3.connect(target)) as then,
-    ):
-        now.backup(then, pages=1_000)
-        # A database in WAL mode cannot be opened where nobody may write beside it.
-        then.execute("PRAGMA journal_mode=DELETE")
+    try:
+        with (
+            closing(sqlite3.connect(f"{source.as_uri()}?mode=ro", uri=True, timeout=30.0)) as now,
+            closing(sqlite3.connect(target)) as then,
+        ):
+            now.backup(then, pages=1_000)
+            # A database in WAL mode cannot be opened where nobody may write beside it.
+            then.execute("PRAGMA journal_mode=DELETE")
+    except sqlite3.Error as error:
+        # SQLite says neither which file it is, nor whether it is gone or may not be read.
+        with suppress(FileNotFoundError), source.open("rb"):
+            raise StoreError(f"{source} cannot be copied: {error}") from error
 
 
 def _stored(
@@ -169,7 +206,7 @@ def _stored(
 ) -> Iterator[StoredFile]:
     """Store the copies, and the files of the home of which there need be none."""
     files = {path.relative_to(home.root): path for path in _unchanging(home)}
-    files |= {path.relative_to(copied): path for path in _files(copied)}
+    files |= {path.relative_to(copied): path for path in files_in(copied)}
     for done, (name, path) in enumerate(sorted(files.items()), start=1):
         with suppress(FileNotFoundError), path.open("rb") as file:
             yield archive.add(name.as_posix(), file)
@@ -186,18 +223,17 @@ def _unchanging(home: Home) -> Iterator[Path]:
     folders = {home.scratch, home.locks, home.snapshot.parent, home.units}
     folders |= {home.chroma, home.new_chroma, home.old_chroma, home.restored_vectors}
     folders |= {home.chroma_server, home.inbox, home.journals}
-    for path in _files(home.root):
-        top = home.root / path.relative_to(home.root).parts[0]
+
+    def top_of(path: Path) -> Path:
+        return Path(home.root, *path.relative_to(home.root).parts[:1])
+
+    def refused(error: PermissionError) -> None:
+        if top_of(_named(error)) not in folders:
+            raise error
+
+    for path in files_in(home.root, refused):
+        top = top_of(path)
         is_tables = path.name.startswith(home.database.name)
         is_dagsters_database = top == home.dagster and _OF_SQLITE.search(path.name)
         if top not in folders and not is_tables and not is_dagsters_database:
             yield path
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """List the files of a folder and those in it; links are not followed."""
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            path = Path(parent, name)
-            if path.is_file() and not path.is_symlink():
-                yield path

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -82,6 +83,42 @@ def staged(path: Path) -> Iterator[Path]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def _raised(error: OSError) -> None:
+    raise error
+
+
+def files_in(
+    folder: Path, refused: Callable[[PermissionError], object] = _raised
+) -> Iterator[Path]:
+    """List the files of a folder and those in it, sorted by folder; links are not followed.
+
+    What goes meanwhile is left out, as is everything in a folder that is not there.
+
+    Args:
+        folder: is looked through.
+        refused: called for each folder that may not be read; without it that is an error.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+
+    def failed(error: OSError) -> None:
+        if isinstance(error, PermissionError):
+            refused(error)
+        elif not isinstance(error, FileNotFoundError):
+            raise error
+
+    for parent, folders, names in os.walk(folder, onerror=failed):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(parent, name)
+            try:
+                if stat.S_ISREG(path.lstat().st_mode):
+                    yield path
+            except OSError as error:
+                failed(error)
 
 
 def unfinished(folder: Path) -> list[Path]:

@@ -56,15 +56,19 @@ class Deletion:
         self._warehouse = warehouse
         self._indexing = indexing
 
-    def preview(self, scope: Scope) -> tuple[Deleted, list[Path]]:
-        """Count the rows that a deletion covers, and list the files that would go with them."""
+    def preview(self, scope: Scope) -> tuple[Deleted, list[Path], list[Path]]:
+        """Count the rows that a deletion covers, and list the files that would go with them.
+
+        Returns:
+            The counts, the files, and the files and folders that may not be read.
+        """
 
         def read(con: Connection) -> tuple[Deleted, list[str]]:
             register_scopes(con, [scope])
             return count_covered(con), texts_covered(con)
 
         counts, texts = self._warehouse.read(read)
-        return counts, quoting_files(self._home, DeletedTexts(texts))
+        return counts, *quoting_files(self._home, DeletedTexts(texts))
 
     def delete(
         self,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from harmonizer_assets.core.base.home import Home
-from harmonizer_assets.core.erase.files import quoting_files
+from harmonizer_assets.core.erase.files import quoting_files, remove_files
 from harmonizer_assets.core.erase.tables import delete_quotes
 from harmonizer_assets.core.erase.texts import DeletedTexts
 from harmonizer_assets.core.index.stage import Indexing
@@ -38,12 +39,15 @@ class Erased:
         rows: rows of tables that quoted a deleted text.
         files: the names of files that did, relative to the home.
         elsewhere: places in other stores, as events of Dagster.
+        kept: files and folders of the home that may not be read or removed, relative to it. What
+            was deleted may stand in them; the next call looks again.
     """
 
     documents: int
     rows: int
     files: Sequence[str]
     elsewhere: int
+    kept: Sequence[str]
 
 
 def erase_pending(
@@ -81,16 +85,18 @@ def erase_pending(
     with asking(home):
         recover(home.journals, warehouse)
         documents = indexing.purge()
-        rows, files, elsewhere = 0, [], 0
+        rows, files, kept, elsewhere = 0, list[Path](), list[Path](), 0
         if texts:
             rows = warehouse.write(lambda con: delete_quotes(con, texts))
-            files = quoting_files(home, texts)
-            for path in files:
-                path.unlink(missing_ok=True)
+            quoting, unread = quoting_files(home, texts)
+            unremoved = remove_files(quoting)
+            files = [path for path in quoting if path not in unremoved]
+            kept = [*unread, *unremoved]
             elsewhere = sum(erase(texts) for erase in others)
         for clear in clearing:
             clear()
-    everything = bool(others) or not texts or not home.has_events()
+    events_done = bool(others) or not texts or not home.has_events()
+    everything = events_done and not kept
     if everything:
         warehouse.write(
             lambda con: con.execute("DELETE FROM pending_erasures WHERE text IS NOT NULL")
@@ -99,8 +105,11 @@ def erase_pending(
     publish_snapshot(warehouse)
     if everything:
         warehouse.write(lambda con: con.execute("DELETE FROM pending_erasures"))
-    else:
+    if not events_done:
         _log.warning("Dagster's events may quote deleted words until the next `harmonizer run`")
+    names = tuple(str(path.relative_to(home.root)) for path in kept)
+    if names:
+        _log.warning("%s", may_quote(names))
     _log.info(
         "traces of deleted words erased: %d documents, %d rows, %d files, %d places elsewhere",
         documents,
@@ -108,8 +117,15 @@ def erase_pending(
         len(files),
         elsewhere,
     )
-    return Erased(
-        documents, rows, tuple(str(path.relative_to(home.root)) for path in files), elsewhere
+    found = tuple(str(path.relative_to(home.root)) for path in files)
+    return Erased(documents, rows, found, elsewhere, names)
+
+
+def may_quote(names: Sequence[str]) -> str:
+    """Say of files that may not be read or removed what to do about them."""
+    return (
+        f"what was deleted may stand in {', '.join(names)}, which may not be read or removed: "
+        "remove it, or give yourself the right to; the next run looks again"
     )
 
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from harmonizer_assets.core.base.files import files_in
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.erase.texts import DeletedTexts
 
 
-def quoting_files(home: Home, texts: DeletedTexts) -> list[Path]:
-    """List the home's files that quote deleted texts, sorted.
+def quoting_files(home: Home, texts: DeletedTexts) -> tuple[list[Path], list[Path]]:
+    """List the home's files that quote deleted texts, and those that may not be read.
 
     These are reports, damaged journals of answers, and batches in `inbox/.done` and
     `inbox/.failed`. Batches that wait are left alone: their rows are withheld when they arrive.
+
+    Returns:
+        Files that quote them, and files and folders of which nobody can tell; both sorted.
     """
     folders = (
         home.reports,
@@ -24,12 +29,31 @@ def quoting_files(home: Home, texts: DeletedTexts) -> list[Path]:
         home.inbox / ".done",
         home.inbox / ".failed",
     )
-    return [
-        path
-        for folder in folders
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.is_symlink() and _quotes(path, texts)
-    ]
+    quoting: list[Path] = []
+    unread: list[Path] = []
+
+    def refused(error: PermissionError) -> None:
+        unread.append(Path(os.fsdecode(error.filename)))
+
+    for folder in folders:
+        for path in files_in(folder, refused):
+            try:
+                if _quotes(path, texts):
+                    quoting.append(path)
+            except PermissionError as error:
+                refused(error)
+    return sorted(quoting), sorted(unread)
+
+
+def remove_files(paths: Sequence[Path]) -> list[Path]:
+    """Remove files; return those that may not be removed."""
+    kept = []
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except PermissionError:
+            kept.append(path)
+    return kept
 
 
 def _quotes(path: Path, texts: DeletedTexts) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from dagster import (
     AssetKey,
@@ -12,10 +14,12 @@ from dagster import (
     TableRecord,
 )
 
+from harmonizer_assets.core.base.errors import StoreError
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.erase import DeletedTexts
 from harmonizer_assets.dagster_compat.event_texts import replace_in_events
 from harmonizer_assets.dagster_compat.instance import open_instance
+from harmonizer_tests.support.modes import modes_count
 
 PRIVATE = "Zebulon Quince"
 
@@ -81,3 +85,11 @@ def test_the_key_of_a_merchant_leaves_names_of_partitions_and_tags_too(home):
     assert record.asset_materialization.partition == "DATE|deleted-merchant"
     left = [path for path in home.dagster.rglob("*.db") if b"1a2b3c4d" in path.read_bytes()]
     assert left == []
+
+
+def test_a_file_that_may_not_be_written_is_named(home):
+    path = home.dagster / "history" / "of_root.db"
+    path.parent.mkdir(parents=True)
+    path.touch(mode=0)
+    with modes_count(), pytest.raises(StoreError, match=rf"^{re.escape(str(path))}: .*unable to"):
+        replace_in_events(home, DeletedTexts(["Quittenbrand"]))
