@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -15,6 +17,7 @@ from harmonizer_assets.core.units.executors.celery import CeleryExecutor, make_a
 from harmonizer_assets.core.units.spread import unit_store
 from harmonizer_tests.support.brokers import UnreachableError, paused_at_will, queue_on, worker
 from harmonizer_tests.support.login_page import login_page
+from harmonizer_tests.support.refusing import refusing
 from harmonizer_tests.support.units import (
     Errors,
     Poison,
@@ -131,6 +134,41 @@ def test_a_worker_waits_while_connections_break_and_a_login_page_answers(
             scored(pipeline)
             assert waiting.process.poll() is None
     assert scores(pipeline) == undisturbed
+
+
+@pytest.mark.parametrize("broker", ["sqs"], indirect=True)
+@pytest.mark.parametrize(
+    ("operation", "code", "said"),
+    [
+        ("ReceiveMessage", "ExpiredTokenException", "no messages can be received"),
+        ("DeleteMessage", "AccessDenied", "a message cannot be settled"),
+        ("ChangeMessageVisibility", "AccessDenied", "a message cannot be settled"),
+    ],
+)
+def test_a_worker_whose_rights_are_gone_for_a_while_says_so_and_goes_on(
+    shops, broker, undisturbed, tmp_path, operation, code, said
+):
+    is_rejection = operation == "ChangeMessageVisibility"
+    failing = poisoned_by(Poison("raise", SPOILED)) if is_rejection else {}
+    parts = urlsplit(broker.url)
+    results: list[object] = []
+    with refusing(parts.hostname, parts.port) as proxy:
+        url = broker.url.replace(f":{parts.port}", f":{proxy.port}")
+        pipeline = opened_on(broker, shops)
+        run = threading.Thread(target=lambda: results.extend(scored(pipeline)))
+        with worker(replace(broker, url=url), shops, **failing) as refused:
+            wait_for(lambda: " ready." in refused.log.read_text())
+            proxy.refused[operation] = code
+            wait_for(lambda: operation != "ReceiveMessage" or proxy.count > 0)
+            run.start()
+            wait_for(lambda: f"{said} ({code})" in refused.log.read_text())
+            proxy.refused.clear()
+            run.join(90)
+            assert refused.process.poll() is None
+    expected = {SPOILED} if is_rejection else set()
+    assert not run.is_alive()
+    assert Errors.of(results).merchants == expected
+    assert scores(pipeline) == [row for row in undisturbed if row["merchant_key"] not in expected]
 
 
 @on_rabbitmq
