@@ -219,6 +219,24 @@ def test_data_from_before_what_was_corrected_does_not_win_and_data_from_after_do
     assert status(pipeline) == "VALID"
 
 
+def test_data_from_before_a_batch_that_repeats_what_was_corrected_does_not_win(home, tmp_path):
+    pipeline = Pipeline(home)
+    noon = utc_now() - YEAR
+    word = {**KEY, "text": "Monday", "x": 0.1, "y": 0.1, "width": 0.1, "height": 0.1}
+    submit_batch(home, write_csv(tmp_path / "w.csv", WORD_COLUMNS, [word]), None, time=noon)
+    send(pipeline, tmp_path, "PENDING", noon)
+    applied(pipeline, correction(labels(pipeline)[0], "mark_invalid"))
+    assert send(pipeline, tmp_path, "PENDING", noon + 3 * SECOND).labels_repeated == 1
+    report = send(pipeline, tmp_path, "NEEDS_REVIEW", noon + SECOND)
+    assert (status(pipeline), report.labels_outdated) == ("INVALID", 1)
+    undo(pipeline.warehouse, Selection(actor="ann"), actor="bob", commit=True)
+    assert status(pipeline) == "PENDING"
+    report = send(pipeline, tmp_path, "NEEDS_REVIEW", noon + 2 * SECOND)
+    assert (status(pipeline), report.labels_outdated) == ("PENDING", 1)
+    send(pipeline, tmp_path, "VALID", noon + 4 * SECOND)
+    assert status(pipeline) == "VALID"
+
+
 def test_batches_that_wait_together_follow_each_other_as_they_were_submitted(
     pipeline, tmp_path, clock
 ):

@@ -57,6 +57,41 @@ EXISTS (
 """SQL of whether a row `s` of a batch says again what has been corrected in the row `t`."""
 
 
+def repeated_later(than: str) -> str:
+    """Write the condition under which a batch has said again later what was corrected in a row `s`.
+
+    Args:
+        than: the condition that a batch's rank `p` is the higher one.
+    """
+    return f"""
+EXISTS (
+    FROM label_repeats l JOIN batch_ranks p USING (batch_id)
+    WHERE ({qualified("l", LABEL_KEY)}) = ({qualified("s", LABEL_KEY)}) AND {than}
+)
+"""
+
+
+def note_repeats(con: duckdb.DuckDBPyConnection, compared: str, batch_id: str) -> None:
+    """Note the labels of which a batch says again what was corrected; used in `Warehouse.write`.
+
+    Otherwise an earlier batch that is ingested after it would win, as only the earlier one is known
+    from which the corrected row came.
+
+    Args:
+        con: the connection that `write` gave.
+        compared: the batch's labels, with `is_repeated`, `is_outdated` and `is_withheld`.
+        batch_id: the batch.
+    """
+    counts = f"FROM {compared} WHERE is_repeated AND NOT is_outdated AND NOT is_withheld"
+    con.execute(
+        f"DELETE FROM label_repeats WHERE ({LABEL_COLUMNS}) IN (SELECT ({LABEL_COLUMNS}) {counts})"
+    )
+    con.execute(
+        f"INSERT INTO label_repeats BY NAME SELECT {LABEL_COLUMNS}, $1 AS batch_id {counts}",
+        [batch_id],
+    )
+
+
 def keep_provenance(con: duckdb.DuckDBPyConnection, source: str) -> str:
     """Complete the labels of a batch that agree with a correction; used inside `Warehouse.write`.
 

@@ -8,7 +8,12 @@ from typing import Final, NamedTuple
 
 import duckdb
 
-from harmonizer_assets.core.ingest.corrected import REPEATS_CORRECTED, keep_provenance
+from harmonizer_assets.core.ingest.corrected import (
+    REPEATS_CORRECTED,
+    keep_provenance,
+    note_repeats,
+    repeated_later,
+)
 from harmonizer_assets.core.ingest.entries import InboxBatch
 from harmonizer_assets.core.ingest.marked import IS_MARKED, delete_marked
 from harmonizer_assets.core.ingest.order import Arrival, Place, place_of, record_resend
@@ -182,16 +187,20 @@ def _merge_table(
     keys = ", ".join(key)
     ours = ", ".join(f"t.{column}" for column in values)
     theirs = ", ".join(f"s.{column}" for column in values)
+    is_labels = table == "labels"
     con.execute(
         f"""
         CREATE OR REPLACE TEMP TABLE compared AS
         SELECT s.* EXCLUDE (row_number_in_file), t.image_id IS NULL AS is_new,
             ({ours}) IS DISTINCT FROM ({theirs}) AS differs,
-            r.batch_id IS NOT NULL AND {outranks("r")} AS is_outdated,
-            {REPEATS_CORRECTED if table == "labels" else "false"} AS is_repeated,
+            t.image_id IS NOT NULL AND (
+                (r.batch_id IS NOT NULL AND {outranks("r")})
+                OR {repeated_later(outranks("p")) if is_labels else "false"}
+            ) AS is_outdated,
+            {REPEATS_CORRECTED if is_labels else "false"} AS is_repeated,
             EXISTS (
                 FROM deletions d WHERE {outranks("d", "holds_until")}
-                    AND {covered("s", labels=table == "labels", deletion="d")}
+                    AND {covered("s", labels=is_labels, deletion="d")}
             ) AS is_withheld
         FROM (FROM {source} WHERE NOT {IS_MARKED}) s
         LEFT JOIN {table} t USING ({keys})
@@ -229,6 +238,8 @@ def _merge_table(
         "count(*) FILTER (WHERE is_repeated AND differs), "
         "count(*) FILTER (WHERE is_withheld) FROM compared"
     ).fetchone()
+    if is_labels:
+        note_repeats(con, "compared", batch_id)
     con.execute("DROP VIEW changes")
     con.execute("DROP TABLE compared")
     return _Merged(*map(int, counted)) if counted else _Merged(0, 0, 0, 0, 0)
