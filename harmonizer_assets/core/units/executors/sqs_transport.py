@@ -101,12 +101,13 @@ class Channel(SQS.Channel):
             super().basic_reject(delivery_tag, requeue)
 
     def _loop1(self, queue: str, messages_fetched: Any = None) -> None:
-        if self.asynsqs(queue=self.canonical_queue_name(queue)).failed:
-            self.hub.call_later(_SECONDS_AFTER_FAILURE, self._schedule_queue, queue)
+        hub = self.hub
+        if hub is not None and self.asynsqs(queue=self.canonical_queue_name(queue)).failed:
+            hub.call_later(_SECONDS_AFTER_FAILURE, self._schedule_queue, queue)
         else:
             super()._loop1(queue, messages_fetched)
 
-    def asynsqs(self, queue: str | None = None) -> AsyncSQSConnection:
+    def asynsqs(self, queue: str | None = None) -> _Connection:
         """Return the connection on which messages of a queue are received."""
         connections = self._predefined_queue_async_clients
         if queue not in connections:
