@@ -92,31 +92,35 @@ def read_entry(path: Path) -> InboxBatch | None:
     """
     found = path.lstat()
     if stat.S_ISLNK(found.st_mode):
-        return _refused(path, found, "a symbolic link: links are not followed, copy the files")
+        problem = "a symbolic link: links are not followed, copy the files"
+        return _refused(path, found, path.name, problem)
     if not stat.S_ISDIR(found.st_mode):
-        return _settled(path, [found], "not a folder: put words.* and labels.* into a folder")
+        problem = "not a folder: put words.* and labels.* into a folder"
+        return _settled(path, [found], path.name, problem)
     try:
         inside = {name: (path / name).lstat() for name in sorted(os.listdir(path))}
     except PermissionError:
-        return _refused(path, found, "the folder cannot be read (Permission denied)")
+        problem = "the folder cannot be read (Permission denied)"
+        return _refused(path, found, path.name, problem)
     return _folder(path, found, inside) if inside else None
 
 
 def _folder(
     path: Path, found: os.stat_result, inside: Mapping[str, os.stat_result]
 ) -> InboxBatch | None:
+    manifest, unusable = _read_manifest(path) if MANIFEST in inside else ({}, None)
+    name = _sent_as(path, manifest)
     tables = {table: [name for name in inside if _is_table(name, table)] for table in _TABLES}
     if not any(tables.values()):
-        return _settled(path, [found, *inside.values()], _nothing_in(inside))
+        return _settled(path, [found, *inside.values()], name, _nothing_in(inside))
     for table, names in tables.items():
         problem = _problem(names, table, inside)
         if problem is not None:
-            return _refused(path, found, problem)
-    problem = _manifest_problem(path) if MANIFEST in inside else None
-    if problem is not None:
-        return _refused(path, found, f"{MANIFEST}: {problem}")
+            return _refused(path, found, name, problem)
+    if unusable is not None:
+        return _refused(path, found, name, f"{MANIFEST}: {unusable}")
     files = {table: names[0] for table, names in tables.items() if names}
-    return _batch(path, found, files, inside)
+    return _batch(path, found, files, inside, manifest)
 
 
 def _is_table(name: str, table: str) -> bool:
@@ -147,9 +151,8 @@ def _problem(names: Sequence[str], table: str, inside: Mapping[str, os.stat_resu
     return None
 
 
-def _refused(path: Path, found: os.stat_result, problem: str) -> InboxBatch:
+def _refused(path: Path, found: os.stat_result, name: str, problem: str) -> InboxBatch:
     time = dt.datetime.fromtimestamp(found.st_mtime, dt.UTC)
-    name = _sent_as(path) if stat.S_ISDIR(found.st_mode) else path.name
     return InboxBatch(
         path,
         None,
@@ -176,18 +179,20 @@ def own_time(name: str) -> dt.datetime | None:
     return None
 
 
-def _sent_as(folder: Path) -> str:
+def _sent_as(folder: Path, manifest: Mapping[str, Any]) -> str:
     """Return where the files of a submitted folder come from; the folder's name for others."""
-    source = _read_manifest(folder).get("source")
+    source = manifest.get("source")
     if _OWN_NAME.fullmatch(folder.name) is None or not isinstance(source, dict):
         return folder.name
     return ", ".join(dict.fromkeys(str(origin) for origin in source.values()))
 
 
-def _settled(path: Path, found: Sequence[os.stat_result], problem: str) -> InboxBatch | None:
+def _settled(
+    path: Path, found: Sequence[os.stat_result], name: str, problem: str
+) -> InboxBatch | None:
     if abs(clock.time() - max(state.st_mtime for state in found)) < _SETTLED_SECONDS:
         return None
-    return _refused(path, found[0], problem)
+    return _refused(path, found[0], name, problem)
 
 
 def _batch(
@@ -195,8 +200,8 @@ def _batch(
     found: os.stat_result,
     files: Mapping[str, str],
     inside: Mapping[str, os.stat_result],
+    manifest: Mapping[str, Any],
 ) -> InboxBatch:
-    manifest = _read_manifest(folder)
     newest = max(inside[name].st_mtime for name in files.values())
     origins = _origins(folder, files, inside, manifest)
     declared = _time(manifest, DECLARED)
@@ -236,8 +241,11 @@ def _origins(
     return {table: str(source[table]) for table in files}
 
 
-def _manifest_problem(folder: Path) -> str | None:
-    """Say what keeps a manifest from being used: the time in it decides what counts.
+def _read_manifest(folder: Path) -> tuple[dict[str, Any], str | None]:
+    """Read the manifest of a folder, and say what keeps it from being used: its time decides.
+
+    Returns:
+        What is in it, as far as it can be read, and the problem or None.
 
     Raises:
         FileNotFoundError: another run has just taken the folder.
@@ -248,19 +256,12 @@ def _manifest_problem(folder: Path) -> str | None:
         raise
     except OSError as error:
         is_link = (folder / MANIFEST).is_symlink()
-        return "a symbolic link" if is_link else f"cannot be read ({error.strerror})"
+        return {}, "a symbolic link" if is_link else f"cannot be read ({error.strerror})"
     except (ValueError, RecursionError):
-        return f"not JSON, or longer than {_MAX_MANIFEST:,} bytes"
+        return {}, f"not JSON, or longer than {_MAX_MANIFEST:,} bytes"
     if content.get(DECLARED) is not None and _time(content, DECLARED) is None:
-        return f"{DECLARED} is no time: write it as 2026-03-01T12:00:00+01:00"
-    return None
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    """Read the manifest that `submit_batch` wrote; empty where there is none that can be read."""
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        return _load_manifest(folder)
-    return {}
+        return content, f"{DECLARED} is no time: write it as 2026-03-01T12:00:00+01:00"
+    return content, None
 
 
 def _load_manifest(folder: Path) -> dict[str, Any]:
