@@ -19,6 +19,7 @@ from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.units.executors.brokers import Broker, broker_of
 from harmonizer_assets.core.units.executors.celery import make_app
 from harmonizer_tests.support.aws import aws_server
+from harmonizer_tests.support.refusing import Refusing, refusing
 from harmonizer_tests.support.relay import Relay, relayed
 
 ADDRESSES = {
@@ -109,3 +110,13 @@ def paused_at_will(broker: Broker) -> Iterator[tuple[Broker, Relay]]:
     with relayed(parts.hostname, parts.port) as relay:
         url = broker.url.replace(f":{parts.port}", f":{relay.port}")
         yield replace(broker, url=url), relay
+
+
+@contextmanager
+def refused_at_will(broker: Broker) -> Iterator[tuple[Broker, Refusing]]:
+    """Put a proxy before SQS that refuses requests; give the broker behind it, and the proxy."""
+    parts = urlsplit(broker.url)
+    assert parts.hostname
+    assert parts.port
+    with refusing(parts.hostname, parts.port) as proxy:
+        yield replace(broker, url=broker.url.replace(f":{parts.port}", f":{proxy.port}")), proxy
