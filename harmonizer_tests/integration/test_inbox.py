@@ -15,6 +15,7 @@ import pytest
 from harmonizer_assets.core.ingest.inbox import submit_batch
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_tests.support.broken_files import as_file, label_rows
+from harmonizer_tests.support.modes import modes_count
 from harmonizer_tests.support.receipts import LABEL_COLUMNS, table
 
 GOOD = as_file(label_rows(), ".csv")
@@ -121,7 +122,9 @@ def test_what_waits_for_no_reader_neither_blocks_nor_stays(pipeline):
     ]
 
 
-@pytest.mark.parametrize("manifest", [{"source": {}}, {"source": {"labels": "x"}}, [], "x"])
+@pytest.mark.parametrize(
+    "manifest", [{"source": {}}, {"source": {"labels": "x"}}, {"time": None}, [], "x"]
+)
 def test_only_our_own_copies_are_deleted(pipeline, manifest):
     put(pipeline, "mine", {"labels.csv": GOOD, "batch.json": json.dumps(manifest).encode()})
     pipeline.ingest()
@@ -134,6 +137,7 @@ def test_only_our_own_copies_are_deleted(pipeline, manifest):
         (b"{'time': 2026}", "not JSON"),
         (b'{"time": "2026-13-45"}', "time is no time"),
         (b'{"time": 20260301}', "time is no time"),
+        pytest.param(b'{"x": "' + b"y" * 70_000 + b'"}', "not JSON, or longer", id="long"),
         (None, "a symbolic link"),
     ],
 )
@@ -151,6 +155,14 @@ def test_a_manifest_that_cannot_be_used_is_said_since_its_time_decides(
     assert name == "mine"
     assert problem.startswith(f"mine: batch.json: {said}")
     assert (pipeline.home.inbox / ".failed" / "mine" / "labels.csv").exists()
+
+
+def test_a_manifest_that_may_not_be_read_is_said(pipeline):
+    folder = put(pipeline, "mine", {"labels.csv": GOOD, "batch.json": b"{}"})
+    (folder / "batch.json").chmod(0)
+    with modes_count():
+        report = pipeline.ingest()
+    assert report.failed == [("mine", "mine: batch.json: cannot be read (Permission denied)")]
 
 
 @pytest.mark.parametrize("left", ["labels.csv", "batch.json"])

@@ -87,6 +87,14 @@ def test_a_login_page_is_no_answer_of_the_embedder(home, monkeypatch, page):
             make_embedder(OPENAI.embedding).embed(_table(row))
 
 
+@pytest.mark.parametrize("data", [[], 5, [3], None], ids=str)
+def test_json_that_holds_no_embeddings_is_no_answer_of_the_embedder(server, monkeypatch, data):
+    monkeypatch.setattr(chat_server_module, "_embeddings", lambda _: {"data": data})
+    row = {"mask": "total", "row_context": "total 0.00", "y_bin": 3}
+    with pytest.raises(HarmonizerError, match="something else than embeddings"):
+        make_embedder(OPENAI.embedding).embed(_table(row))
+
+
 def test_vectors_have_length_1(server):
     row = {"mask": "total", "row_context": "total 0.00", "y_bin": 3}
     vectors = make_embedder(OPENAI.embedding).embed(_table(row, {**row, "y_bin": 255}))
@@ -132,6 +140,24 @@ def test_embeddings_count_in_the_usage_and_in_the_ledger(home, server, tmp_path)
     assert (entry["purpose"], entry["tokens"], entry["unconfirmed_tokens"]) == ("embeddings", 1, 0)
     pipeline.index(account=Account("again", "again"))
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("told", [-5, 10**12, "many", ["5"], None], ids=str)
+def test_usage_of_embeddings_that_cannot_be_right_counts_as_the_most_it_may_be(
+    home, server, tmp_path, monkeypatch, told
+):
+    answer = chat_server_module._embeddings
+    monkeypatch.setattr(
+        chat_server_module,
+        "_embeddings",
+        lambda body: {**answer(body), "usage": told and {"prompt_tokens": told, "total_tokens": 1}},
+    )
+    pipeline = Pipeline(home, OPENAI)
+    shop_receipts().submit(pipeline, tmp_path)
+    pipeline.ingest()
+    assert pipeline.index(account=Account("run", "run")).embedded > 0
+    [entry] = table(pipeline, "llm_ledger")
+    assert entry["tokens"] == entry["unconfirmed_tokens"] > 1_000
 
 
 def test_embeddings_end_at_the_budget_and_go_on_with_the_next(home, server, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -15,7 +16,7 @@ from harmonizer_assets.core.base.secrets import translated
 from harmonizer_assets.core.base.settings import EmbeddingSettings
 from harmonizer_assets.core.index.documents import COLUMN_BINS, PLACE_BINS, UNKNOWN_PLACE
 from harmonizer_assets.core.index.meter import Meter
-from harmonizer_assets.core.records.account import MOST_TOKENS
+from harmonizer_assets.core.records.account import token_count
 
 if TYPE_CHECKING:
     from openai.types import CreateEmbeddingResponse
@@ -233,8 +234,8 @@ class OpenAIEmbedder:
                 model=self._model, input=texts, dimensions=self.dimensions
             )
             told = answer.usage.prompt_tokens if answer.usage else None
-            # A negative number would give money back.
-            used = told if isinstance(told, int) and 0 <= told <= MOST_TOKENS else None
+            with suppress(ValueError):
+                used = None if told is None else token_count(told)
         except self._refused as error:
             # What the endpoint does not take it does not charge.
             used = 0 if error.status_code < _SERVER_FAULT else None

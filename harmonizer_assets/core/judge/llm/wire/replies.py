@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from harmonizer_assets.core.records.account import MOST_TOKENS
+from harmonizer_assets.core.records.account import token_count
 
 
 class Outcome(Enum):
@@ -84,19 +84,16 @@ def read_completion(completion: Any) -> Reply:
 
 
 def _usage(usage: Any) -> dict[str, Any]:
-    """Read how many tokens a call took; what cannot be is unknown, and costs what it may at most.
-
-    A negative number would give money back, and one that no column holds could not be stored.
-    """
+    """Read how many tokens a call took; what cannot be is unknown, and costs the most it may."""
     try:
         details = usage.get("prompt_tokens_details") or {}
         prompt, completion = (
-            _count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")
+            token_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")
         )
         cached, written = (
-            _count(details.get(name)) for name in ("cached_tokens", "cache_write_tokens")
+            token_count(details.get(name)) for name in ("cached_tokens", "cache_write_tokens")
         )
-    except (ValueError, TypeError, AttributeError, OverflowError):
+    except (ValueError, AttributeError):
         return {}
     if cached + written > prompt:
         cached = written = 0
@@ -107,13 +104,6 @@ def _usage(usage: Any) -> dict[str, Any]:
         "written_tokens": written,
         "completion_tokens": completion,
     }
-
-
-def _count(value: Any) -> int:
-    number = int(value or 0)
-    if not 0 <= number <= MOST_TOKENS:
-        raise ValueError(f"{number} tokens")
-    return number
 
 
 def _outcome(content: str, reason: Any, *, refused: bool) -> tuple[Outcome, str]:
