@@ -8,12 +8,15 @@ import shutil
 import time
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from harmonizer_assets.core.ingest.inbox import submit_batch
+from harmonizer_assets.core.ingest.readers import SUFFIXES
 from harmonizer_assets.core.pipeline import Pipeline
+from harmonizer_assets.core.store.export import export_table
 from harmonizer_tests.support.broken_files import as_file, label_rows
 from harmonizer_tests.support.modes import modes_count
 from harmonizer_tests.support.receipts import LABEL_COLUMNS, table
@@ -70,10 +73,18 @@ def test_a_folder_that_cannot_be_ingested_is_set_aside_by_name(pipeline, files, 
 
 
 @pytest.mark.parametrize("names", [("file_row_number",), ("",), ("row_number", "problem", "extra")])
-def test_a_column_may_have_any_name_that_can_be_exported(pipeline, names):
+def test_a_column_may_have_any_name_that_can_be_exported(pipeline, names, tmp_path):
     put(pipeline, "odd", {"labels.parquet": parquet(*LABEL_COLUMNS, *names)})
-    assert set_aside(pipeline) == []
+    assert pipeline.ingest().failed == []
     assert table(pipeline, "quarantine") == []
+    for suffix in SUFFIXES:
+        out = tmp_path / f"labels{suffix}"
+        rows = export_table(pipeline.warehouse, "labels", out)
+        found = duckdb.sql(f"FROM '{out}'")
+        assert len(found.fetchall()) == rows
+        for name in names:
+            values = found.select(duckdb.ColumnExpression(name or "unnamed")).fetchall()
+            assert ("x",) in values
 
 
 def test_suffixes_count_in_any_case(pipeline):

@@ -168,6 +168,20 @@ def test_a_worker_whose_rights_are_gone_for_a_while_says_so_and_goes_on(
 
 
 @pytest.mark.parametrize("broker", ["sqs"], indirect=True)
+def test_a_worker_outlives_a_service_that_is_unavailable(shops, broker, undisturbed):
+    with refused_at_will(broker) as (behind, proxy):
+        pipeline = opened_on(broker, shops)
+        with worker(behind, shops) as process:
+            wait_for(lambda: " ready." in process.log.read_text())
+            proxy.status, proxy.refused["ReceiveMessage"] = 503, "ServiceUnavailable"
+            wait_for(lambda: proxy.count > 2)
+            proxy.refused.clear()
+            scored(pipeline)
+            assert process.process.poll() is None
+    assert scores(pipeline) == undisturbed
+
+
+@pytest.mark.parametrize("broker", ["sqs"], indirect=True)
 @pytest.mark.parametrize("code", ["AccessDenied", "ExpiredTokenException"])
 def test_a_message_that_has_failed_and_may_not_be_shown_again_at_once_ends_no_worker(
     broker, caplog, code

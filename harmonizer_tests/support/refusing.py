@@ -20,12 +20,14 @@ class Refusing:
 
     Attributes:
         port: of the proxy, on the loopback interface.
-        refused: operations that get status 403, with the code of the error.
+        refused: operations that get an error, with its code.
+        status: of the error.
         count: how many requests were.
     """
 
     port: int
     refused: dict[str, str] = field(default_factory=dict)
+    status: int = 403
     count: int = 0
 
 
@@ -43,7 +45,7 @@ def refusing(host: str, port: int) -> Iterator[Refusing]:
             if code is not None:
                 proxy.count += 1
                 error = {"__type": f"com.amazon.coral.service#{code}", "message": "refused"}
-                self._answer(403, {}, json.dumps(error).encode())
+                self._answer(proxy.status, {}, json.dumps(error).encode())
                 return
             connection = http.client.HTTPConnection(host, port)
             connection.request("POST", self.path, content, dict(self.headers.items()))
