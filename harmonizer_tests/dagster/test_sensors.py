@@ -269,6 +269,13 @@ def test_a_login_page_has_not_taken_an_alert(instance, monkeypatch, capfd):
     assert "secret-3" not in said
 
 
+def test_what_a_chat_answers_is_its_own_business(instance, monkeypatch, capfd):
+    with login_page("text") as url:
+        monkeypatch.setenv("HARMONIZER_ALERT_WEBHOOK", f"{url}/hook")
+        run_failure_alert(failed_context(instance, **NO_RETRIES))
+    assert "HARMONIZER_ALERT_WEBHOOK" not in "".join(capfd.readouterr())
+
+
 def test_schedules_are_off_until_somebody_turns_them_on_but_for_the_one_that_prunes(home):
     schedules = build_definitions(home).schedules or []
     assert {schedule.name: schedule.default_status for schedule in schedules} == {
