@@ -24,14 +24,10 @@ from benchmarks.unit_kills import copied, opened, score
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.units.lambda_handler import STORES_VARIABLE
 from harmonizer_tests.support.brokers import UnreachableError, queue_on, worker
+from harmonizer_tests.support.environment import AWS
 from harmonizer_tests.support.lambda_functions import NAME, function_on_aws
 
 ATTEMPTS, SECONDS = 3, 3_000.0
-AWS = {
-    "AWS_ACCESS_KEY_ID": "test",
-    "AWS_SECRET_ACCESS_KEY": "test",
-    "AWS_DEFAULT_REGION": "us-east-1",
-}
 
 Start = Callable[[Home, ExitStack], dict[str, Any]]
 """Starts what an executor needs until the stack is closed; returns the settings of units."""

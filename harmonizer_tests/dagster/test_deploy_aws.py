@@ -31,6 +31,7 @@ from harmonizer_assets.core.units.executors.brokers import broker_of
 from harmonizer_assets.core.units.executors.celery import make_app
 from harmonizer_assets.definitions import build_definitions
 from harmonizer_tests.support.aws import aws_server
+from harmonizer_tests.support.environment import use_aws
 
 AWS = Path(__file__).parents[2] / "deploy" / "aws"
 STACK = "labels"
@@ -43,9 +44,7 @@ ECS_OVERRIDES = 8_192
 
 @pytest.fixture
 def aws(monkeypatch) -> Iterator[str]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    use_aws(monkeypatch)
     with aws_server(empty=True) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         yield url

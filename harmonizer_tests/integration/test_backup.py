@@ -24,7 +24,7 @@ from harmonizer_tests.support.crash_points import (
     dies_at,
     run_with_a_model,
 )
-from harmonizer_tests.support.environment import use_endpoint
+from harmonizer_tests.support.environment import use_aws, use_endpoint
 from harmonizer_tests.support.labels import scored_home
 from harmonizer_tests.support.modes import modes_count
 from harmonizer_tests.support.receipts import OFFLINE, harmonize, shop_receipts, table
@@ -48,11 +48,9 @@ def url(tmp_path) -> str:
 
 @pytest.fixture
 def bucket_url(monkeypatch):
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
+    use_aws(monkeypatch)
     with aws_server() as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server)
-        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         boto3.client("s3").create_bucket(Bucket="backups")
         yield "s3://backups/of this home"
 

@@ -18,6 +18,7 @@ from harmonizer_assets.core.records.label import label_key
 from harmonizer_tests.support.aws import aws_server
 from harmonizer_tests.support.cli import cli, shown_error
 from harmonizer_tests.support.corrections import applied, correction, label, labels
+from harmonizer_tests.support.environment import use_aws
 from harmonizer_tests.support.receipts import shop_receipts, table
 
 NAME = "ReceiptsTable"
@@ -74,8 +75,7 @@ class Dynamo:
 
 @pytest.fixture
 def dynamo(server, monkeypatch):
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
+    use_aws(monkeypatch)
     dynamo = Dynamo(server)
     receipts = shop_receipts(['O\'Hara | "7/11" 🧾', "Beta Cafe"], each=2)
     for number, word in enumerate(receipts.words):

@@ -30,6 +30,7 @@ from harmonizer_assets.core.units.executors.celery import CeleryExecutor
 from harmonizer_assets.core.units.store import UnitStore
 from harmonizer_tests.support.aws import aws_server
 from harmonizer_tests.support.corrections import applied, correction, labels
+from harmonizer_tests.support.environment import use_aws
 from harmonizer_tests.support.login_page import PAGES, login_page
 from harmonizer_tests.support.postgres import UnreachableError, temporary_database
 from harmonizer_tests.support.receipts import shop_receipts, table
@@ -38,9 +39,7 @@ from harmonizer_tests.support.relay import relayed
 
 @pytest.fixture(autouse=True)
 def credentials(monkeypatch):
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    use_aws(monkeypatch)
 
 
 @pytest.fixture(params=PAGES)

@@ -29,6 +29,7 @@ from harmonizer_assets.core.store import EXPORTABLE
 from harmonizer_assets.core.store.deletions import Scope
 from harmonizer_assets.core.store.extensions import load_extension
 from harmonizer_tests.support.aws import aws_server
+from harmonizer_tests.support.environment import use_aws
 from harmonizer_tests.support.homes import copy_home
 from harmonizer_tests.support.postgres import UnreachableError, temporary_database
 from harmonizer_tests.support.receipts import OFFLINE
@@ -101,9 +102,7 @@ KEYS = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
 @pytest.fixture
 def place(request, tmp_path, monkeypatch) -> Iterator[Place]:
     target, _, where = request.param.partition(" ")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    use_aws(monkeypatch)
     with ExitStack() as stack:
         settings = {"target": target}
         folder, endpoint = None, None

@@ -24,7 +24,7 @@ from harmonizer_assets.core.judge.llm.wire.answers import Answer
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.records.options import RunOptions
 from harmonizer_tests.support.aws import aws_server
-from harmonizer_tests.support.environment import use_endpoint
+from harmonizer_tests.support.environment import use_aws, use_endpoint
 from harmonizer_tests.support.labels import scored_copy
 from harmonizer_tests.support.postgres import UnreachableError, temporary_database
 from harmonizer_tests.support.receipts import table
@@ -55,9 +55,7 @@ def url(request, tmp_path, monkeypatch):
 @contextmanager
 def dynamodb(monkeypatch) -> Iterator[str]:
     """A table on moto's server, with the key that `deploy/aws` gives it."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    use_aws(monkeypatch)
     with aws_server(empty=True) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         make_table("answer_key")

@@ -26,6 +26,7 @@ from harmonizer_assets.defs.resources import HomeResource
 from harmonizer_assets.defs.sensors import new_labels_sensor
 from harmonizer_tests.support.aws import aws_server
 from harmonizer_tests.support.cli import cli
+from harmonizer_tests.support.environment import AWS, use_aws
 from harmonizer_tests.support.receipts import Receipts, shop_receipts, table
 from harmonizer_tests.support.sql_tables import NOON, database, insert
 
@@ -76,12 +77,7 @@ def s3_server():
 
 @pytest.fixture
 def bucket(s3_server, monkeypatch):
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "not-a-real-secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
+    use_aws(monkeypatch)
     client = boto3.client("s3", endpoint_url=s3_server)
     client.create_bucket(Bucket=BUCKET)
     yield client
@@ -193,7 +189,7 @@ def test_a_server_that_is_down_is_named_without_any_secret(home, bucket):
     down = opened(home, s3="s3://labels/x", s3_endpoint_url="http://127.0.0.1:9")
     _, [error] = down.arrivals.pull()
     assert "cannot be reached" in str(error)
-    assert "not-a-real-secret" not in str(error)
+    assert AWS["AWS_SECRET_ACCESS_KEY"] not in str(error)
 
 
 # Tables

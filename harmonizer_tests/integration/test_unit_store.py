@@ -14,6 +14,7 @@ from harmonizer_assets.core.base.errors import ConfigurationError, StoreError
 from harmonizer_assets.core.store.objects import MissingObjectError, ObjectStore, open_store
 from harmonizer_assets.core.units.store import Failure, UnitStore
 from harmonizer_tests.support.aws import aws_server
+from harmonizer_tests.support.environment import use_aws
 
 UNIT = "a" * 64
 
@@ -28,9 +29,7 @@ def s3_url() -> Iterator[str]:
 def objects(request, tmp_path, monkeypatch) -> ObjectStore:
     if request.param == "file":
         return open_store((tmp_path / "store of units").as_uri())
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    use_aws(monkeypatch)
     endpoint = request.getfixturevalue("s3_url")
     bucket = f"units-{tmp_path.name.replace('_', '-').lower()[-40:]}"
     boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket=bucket)
@@ -125,8 +124,7 @@ def test_a_disk_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_a_bucket_that_is_not_there_is_named(s3_url, monkeypatch):
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
-        monkeypatch.setenv(name, "us-east-1")
+    use_aws(monkeypatch)
     with pytest.raises(StoreError, match="s3://nowhere: the bucket answers NoSuchBucket"):
         open_store("s3://nowhere", s3_url).put("units/a", b"")
 

@@ -26,6 +26,7 @@ from harmonizer_assets.core.units.cut import Cutter, unit_chunks
 from harmonizer_assets.core.units.executors.processes import ProcessExecutor
 from harmonizer_assets.core.units.spread import unit_store
 from harmonizer_tests.support.aws import aws_server
+from harmonizer_tests.support.environment import use_aws
 from harmonizer_tests.support.receipts import OFFLINE
 from harmonizer_tests.support.units import (
     PER_UNIT,
@@ -146,9 +147,7 @@ def test_a_unit_that_nobody_asked_for_and_that_failed_is_tried_again_by_the_next
 
 
 def test_units_and_results_may_be_in_a_bucket(shops, undisturbed, monkeypatch):
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    use_aws(monkeypatch)
     with aws_server() as url:
         bucket = boto3.resource("s3", endpoint_url=url).create_bucket(Bucket="units")
         place = {"store": "s3://units/home", "store_endpoint_url": url}

@@ -16,6 +16,7 @@ from harmonizer_assets.core.units.executors import aws_lambda
 from harmonizer_assets.core.units.lambda_handler import STORES_VARIABLE
 from harmonizer_assets.core.units.spread import unit_store
 from harmonizer_tests.support.aws import aws_server
+from harmonizer_tests.support.environment import use_aws
 from harmonizer_tests.support.lambda_functions import NAME, Answer, function_on_aws
 from harmonizer_tests.support.login_page import PAGES, login_page
 from harmonizer_tests.support.units import (
@@ -32,9 +33,7 @@ SPOILED, CRASHING, HANGING = map(merchant_key, ("Gamma Bar", "Zeta Grill", "Beta
 
 @pytest.fixture(autouse=True)
 def credentials(monkeypatch):
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    use_aws(monkeypatch)
 
 
 @pytest.fixture

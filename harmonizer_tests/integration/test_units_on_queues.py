@@ -20,6 +20,7 @@ from harmonizer_tests.support.brokers import (
     refused_at_will,
     worker,
 )
+from harmonizer_tests.support.environment import use_aws
 from harmonizer_tests.support.login_page import login_page
 from harmonizer_tests.support.units import (
     Errors,
@@ -36,9 +37,7 @@ BROKERS = ("rabbitmq", "redis", "sqs")
 
 @pytest.fixture
 def broker(request, monkeypatch):
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    use_aws(monkeypatch)
     try:
         with queue_on(request.param) as broker:
             monkeypatch.setenv("HARMONIZER_BROKER_URL", broker.url)
