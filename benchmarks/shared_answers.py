@@ -29,8 +29,7 @@ from harmonizer_assets.core.base.settings import Settings
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.records.options import RunOptions
 from harmonizer_tests.support.aws import aws_server
-from harmonizer_tests.support.environment import AWS
-from harmonizer_tests.support.environment import KEY, MODEL
+from harmonizer_tests.support.environment import AWS, KEY, MODEL
 from harmonizer_tests.support.homes import keep_homes_in
 from harmonizer_tests.support.labels import scored_copy
 from harmonizer_tests.support.postgres import temporary_database
