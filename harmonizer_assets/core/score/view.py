@@ -142,10 +142,10 @@ class View:
         return np.asarray(parts, dtype=np.float64).reshape(-1, len(GROUPS))
 
     def seen_types(self, folds: Folds) -> npt.NDArray[np.bool_]:
-        """Say which label types any fold of each of n words has seen: shape (n, n_types)."""
+        """Say which label types all folds of each of n words have seen: shape (n, n_types)."""
         seen = self.intercepts[..., : self.n_types] > _FLOOR
         every = np.arange(len(seen))
-        return np.asarray(seen[every, self.kind.fold(folds)].any(axis=1))
+        return np.asarray(seen[every, self.kind.fold(folds)].all(axis=1))
 
 
 def fit_views(kinds: Sequence[ViewKind], data: TrainingData) -> tuple[View, ...]:
