@@ -9,13 +9,13 @@ import re
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import threading
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from uuid import uuid4
 
 import boto3
 import pytest
@@ -226,18 +226,18 @@ def started_instance(made, home, postgres_url, monkeypatch) -> Iterator[DagsterI
 
 @pytest.mark.usefixtures("aws")
 def test_the_home_of_a_task_is_on_postgres_and_its_logs_are_in_the_bucket(
-    home, postgres_url, monkeypatch, tmp_path
+    home, postgres_url, monkeypatch
 ):
-    # Logs are written there first, and would be added to those of the test before.
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    # Logs are written to a folder of all runs first, and would be added to those of another one.
+    run = uuid4().hex
     made = create()
     with started_instance(made, home, postgres_url, monkeypatch) as instance:
         assert type(instance.run_launcher).__name__ == "WatchedRunLauncher"
         assert type(instance.run_storage).__name__ == "PatientRunStorage"
-        with instance.compute_log_manager.capture_logs(["run", "compute_logs", "step"]):
+        with instance.compute_log_manager.capture_logs([run, "compute_logs", "step"]):
             print("a step says this")
     [log] = boto3.resource("s3").Bucket(made["Bucket"]).objects.all()
-    assert log.key == "compute-logs/storage/run/compute_logs/step.out"
+    assert log.key == f"compute-logs/storage/{run}/compute_logs/step.out"
     assert log.get()["Body"].read() == b"a step says this\n"
     settings = Settings.load(home.settings_file).units
     assert (settings.executor, settings.queue) == ("celery", f"{STACK}-units")
