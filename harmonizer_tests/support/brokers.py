@@ -7,11 +7,11 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from harmonizer_assets.core.base.errors import WorkersError
@@ -21,6 +21,8 @@ from harmonizer_assets.core.units.executors.celery import make_app
 from harmonizer_tests.support.aws import aws_server
 from harmonizer_tests.support.refusing import Refusing, refusing
 from harmonizer_tests.support.relay import Relay, relayed
+
+Proxy = TypeVar("Proxy", Relay, Refusing)
 
 ADDRESSES = {
     "rabbitmq": "amqp://guest:guest@127.0.0.1:5672//",
@@ -101,22 +103,22 @@ def worker(broker: Broker, home: Home, **environment: str) -> Iterator[WorkerPro
         started.kill()
 
 
-@contextmanager
-def paused_at_will(broker: Broker) -> Iterator[tuple[Broker, Relay]]:
+def paused_at_will(broker: Broker) -> AbstractContextManager[tuple[Broker, Relay]]:
     """Put a relay before a broker; give the broker behind it, and the relay."""
-    parts = urlsplit(broker.url)
-    assert parts.hostname
-    assert parts.port
-    with relayed(parts.hostname, parts.port) as relay:
-        url = broker.url.replace(f":{parts.port}", f":{relay.port}")
-        yield replace(broker, url=url), relay
+    return _behind(broker, relayed)
+
+
+def refused_at_will(broker: Broker) -> AbstractContextManager[tuple[Broker, Refusing]]:
+    """Put a proxy before SQS that refuses requests; give the broker behind it, and the proxy."""
+    return _behind(broker, refusing)
 
 
 @contextmanager
-def refused_at_will(broker: Broker) -> Iterator[tuple[Broker, Refusing]]:
-    """Put a proxy before SQS that refuses requests; give the broker behind it, and the proxy."""
+def _behind(
+    broker: Broker, proxied: Callable[[str, int], AbstractContextManager[Proxy]]
+) -> Iterator[tuple[Broker, Proxy]]:
     parts = urlsplit(broker.url)
     assert parts.hostname
     assert parts.port
-    with refusing(parts.hostname, parts.port) as proxy:
+    with proxied(parts.hostname, parts.port) as proxy:
         yield replace(broker, url=broker.url.replace(f":{parts.port}", f":{proxy.port}")), proxy

@@ -18,7 +18,6 @@ without it.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import sqlite3
@@ -31,7 +30,12 @@ from typing import Final
 from harmonizer_assets.core.backup.archive import Archive, Manifest, StoredFile, new_name
 from harmonizer_assets.core.base.clock import utc_now
 from harmonizer_assets.core.base.errors import InputError, StoreError
-from harmonizer_assets.core.base.files import files_in, make_private_folder
+from harmonizer_assets.core.base.files import (
+    files_in,
+    make_private_folder,
+    path_of,
+    raise_again,
+)
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.locks import Lock
 from harmonizer_assets.core.base.progress import Progress, ProgressFn
@@ -132,7 +136,7 @@ def _copies(
     home, folder = warehouse.home, scratch / "home"
     left_out: list[Path] = []
     make_private_folder(folder)
-    _copy_tree(home.inbox, folder / home.inbox.name, lambda error: left_out.append(_named(error)))
+    _copy_tree(home.inbox, folder / home.inbox.name, lambda error: left_out.append(path_of(error)))
     _copy_tables(warehouse, vectors, folder)
     for path in home.dagster.rglob("*.db"):
         _copy_sqlite(path, folder / path.relative_to(home.root))
@@ -161,16 +165,8 @@ def _copy_tables(warehouse: Warehouse, vectors: VectorIndex, folder: Path) -> No
     )
 
 
-def _raised(error: PermissionError) -> None:
-    raise error
-
-
-def _named(error: PermissionError) -> Path:
-    return Path(os.fsdecode(error.filename))
-
-
 def _copy_tree(
-    source: Path, target: Path, refused: Callable[[PermissionError], object] = _raised
+    source: Path, target: Path, refused: Callable[[PermissionError], object] = raise_again
 ) -> None:
     """Copy the files of a folder; one that goes meanwhile is left out."""
     make_private_folder(target)
@@ -228,7 +224,7 @@ def _unchanging(home: Home) -> Iterator[Path]:
         return Path(home.root, *path.relative_to(home.root).parts[:1])
 
     def refused(error: PermissionError) -> None:
-        if top_of(_named(error)) not in folders:
+        if top_of(path_of(error)) not in folders:
             raise error
 
     for path in files_in(home.root, refused):

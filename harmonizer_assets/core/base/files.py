@@ -85,12 +85,18 @@ def staged(path: Path) -> Iterator[Path]:
         raise
 
 
-def _raised(error: OSError) -> None:
+def raise_again(error: OSError) -> None:
+    """Raise an error that a callback is given."""
     raise error
 
 
+def path_of(error: OSError) -> Path:
+    """Return the file or folder that an error is about."""
+    return Path(os.fsdecode(error.filename))
+
+
 def files_in(
-    folder: Path, refused: Callable[[PermissionError], object] = _raised
+    folder: Path, refused: Callable[[PermissionError], object] = raise_again
 ) -> Iterator[Path]:
     """List the files of a folder and those in it, sorted by folder; links are not followed.
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harmonizer_assets.core.base.files import files_in
+from harmonizer_assets.core.base.files import files_in, path_of
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.erase.texts import DeletedTexts
 
@@ -33,7 +32,7 @@ def quoting_files(home: Home, texts: DeletedTexts) -> tuple[list[Path], list[Pat
     unread: list[Path] = []
 
     def refused(error: PermissionError) -> None:
-        unread.append(Path(os.fsdecode(error.filename)))
+        unread.append(path_of(error))
 
     for folder in folders:
         for path in files_in(folder, refused):

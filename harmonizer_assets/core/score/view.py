@@ -96,7 +96,7 @@ class View:
         The probabilities of all assignments are averaged.
         """
         used, fold = features[:, self.columns], self.kind.fold(folds)
-        found: Floats | None = None
+        found = []
         for assignment, (coefficients, intercepts) in enumerate(
             zip(self.coefficients, self.intercepts, strict=True)
         ):
@@ -104,10 +104,8 @@ class View:
             for held_out in range(FOLDS):
                 rows = np.flatnonzero(fold[:, assignment] == held_out)
                 scores[rows] = used[rows] @ coefficients[held_out].T + intercepts[held_out]
-            scores -= logsumexp(scores)
-            found = scores if found is None else np.logaddexp(found, scores)
-        assert found is not None
-        return found - np.log(len(self.intercepts))
+            found.append(scores - logsumexp(scores))
+        return np.asarray(np.logaddexp.reduce(found) - np.log(len(found)))
 
     def contributions(
         self, features: sparse.csr_matrix, folds: Folds, label_type: Ints, competing: Ints
