@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
-_ENDING: Final = (signal.SIGINT, signal.SIGTERM)
-_MOST_NOTED: Final = 1_024
+from harmonizer_assets.core.base.interrupts import ENDING_SIGNALS, MOST_NOTED
+
 SECONDS_TO_END: Final = 2.0
 """Work that goes on for longer after a signal has not noticed it."""
 
@@ -31,7 +31,7 @@ class Interrupts:
     def came(self) -> bool:
         """Return whether there was one."""
         with suppress(BlockingIOError, OSError):
-            return any(n in _ENDING for n in self._noted.recv(_MOST_NOTED, socket.MSG_PEEK))
+            return any(n in ENDING_SIGNALS for n in self._noted.recv(MOST_NOTED, socket.MSG_PEEK))
         return False
 
     def raise_lost(self) -> None:
@@ -53,9 +53,9 @@ class Interrupts:
     def exit_code(self) -> int:
         """Return what shells expect of a command that such a signal has ended: 130 or 143."""
         with suppress(BlockingIOError):
-            numbers = self._noted.recv(_MOST_NOTED)
+            numbers = self._noted.recv(MOST_NOTED)
             for number in numbers:
-                if number in _ENDING:
+                if number in ENDING_SIGNALS:
                     return 128 + number
         return 128 + signal.SIGINT
 
@@ -83,14 +83,14 @@ def ignore_interrupts() -> None:
 
     Nothing may be started any more: a process would inherit that, and could not be ended.
     """
-    for number in _ENDING:
+    for number in ENDING_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
 def interrupts_ignored() -> Iterator[None]:
     """Let no further signal disturb what is done to end in good order."""
-    before = {number: signal.signal(number, lambda *_: None) for number in _ENDING}
+    before = {number: signal.signal(number, lambda *_: None) for number in ENDING_SIGNALS}
     try:
         yield
     finally:

@@ -1,5 +1,6 @@
 """Dagster resources, and the configuration of runs."""
 
+import threading
 from collections.abc import Iterable
 from typing import Any, Final, Literal
 
@@ -87,7 +88,9 @@ class HarmonizeConfig(Config):
         """Return the judge's settings that are replaced for this run."""
         return JudgeOverrides(**{name: getattr(self.options, name) for name in _OVERRIDES})
 
-    def to_options(self, run: DagsterRun, on_progress: ProgressFn) -> RunOptions:
+    def to_options(
+        self, run: DagsterRun, on_progress: ProgressFn, stop: threading.Event
+    ) -> RunOptions:
         """Return the options as the pipeline takes them."""
         account = account_of(run)
         return RunOptions(
@@ -101,6 +104,7 @@ class HarmonizeConfig(Config):
             dead_letters=self.dead_letters,
             collect=self.collect,
             on_progress=on_progress,
+            stop=stop,
         )
 
 

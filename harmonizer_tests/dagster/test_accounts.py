@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Event
+
 import pytest
 from dagster import DagsterRun
 
@@ -30,11 +32,11 @@ def test_a_retry_is_charged_to_the_launch_of_the_run_that_it_retries():
     assert account_of(run(FIRST)) == Account(FIRST, FIRST)
     retry = run(RETRY, parent_run_id=FIRST, root_run_id=FIRST)
     assert account_of(retry) == Account(RETRY, FIRST)
-    assert HarmonizeConfig().to_options(retry, print).account == Account(RETRY, FIRST)
+    assert HarmonizeConfig().to_options(retry, print, Event()).account == Account(RETRY, FIRST)
 
 
 def test_the_runs_of_a_backfill_are_charged_to_it():
-    options = HarmonizeConfig().to_options(run(FIRST, backfill="abcdefgh"), print)
+    options = HarmonizeConfig().to_options(run(FIRST, backfill="abcdefgh"), print, Event())
     assert options.account == Account(FIRST, FIRST, "abcdefgh")
 
 

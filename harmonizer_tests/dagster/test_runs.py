@@ -30,6 +30,7 @@ from harmonizer_tests.support.dagster_runs import (
     shown_versions,
 )
 from harmonizer_tests.support.receipts import OFFLINE, Receipts, shop_receipts, table
+from harmonizer_tests.support.signals import DroppedSignal
 
 
 def test_every_partition_carries_counts_rates_and_its_worst_outliers(shop, instance):
@@ -124,6 +125,26 @@ def test_an_interrupted_run_is_canceled_and_the_next_one_continues(pipeline, tmp
     outcome = run_pipeline(pipeline.home, OFFLINE)
     assert outcome.partitions_computed["similarity_matches"] == 0
     assert outcome.failed_checks == []
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_is_canceled_by_a_signal_whose_exception_was_dropped(
+    pipeline, tmp_path, instance, number
+):
+    shop_receipts().submit(pipeline, tmp_path)
+    noted = []
+
+    def interrupt(progress):
+        if progress.stage == "similarity_matches" and not noted:
+            noted.append(DroppedSignal(number))
+            noted[0] = None
+
+    with pytest.raises(KeyboardInterrupt):
+        run_pipeline(pipeline.home, replace(OFFLINE, on_progress=interrupt))
+    assert instance.get_runs(limit=1)[0].status == DagsterRunStatus.CANCELED
+    assert len(table(pipeline, "outliers")) == 0
+    assert run_pipeline(pipeline.home, OFFLINE).failed_checks == []
 
 
 def test_labels_that_wait_to_be_scored_fail_a_check(shop, home, tmp_path, instance):

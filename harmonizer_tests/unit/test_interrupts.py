@@ -6,15 +6,17 @@ import asyncio
 import os
 import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from harmonizer_assets.cli import signals, terminal
 from harmonizer_assets.cli.signals import interrupted, interrupts, interrupts_ignored
-from harmonizer_assets.core.base.errors import StoreError
-from harmonizer_assets.core.base.interrupts import interrupts_raised
+from harmonizer_assets.core.base.errors import RunStoppedError, StoreError
+from harmonizer_assets.core.base.interrupts import interrupts_raised, stopped_by_signals
 from harmonizer_assets.core.base.progress import Progress
 from harmonizer_assets.core.base.secrets import secrets_removed, translated
+from harmonizer_tests.support.signals import DroppedSignal
 
 PROGRESS = Progress("judge", 0, 0, 1, 2)
 
@@ -77,6 +79,52 @@ def test_work_that_goes_on_after_a_lost_signal_is_ended_and_tells_no_more(
         assert capfd.readouterr().err == ""
         assert noted.exit_code() == code
     assert not interrupted()
+
+
+def work_that_drops(number: int) -> None:
+    with stopped_by_signals() as stop:
+        assert not stop.is_set()
+        dropped = DroppedSignal(number)
+        del dropped
+        if stop.wait(timeout=30):
+            raise RunStoppedError("stopped")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_whose_exception_was_dropped_stops_the_work_and_is_noted_outside(handlers, number):
+    with interrupts() as noted:
+        with pytest.raises(KeyboardInterrupt):
+            work_that_drops(number)
+        assert noted.exit_code() == 128 + number
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+        assert noted.came()
+
+
+def work_that_the_caller_stops() -> None:
+    with stopped_by_signals() as stop:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert not stop.wait(timeout=0.2)
+        raise RunStoppedError("stopped by the caller")
+
+
+def test_other_signals_stop_nothing_and_a_stop_of_the_caller_is_none_of_a_signal():
+    before = signal.signal(signal.SIGUSR1, lambda *_: None)
+    try:
+        with pytest.raises(RunStoppedError):
+            work_that_the_caller_stops()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_work_in_a_thread_is_stopped_by_no_signal():
+    def work() -> bool:
+        with stopped_by_signals() as stop:
+            return stop.is_set()
+
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(work).result() is False
 
 
 @pytest.mark.usefixtures("handlers")

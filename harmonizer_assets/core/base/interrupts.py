@@ -1,11 +1,22 @@
-"""Interrupts that libraries, or what is done at the end of a block, turn into errors."""
+"""Interrupts that libraries, or what is done at the end of a block, drop or turn into errors."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
+
+from harmonizer_assets.core.base.errors import RunStoppedError
+
+ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+"""Those that ask a process to end."""
+MOST_NOTED: Final = 1_024
+"""Signals that are read at once, a byte each."""
 
 _OF_THE_LANGUAGE: Final = (asyncio.CancelledError, GeneratorExit)
 """They end a task or a generator, and are the cause of errors that mean what they say."""
@@ -43,3 +54,45 @@ def raise_interrupt_in(error: Exception) -> None:
             raise one from error
         seen.add(id(one))
         one = one.__cause__ or one.__context__
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[threading.Event]:
+    """Give an event that is set at once when a signal asks this process to end.
+
+    What a signal's handler raises is dropped where it comes while a library calls back, or while
+    an object is destroyed, and the work would go on. The interpreter writes the number of each
+    signal into a socket as well, which a thread reads here. Whoever had it written elsewhere gets
+    it still. Outside the main thread, where no handler can be set, the event is never set.
+
+    Raises:
+        KeyboardInterrupt: work has ended with `RunStoppedError` since the event was set.
+    """
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.setblocking(False)
+        before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+
+        def note() -> None:
+            while numbers := ours.recv(MOST_NOTED):
+                if before >= 0:
+                    os.write(before, numbers)
+                if any(number in ENDING_SIGNALS for number in numbers):
+                    stop.set()
+
+        noting = threading.Thread(target=note, name="harmonizer-signals", daemon=True)
+        noting.start()
+        try:
+            yield stop
+        except RunStoppedError:
+            if stop.is_set():
+                raise KeyboardInterrupt from None
+            raise
+        finally:
+            signal.set_wakeup_fd(before)
+            theirs.shutdown(socket.SHUT_WR)
+            noting.join()

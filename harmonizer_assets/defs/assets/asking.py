@@ -8,6 +8,7 @@ from dagster import (
     asset,
 )
 
+from harmonizer_assets.core.base.interrupts import stopped_by_signals
 from harmonizer_assets.core.base.progress import ProgressFn
 from harmonizer_assets.defs.progress import LogProgress
 from harmonizer_assets.defs.reporting import DagsterReporter
@@ -43,8 +44,9 @@ def llm_plan(
 ) -> MaterializeResult:
     """Score what is stale, and estimate what judging it would take."""
     pipeline = home.open(config.overrides())
-    options = config.to_options(context.run, LogProgress(context.log, on_progress))
-    plan = pipeline.plan(options, DagsterReporter(context, pipeline))
+    with stopped_by_signals() as stop:
+        options = config.to_options(context.run, LogProgress(context.log, on_progress), stop)
+        plan = pipeline.plan(options, DagsterReporter(context, pipeline))
     return MaterializeResult(metadata=plan_metadata(plan))
 
 
@@ -64,8 +66,9 @@ def llm_batch_jobs(
 ) -> MaterializeResult:
     """Score what is stale, and submit the open questions within the budget."""
     pipeline = home.open(config.overrides())
-    options = config.to_options(context.run, LogProgress(context.log, on_progress))
-    submitted = pipeline.submit(options, DagsterReporter(context, pipeline))
+    with stopped_by_signals() as stop:
+        options = config.to_options(context.run, LogProgress(context.log, on_progress), stop)
+        submitted = pipeline.submit(options, DagsterReporter(context, pipeline))
     for state in submitted:
         context.log.info(f"batch job {state.batch_id}: {state.words} words, {state.status}")
     return MaterializeResult(

@@ -15,6 +15,7 @@ from dagster import (
     multi_asset,
 )
 
+from harmonizer_assets.core.base.interrupts import stopped_by_signals
 from harmonizer_assets.core.base.progress import ProgressFn
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.records.partition import PartitionKey
@@ -99,12 +100,13 @@ def partitioned_assets(label_types: Sequence[str]) -> AssetsDefinition:
         """
         pipeline = home.open(config.overrides())
         wanted = requested(context)
-        report = pipeline.harmonize(
-            config.to_options(context.run, LogProgress(context.log, on_progress)),
-            DagsterReporter(context, pipeline, wanted),
-            partitions=None if wanted is None else _with_labels(pipeline, wanted),
-            assets=[name for name in ASSETS if AssetKey(name) in context.selected_asset_keys],
-        )
+        with stopped_by_signals() as stop:
+            report = pipeline.harmonize(
+                config.to_options(context.run, LogProgress(context.log, on_progress), stop),
+                DagsterReporter(context, pipeline, wanted),
+                partitions=None if wanted is None else _with_labels(pipeline, wanted),
+                assets=[name for name in ASSETS if AssetKey(name) in context.selected_asset_keys],
+            )
         fail_run(report.failed)
         yield from ()
 
