@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import click
 
@@ -22,7 +22,7 @@ from harmonizer_assets.cli.export import export, report
 from harmonizer_assets.cli.importing import import_formats
 from harmonizer_assets.cli.merchants import merchants
 from harmonizer_assets.cli.next import next_labels
-from harmonizer_assets.cli.options import FILE, HOME_HELP
+from harmonizer_assets.cli.options import FILE, HOME, HOME_HELP
 from harmonizer_assets.cli.plan import plan
 from harmonizer_assets.cli.propose import propose_labels
 from harmonizer_assets.cli.prune import prune
@@ -36,12 +36,17 @@ from harmonizer_assets.cli.units import units
 from harmonizer_assets.cli.worker import worker
 from harmonizer_assets.cli.writing_back import write_back_file
 from harmonizer_assets.core.base.collector import collect_garbage_seldom
-from harmonizer_assets.core.base.errors import HarmonizerError
+from harmonizer_assets.core.base.errors import ConfigurationError, HarmonizerError, StoreError
+from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.interrupts import interrupts_raised
 from harmonizer_assets.core.base.secrets import secrets_removed
 
 # Dagster, Chroma, scikit-learn, pydantic and rich take up to seconds to import: the modules of
 # this package import them inside the commands that need them.
+
+
+_MAY_BE_REFUSED: Final = (StoreError, ConfigurationError)
+"""Errors that come of files of the home as well."""
 
 
 class _Group(click.Group):
@@ -63,7 +68,8 @@ class _Group(click.Group):
         except HarmonizerError as error:
             if noted.came():
                 _end_interrupted(noted)
-            click.echo(f"Error: {error}", err=True)
+            cause = _refused_file(context) if isinstance(error, _MAY_BE_REFUSED) else ""
+            click.echo(f"Error: {cause}{error}", err=True)
             sys.exit(error.exit_code)
         except BrokenPipeError:
             # The reader of our output has gone; the interpreter's last flush must not fail as well.
@@ -75,11 +81,23 @@ class _Group(click.Group):
             if "--verbose" in sys.argv:
                 raise
             click.echo(
-                f"Error: unexpected {type(error).__name__}: {error} (--verbose shows where; what "
-                "is finished is kept)",
+                f"Error: {_refused_file(context)}unexpected {type(error).__name__}: {error} "
+                "(--verbose shows where; what is finished is kept)",
                 err=True,
             )
             sys.exit(1)
+
+
+def _refused_file(context: click.Context) -> str:
+    """Say which file of the home this user may not read and write: a likely cause of a failure."""
+    home: Home | None = context.meta.get(HOME)
+    path = home.refused() if home is not None else None
+    if path is None:
+        return ""
+    return (
+        f"this user may not read and write {path}: its owner can allow it with `chmod u+rw`, or "
+        "give it to this user with `chown`. What failed: "
+    )
 
 
 def _end_interrupted(noted: Interrupts) -> NoReturn:

@@ -19,12 +19,16 @@ if TYPE_CHECKING:
 
 FILE: Final = click.Path(path_type=Path)
 HOME_HELP: Final = "Home folder [default: $HARMONIZER_HOME, else ./harmonizer_home]."
+HOME: Final = "harmonizer_assets.home"
+"""The key of click's `Context.meta` under which the home of a command is."""
 _LAST: Final = frozenset({"--home", "--help"})
 """Options of every command; help lists them last."""
 
 
 def _resolve_home(context: click.Context, _: click.Parameter, folder: Path | None) -> Home:
-    return Home.resolve(folder or context.find_root().params.get("home"))
+    home = Home.resolve(folder or context.find_root().params.get("home"))
+    context.meta[HOME] = home
+    return home
 
 
 # `--home` may stand after the command's name as well as before it.

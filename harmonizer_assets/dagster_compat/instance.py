@@ -24,6 +24,8 @@ from harmonizer_assets.core.base.secrets import translated
 from harmonizer_assets.core.base.settings import Settings
 from harmonizer_assets.dagster_compat.events import EVENT_BATCH_SIZE
 
+_HELP_OF_SQLALCHEMY: Final = "\n(Background on this error"
+"""Where the part of an error begins that is about SQLAlchemy."""
 LLM_POOL: Final = "llm_endpoint"
 """The pool of steps that may ask a model; it limits how many run at a time, over all runs."""
 
@@ -174,7 +176,8 @@ def open_instance(home: Home) -> Iterator[DagsterInstance]:
     config = home.dagster / "dagster.yaml"
 
     def unusable(error: Exception) -> ConfigurationError:
-        return ConfigurationError(f"{config}: Dagster cannot use it: {error}")
+        said = str(error).partition(_HELP_OF_SQLALCHEMY)[0]
+        return ConfigurationError(f"{config}: Dagster cannot use it: {said}")
 
     # Drivers of databases quote the URL that they cannot read. Dagster's SQLite storages do not
     # expect two processes to make their tables at once.

@@ -18,6 +18,7 @@ from harmonizer_assets.core.measure.samples.receipts import SampleSpec, write_sa
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.dagster_compat.instance import sole_daemon
 from harmonizer_tests.support.cli import cli, cli_on_terminal, shown_error, started
+from harmonizer_tests.support.modes import modes_count
 from harmonizer_tests.support.receipts import OFFLINE, shop_receipts, table
 from harmonizer_tests.support.served import wait_for
 
@@ -170,6 +171,29 @@ def test_a_home_without_tables_is_said_to_be_one(tmp_path):
     result = cli("export", "words", "--out", tmp_path / "x.csv", home=tmp_path / "none")
     assert result.returncode == 2
     assert "run `harmonizer run` first" in shown_error(result)
+
+
+@pytest.mark.parametrize(
+    ("command", "file"),
+    [
+        (("prune", "--yes"), ".pruned"),
+        (("prune",), "dagster/history/runs.db"),
+        (("run",), "dagster/history/runs.db"),
+        (("run",), "dagster/dagster.yaml"),
+        (("run", "--refresh"), "chroma/chroma.sqlite3"),
+        (("report",), "harmonizer.duckdb"),
+    ],
+)
+def test_a_file_that_this_user_may_not_read_is_named_with_the_remedy(shop, command, file):
+    (path,) = shop["home"].glob(file)
+    path.chmod(0)
+    with modes_count():
+        result = cli(*command, home=shop["home"])
+    path.chmod(0o600)
+    assert result.returncode != 0
+    assert shown_error(result).startswith(
+        f"Error: this user may not read and write {path}: its owner can allow it with `chmod u+rw`"
+    )
 
 
 def test_a_truth_file_of_other_labels_is_refused(shop, tmp_path):

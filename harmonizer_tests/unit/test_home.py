@@ -6,6 +6,7 @@ import pytest
 
 from harmonizer_assets.core.base.errors import InputError, StoreError
 from harmonizer_assets.core.base.home import Home
+from harmonizer_tests.support.modes import modes_count
 
 
 @pytest.mark.parametrize("sign", ["?", "#"])
@@ -31,3 +32,20 @@ def test_a_home_is_for_its_owner_alone_and_one_that_is_there_keeps_its_rights(tm
     (tmp_path / "shared").mkdir(mode=0o755)
     (tmp_path / "shared").chmod(0o750)
     assert Home(tmp_path / "shared").ensure().root.stat().st_mode & 0o777 == 0o750
+
+
+def test_the_file_that_this_user_may_not_use_is_found_but_none_of_the_inbox(tmp_path):
+    home = Home(tmp_path / "home").ensure()
+    home.models.mkdir()
+    (home.inbox / "waiting.csv").touch(0)
+    model = home.model_file("12ab")
+    model.touch()
+    (home.models / "gone").symlink_to(tmp_path / "nowhere")
+    with modes_count():
+        assert home.refused() is None
+        for mode in (0o400, 0o200):
+            model.chmod(mode)
+            assert home.refused() == model
+        model.chmod(0o600)
+        home.models.chmod(0o500)
+        assert home.refused() == home.models

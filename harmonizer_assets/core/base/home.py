@@ -191,6 +191,24 @@ class Home:
                 )
         return self
 
+    def refused(self) -> Path | None:
+        """Find a file or folder of the home that this process may not read and write, if any.
+
+        What waits in the inbox is left out: each run sets aside what it may not read there.
+        """
+        for folder, folders, names in os.walk(self.root):
+            inside = Path(folder)
+            if inside == self.root:
+                folders[:] = [name for name in folders if self.root / name != self.inbox]
+            needed = (
+                *((inside / name, os.R_OK | os.W_OK | os.X_OK) for name in sorted(folders)),
+                *((inside / name, os.R_OK | os.W_OK) for name in sorted(names)),
+            )
+            for path, rights in needed:
+                if not path.is_symlink() and _is_refused(path, rights):
+                    return path
+        return None
+
     def keep_private(self) -> None:
         """Have this process, and those that it starts, make files with the rights of the home.
 
@@ -200,3 +218,8 @@ class Home:
         with suppress(OSError):
             withheld = ~self.root.stat().st_mode & 0o777
             os.umask(os.umask(withheld) | withheld)
+
+
+def _is_refused(path: Path, rights: int) -> bool:
+    # What another process has removed meanwhile is not refused.
+    return path.exists() and not os.access(path, rights, effective_ids=_EFFECTIVE)
