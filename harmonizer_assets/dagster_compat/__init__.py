@@ -17,8 +17,11 @@ adapter              internal                            why there is no public 
                      INDEX_SHARD_NAME
 `event_log_postgres` ConfigurableClassData,              As above.
                      SqlEventLogStorageTable
-`event_texts`        Tables and JSON of the SQLite       Events can be deleted with their run, and
-                     event logs                          not changed.
+`event_texts`        SqlEventLogStorageMetadata,         Events can be deleted with their run, and
+                     RunStorageSqlMetadata,              not changed. Their tables are read, and the
+                     ScheduleStorageSqlMetadata,         JSON in them.
+                     SqlEventLogStorage,
+                     SqlRunStorage, SqlScheduleStorage
 `instance`           NoOpComputeLogManager               It is named in configuration; no setting
                                                          switches the capture of output off.
 `materializations`   CODE_VERSION_TAG,                   A result of a step is for one partition or

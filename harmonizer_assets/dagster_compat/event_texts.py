@@ -1,17 +1,28 @@
-"""Texts in Dagster's own SQLite files: replaced where they quote what was deleted."""
+"""Texts in Dagster's own tables: replaced where they quote what was deleted."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any, Final
+
+import sqlalchemy
+from dagster import DagsterInstance
+from dagster._core.storage.event_log.schema import SqlEventLogStorageMetadata
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+from dagster._core.storage.runs.schema import RunStorageSqlMetadata
+from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
+from dagster._core.storage.schedules.schema import ScheduleStorageSqlMetadata
+from dagster._core.storage.schedules.sql_schedule_storage import SqlScheduleStorage
+from sqlalchemy import Connection, MetaData, Table, select
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from harmonizer_assets.core.base.errors import StoreError
 from harmonizer_assets.core.base.files import write_atomically
 from harmonizer_assets.core.base.home import Home
+from harmonizer_assets.core.base.secrets import translated
 from harmonizer_assets.core.erase import DeletedTexts
 
 _BUSY_SECONDS: Final = 30.0
@@ -29,36 +40,38 @@ _TEXTS: Final = {
     "bulk_actions": ("body",),
 }
 """Columns of serialized objects, by table."""
+_ROWS_AT_ONCE: Final = 500
 _CACHES: Final = {"asset_keys": "cached_status_data"}
 """Columns that Dagster fills again, by table."""
 _LOGS: Final = "storage/*/compute_logs/*"
 
 
-def replace_in_events(home: Home, texts: DeletedTexts) -> int:
+def replace_in_events(home: Home, instance: DagsterInstance, texts: DeletedTexts) -> int:
     """Replace texts in all that Dagster has stored; return in how many places.
 
     Texts are replaced in metadata, messages, logs and names of merchants that runs are configured
     with, since a word may be spelled like an asset, a label type or an option. Keys of merchants
-    are nothing else's name, and are replaced in names of partitions and tags as well. The files are
-    compacted, so that nothing of the old texts stays in them. Event logs elsewhere, as in
-    PostgreSQL, are left alone.
+    are nothing else's name, and are replaced in names of partitions and tags as well. SQLite files
+    are compacted, so that nothing of the old texts stays in them; a database server reuses the
+    space when it vacuums.
 
     Args:
-        home: whose Dagster instance.
+        home: whose files.
+        instance: of the home, with its tables in those files or on a database server.
         texts: what was deleted, with the keys of merchants that hold no labels any more.
 
     Raises:
-        StoreError: a file cannot be read or written; those before it are done.
+        StoreError: a file or the server cannot be read or written; what came before is done.
     """
     changed = 0
     for path in sorted(home.dagster.glob("**/*.db")):
-        try:
+        with translated(_unchangeable(str(path)), SQLAlchemyError):
             changed += _replace_in_file(path, texts)
-        except sqlite3.Error as error:
-            raise StoreError(
-                f"{path}: what was deleted cannot be removed from it ({error}); see whom the file "
-                "belongs to, the next run tries again"
-            ) from error
+    with translated(_unchangeable("the database with Dagster's instance"), SQLAlchemyError):
+        for tables, connected in _storages(instance):
+            with connected as con:
+                if con.dialect.name != "sqlite":
+                    changed += _replace_in_tables(con, tables.tables, texts)
     for path in sorted(home.dagster.glob(_LOGS)):
         content = path.read_text(encoding="utf-8", errors="surrogateescape")
         replaced = texts.replaced_in(content)
@@ -68,52 +81,89 @@ def replace_in_events(home: Home, texts: DeletedTexts) -> int:
     return changed
 
 
-def _replace_in_file(path: Path, texts: DeletedTexts) -> int:
-    changed = 0
-    with closing(sqlite3.connect(path, timeout=_BUSY_SECONDS)) as con:
-        con.create_function("without_keys", 1, texts.without_keys, deterministic=True)
-        tables = {
-            name for (name,) in con.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-        }
-        with con:
-            for table in sorted(tables & _TEXTS.keys()):
-                for column in _TEXTS[table]:
-                    changed += _replace_in_column(con, table, column, texts.replaced_in)
-            for table in sorted(tables) if texts.keys else ():
-                changed += _replace_keys(con, table, texts.keys)
-        if changed:
-            con.execute("VACUUM")
-            con.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return changed
-
-
-def _replace_in_column(
-    con: sqlite3.Connection, table: str, column: str, replace: Callable[[str], str]
-) -> int:
-    rows = con.execute(f"SELECT rowid, {column} FROM {table} WHERE {column} IS NOT NULL").fetchall()
-    changes = []
-    for row, text in rows:
-        event = json.loads(text)
-        replaced = _replaced(event, replace, is_free=False)
-        if replaced != event:
-            changes.append((json.dumps(replaced), row))
-    con.executemany(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", changes)
-    return len(changes)
-
-
-def _replace_keys(con: sqlite3.Connection, table: str, keys: Sequence[str]) -> int:
-    """Replace keys in all texts of a table; what Dagster has cached of them goes."""
-    changed = 0
-    for _, column, kind, *_ in con.execute(f"PRAGMA table_info({table})").fetchall():
-        if not kind.upper().startswith(("TEXT", "VARCHAR")):
-            continue
-        quotes = " OR ".join(f'instr("{column}", ?)' for _ in keys)
-        value = "NULL" if _CACHES.get(table) == column else f'without_keys("{column}")'
-        done = con.execute(
-            f'UPDATE OR REPLACE {table} SET "{column}" = {value} WHERE {quotes}', list(keys)
+def _unchangeable(where: str) -> Callable[[Exception], StoreError]:
+    def made(error: Exception) -> StoreError:
+        said = error.orig if isinstance(error, DBAPIError) else error
+        return StoreError(
+            f"{where}: what was deleted cannot be removed from it ({said}); see whom it belongs "
+            "to, the next run tries again"
         )
-        changed += done.rowcount
+
+    return made
+
+
+def _storages(
+    instance: DagsterInstance,
+) -> Iterator[tuple[MetaData, AbstractContextManager[Connection]]]:
+    events, runs, schedules = (
+        instance.event_log_storage,
+        instance.run_storage,
+        instance.schedule_storage,
+    )
+    if isinstance(events, SqlEventLogStorage):
+        yield SqlEventLogStorageMetadata, events.index_connection()
+    if isinstance(runs, SqlRunStorage):
+        yield RunStorageSqlMetadata, runs.connect()
+    if isinstance(schedules, SqlScheduleStorage):
+        yield ScheduleStorageSqlMetadata, schedules.connect()
+
+
+def _replace_in_file(path: Path, texts: DeletedTexts) -> int:
+    url = sqlalchemy.URL.create("sqlite", database=str(path))
+    engine = sqlalchemy.create_engine(
+        url, poolclass=sqlalchemy.NullPool, connect_args={"timeout": _BUSY_SECONDS}
+    )
+    with engine.begin() as con:
+        changed = _replace_in_tables(con, sqlalchemy.inspect(con).get_table_names(), texts)
+    if changed:
+        with closing(engine.connect().execution_options(isolation_level="AUTOCOMMIT")) as con:
+            con.exec_driver_sql("VACUUM")
+            con.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
     return changed
+
+
+def _replace_in_tables(con: Connection, names: Iterable[str], texts: DeletedTexts) -> int:
+    """Replace texts in those of the named tables that are there, of whatever version of Dagster."""
+    there = {*sqlalchemy.inspect(con).get_table_names()}
+    found = MetaData()
+    found.reflect(con, only=sorted(there.intersection(names)))
+    changed = 0
+    for table in (table for table in found.sorted_tables if "id" in table.c):
+        changes = [*_changes_of(con, table, texts)]
+        for row, values in changes:
+            # A statement that fails undoes itself alone: on a server Dagster commits each.
+            try:
+                con.execute(table.update().where(table.c.id == row).values(values))
+            except IntegrityError:
+                # It says the same as another row now.
+                con.execute(table.delete().where(table.c.id == row))
+        changed += len(changes)
+    return changed
+
+
+def _changes_of(
+    con: Connection, table: Table, texts: DeletedTexts
+) -> Iterator[tuple[int, dict[str, str | None]]]:
+    """Find the rows that quote a text, with the values of the columns that do."""
+    objects, cache = _TEXTS.get(table.name, ()), _CACHES.get(table.name)
+    names = [column.name for column in table.columns if isinstance(column.type, sqlalchemy.String)]
+    rows = con.execute(select(table.c.id, *(table.c[name] for name in names)))
+    for row, *values in rows.yield_per(_ROWS_AT_ONCE):
+        changed: dict[str, str | None] = {}
+        for name, text in zip(names, values, strict=True):
+            if text is not None:
+                replaced = _replaced_in_object(text, texts) if name in objects else text
+                replaced = texts.without_keys(replaced)
+                if replaced != text:
+                    changed[name] = None if name == cache else replaced
+        if changed:
+            yield row, changed
+
+
+def _replaced_in_object(text: str, texts: DeletedTexts) -> str:
+    found = json.loads(text)
+    replaced = _replaced(found, texts.replaced_in, is_free=False)
+    return text if replaced == found else json.dumps(replaced)
 
 
 def _replaced(

@@ -11,9 +11,6 @@ from harmonizer_assets.defs.partitions import remove_merchants
 
 
 def erase_from_dagster(home: Home, instance: DagsterInstance, texts: DeletedTexts) -> int:
-    """Remove partitions of merchants that are gone, and replace texts in events; return where.
-
-    Event logs in PostgreSQL keep their events.
-    """
+    """Remove partitions of merchants that are gone, and replace texts in events; return where."""
     remove_merchants(instance, texts.keys)
-    return replace_in_events(home, texts)
+    return replace_in_events(home, instance, texts)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 import pytest
 from dagster import AssetKey, DagsterEventType
@@ -18,17 +17,16 @@ from harmonizer_tests.support.dagster_runs import (
     shown,
     statuses,
 )
+from harmonizer_tests.support.postgres import DEPLOYED, keep_in_postgres
 from harmonizer_tests.support.receipts import OFFLINE, shop_receipts
 
 postgres = pytest.importorskip("dagster_postgres", reason="the extra `postgres` is not installed")
-DEPLOYED = Path(__file__).parents[2] / "deploy" / "dagster.postgres.yaml"
 
 
 @pytest.fixture
 def server_home(home, postgres_url, monkeypatch):
     """A home whose instance is the deployed one."""
-    shutil.copy(DEPLOYED, home.dagster / "dagster.yaml")
-    monkeypatch.setenv("DAGSTER_PG_URL", postgres_url)
+    keep_in_postgres(home, postgres_url, monkeypatch)
     return home
 
 

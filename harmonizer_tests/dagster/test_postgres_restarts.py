@@ -8,7 +8,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from dagster import DagsterRunStatus
@@ -19,12 +18,12 @@ from harmonizer_assets.core.records.options import RunOptions
 from harmonizer_assets.dagster_compat.instance import open_instance
 from harmonizer_tests.support.cli import cli, started
 from harmonizer_tests.support.environment import use_endpoint
+from harmonizer_tests.support.postgres import DEPLOYED
 from harmonizer_tests.support.receipts import OFFLINE, harmonize, shop_receipts, table
 from harmonizer_tests.support.served import Served, wait_for
 from harmonizer_tests.support.simulated_endpoint import simulated_endpoint
 
 pytest.importorskip("dagster_postgres", reason="the extra `postgres` is not installed")
-DEPLOYED = Path(__file__).parents[2] / "deploy" / "dagster.postgres.yaml"
 SHOPS = [f"Shop {letter}" for letter in "ABCDEFGH"]
 
 

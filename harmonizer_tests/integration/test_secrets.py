@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import traceback
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -39,6 +37,7 @@ from harmonizer_tests.support.corrections import applied, correction, labels
 from harmonizer_tests.support.homes import copy_home
 from harmonizer_tests.support.indiscreet import Indiscreet, indiscreet_server
 from harmonizer_tests.support.labels import scored_home
+from harmonizer_tests.support.postgres import keep_in_postgres
 from harmonizer_tests.support.receipts import shop_receipts, table
 
 KEY = "sk-test-very-secret"
@@ -298,10 +297,7 @@ def test_a_url_whose_password_is_read_in_pieces_tells_none_of_them(
     "url", ["postgresql://me:{}@127.0.0.1:9/x", "nonsense://me:{}@127.0.0.1:9/x"]
 )
 def test_the_database_of_dagsters_instance_tells_no_password(home, monkeypatch, caplog, url):
-    monkeypatch.setenv("DAGSTER_PG_URL", url.format(PASSWORD))
-    home.dagster.mkdir(parents=True, exist_ok=True)
-    deployed = Path(__file__).parents[2] / "deploy" / "dagster.postgres.yaml"
-    shutil.copy(deployed, home.dagster / "dagster.yaml")
+    keep_in_postgres(home, url.format(PASSWORD), monkeypatch)
     with (
         pytest.raises(ConfigurationError, match="Dagster cannot use it") as raised,
         open_instance(home),

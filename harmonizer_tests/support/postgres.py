@@ -14,18 +14,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import pytest
 import sqlalchemy
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
+
+from harmonizer_assets.core.base.home import Home
 
 SERVER: Final = os.environ.get(
     "HARMONIZER_TEST_PG_URL", "postgresql://postgres@127.0.0.1:5432/postgres"
 )
 """Where databases may be made; the user in it needs the right to."""
+DEPLOYED: Final = Path(__file__).parents[2] / "deploy" / "dagster.postgres.yaml"
 
 
 class UnreachableError(Exception):
     """There is no PostgreSQL server, or it does not let us in; the message says which."""
+
+
+def keep_in_postgres(home: Home, url: str, environment: pytest.MonkeyPatch) -> None:
+    """Have Dagster keep its instance of a home in a database, as where it is deployed."""
+    shutil.copy(DEPLOYED, home.dagster / "dagster.yaml")
+    environment.setenv("DAGSTER_PG_URL", url)
 
 
 @contextmanager

@@ -26,6 +26,8 @@ class DeletedTexts:
         """Take the texts; those of fewer than three characters are left out."""
         # As they are, and as JSON has them.
         self.keys = sorted({spelling for key in keys for spelling in (key, json.dumps(key)[1:-1])})
+        longest_first = sorted(self.keys, key=len, reverse=True)
+        self._keys = re.compile("|".join(map(re.escape, longest_first))) if self.keys else None
         kept = sorted({text for text in (*texts, *keys) if len(text) >= SHORTEST})
         spelt = sorted({spelling for text in kept for spelling in (text, html.escape(text))})
         words = "|".join(map(re.escape, sorted(spelt, key=len, reverse=True)))
@@ -48,6 +50,4 @@ class DeletedTexts:
 
     def without_keys(self, content: str) -> str:
         """Return the content with another key in place of each of the merchants' keys."""
-        for key in self.keys:
-            content = content.replace(key, REPLACED_KEY)
-        return content
+        return self._keys.sub(REPLACED_KEY, content) if self._keys else content
