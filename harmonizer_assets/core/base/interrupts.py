@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from harmonizer_assets.core.base.errors import RunStoppedError
@@ -79,10 +79,12 @@ def stopped_by_signals() -> Iterator[threading.Event]:
 
         def note() -> None:
             while numbers := ours.recv(MOST_NOTED):
-                if before >= 0:
-                    os.write(before, numbers)
                 if any(number in ENDING_SIGNALS for number in numbers):
                     stop.set()
+                if before >= 0:
+                    # One that is full says enough already.
+                    with suppress(BlockingIOError):
+                        os.write(before, numbers)
 
         noting = threading.Thread(target=note, name="harmonizer-signals", daemon=True)
         noting.start()
