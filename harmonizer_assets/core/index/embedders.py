@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
@@ -70,10 +70,7 @@ class _TextBlock:
         self._hash = HashingVectorizer(
             analyzer=analyzer, ngram_range=ngrams, n_features=self._FEATURES, alternate_sign=False
         )
-        # RandomState's streams never change (NEP 19); default_rng's may.
-        self._projection = (
-            np.random.RandomState(seed).standard_normal((self._FEATURES, dimensions))
-        ).astype(np.float32)
+        self._projection = _gaussian(seed, self._FEATURES, dimensions)
 
     def __call__(self, texts: pa.ChunkedArray) -> Vectors:
         encoded = texts.combine_chunks().dictionary_encode()
@@ -81,6 +78,14 @@ class _TextBlock:
         hashed.data = np.sqrt(hashed.data)
         unique = _unit_rows(np.asarray(hashed @ self._projection, dtype=np.float32))
         return unique[encoded.indices.to_numpy(zero_copy_only=False)]
+
+
+@cache
+def _gaussian(seed: int, rows: int, columns: int) -> Vectors:
+    # RandomState's streams never change (NEP 19); default_rng's may.
+    drawn = np.random.RandomState(seed).standard_normal((rows, columns)).astype(np.float32)
+    drawn.setflags(write=False)
+    return drawn
 
 
 def _unit_rows(vectors: Vectors) -> Vectors:

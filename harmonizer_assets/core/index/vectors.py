@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -27,6 +28,7 @@ from harmonizer_assets.core.index.vector_files import read_pages
 if TYPE_CHECKING:
     from chromadb.api.collection_configuration import CreateHNSWConfiguration
     from chromadb.api.models.Collection import Collection
+    from chromadb.config import Settings
 
 WRITE_BATCH: Final = 5_000
 QUERY_BATCH: Final = 1_000
@@ -262,7 +264,6 @@ class VectorIndex:
         """Open Chroma on a folder, see `_open`; the caller holds the lock."""
         # Importing Chroma takes longer than a run that finds nothing to do.
         import chromadb
-        import chromadb.config
 
         # A process that was killed in a session did not get to do it.
         clear_unused_space(folder)
@@ -272,7 +273,8 @@ class VectorIndex:
                 Any,
                 chromadb.PersistentClient(
                     path=str(folder),
-                    settings=chromadb.config.Settings(anonymized_telemetry=False),
+                    # The client writes into what it is given.
+                    settings=_chroma_settings().model_copy(),
                 ),
             )
         except Exception as error:
@@ -290,6 +292,14 @@ class VectorIndex:
         finally:
             client.close()
             clear_unused_space(folder)
+
+
+@cache
+def _chroma_settings() -> Settings:
+    """Make Chroma's settings: reading them from the environment takes as long as opening it."""
+    from chromadb.config import Settings
+
+    return Settings(anonymized_telemetry=False)
 
 
 class IndexSession:

@@ -10,6 +10,7 @@ import datetime as dt
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -119,18 +120,12 @@ def render_report(
         made_at: shown on the page.
         run_id: the run that made it, shown where it is known.
     """
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["shown"] = _shown
-    source = resources.files("harmonizer_assets.core.report") / "report.html.j2"
-    template = environment.from_string(source.read_text(encoding="utf-8"))
     with warehouse.session():
         tables = {name: warehouse.query(sql).to_pylist() for name, sql in _LISTS.items()}
         types = warehouse.query(_TYPES).to_pylist()
         heat = warehouse.query(_HEAT).to_pylist()
         worst = warehouse.query(_WORST).to_pylist()
-    return template.render(
+    return _template().render(
         made_at=f"{made_at:%Y-%m-%d %H:%M} UTC",
         run_id=run_id,
         guarantee=guarantee,
@@ -143,6 +138,16 @@ def render_report(
         worst=_by_label_type(worst),
         **tables,
     )
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["shown"] = _shown
+    source = resources.files("harmonizer_assets.core.report") / "report.html.j2"
+    return environment.from_string(source.read_text(encoding="utf-8"))
 
 
 def publish_report(home: Home, page: str, name: str) -> Path:

@@ -46,7 +46,7 @@ def apply_migrations(con: Connection, database: Path) -> list[str]:
     missing = missing_migrations(con, database)
     for name in missing:
         con.execute(_packaged_migrations()[name])
-        con.execute("INSERT INTO schema_migrations VALUES ($1, now())", [name])
+    con.execute("INSERT INTO schema_migrations SELECT unnest($1::VARCHAR[]), now()", [missing])
     return missing
 
 
