@@ -68,8 +68,10 @@ class _Group(click.Group):
         except HarmonizerError as error:
             if noted.came():
                 _end_interrupted(noted)
-            cause = _refused_file(context) if isinstance(error, _MAY_BE_REFUSED) else ""
-            click.echo(f"Error: {cause}{error}", err=True)
+            said = str(error)
+            if isinstance(error, _MAY_BE_REFUSED):
+                said = _with_refused_file(context, said)
+            click.echo(f"Error: {said}", err=True)
             sys.exit(error.exit_code)
         except BrokenPipeError:
             # The reader of our output has gone; the interpreter's last flush must not fail as well.
@@ -80,23 +82,26 @@ class _Group(click.Group):
                 _end_interrupted(noted)
             if "--verbose" in sys.argv:
                 raise
-            click.echo(
-                f"Error: {_refused_file(context)}unexpected {type(error).__name__}: {error} "
-                "(--verbose shows where; what is finished is kept)",
-                err=True,
+            said = (
+                f"unexpected {type(error).__name__}: {error} (--verbose shows where; what is "
+                "finished is kept)"
             )
+            click.echo(f"Error: {_with_refused_file(context, said, is_expected=False)}", err=True)
             sys.exit(1)
 
 
-def _refused_file(context: click.Context) -> str:
-    """Say which file of the home this user may not read and write: a likely cause of a failure."""
+def _with_refused_file(context: click.Context, said: str, *, is_expected: bool = True) -> str:
+    """Name the file of the home that this user may not read and write: a likely cause of an error.
+
+    An error of ours that names it says what to do as well.
+    """
     home: Home | None = context.meta.get(HOME)
     path = home.refused() if home is not None else None
-    if path is None:
-        return ""
+    if path is None or (is_expected and str(path) in said):
+        return said
     return (
         f"this user may not read and write {path}: its owner can allow it with `chmod u+rw`, or "
-        "give it to this user with `chown`. What failed: "
+        f"give it to this user with `chown`. What failed: {said}"
     )
 
 

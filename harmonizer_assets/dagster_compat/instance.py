@@ -115,7 +115,10 @@ def prepare_instance(home: Home) -> None:
         if wanted != present:
             write_atomically(config, wanted)
     except OSError as error:
-        raise StoreError(f"{config}: cannot be written ({error.strerror})") from error
+        raise StoreError(
+            f"{config}: cannot be read or written ({error.strerror}): see that it belongs to the "
+            "user who runs this"
+        ) from error
 
 
 def _with_moved_modules(config: str) -> str:

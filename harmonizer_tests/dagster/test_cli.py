@@ -179,9 +179,7 @@ def test_a_home_without_tables_is_said_to_be_one(tmp_path):
         (("prune", "--yes"), ".pruned"),
         (("prune",), "dagster/history/runs.db"),
         (("run",), "dagster/history/runs.db"),
-        (("run",), "dagster/dagster.yaml"),
         (("run", "--refresh"), "chroma/chroma.sqlite3"),
-        (("report",), "harmonizer.duckdb"),
     ],
 )
 def test_a_file_that_this_user_may_not_read_is_named_with_the_remedy(shop, command, file):
@@ -194,6 +192,24 @@ def test_a_file_that_this_user_may_not_read_is_named_with_the_remedy(shop, comma
     assert shown_error(result).startswith(
         f"Error: this user may not read and write {path}: its owner can allow it with `chmod u+rw`"
     )
+
+
+@pytest.mark.parametrize(
+    ("command", "file", "remedy"),
+    [
+        ("report", "harmonizer.duckdb", "(check who owns the home folder)"),
+        ("run", "dagster/dagster.yaml", "see that it belongs to the user who runs this"),
+    ],
+)
+def test_an_error_that_names_the_file_itself_says_what_to_do_alone(shop, command, file, remedy):
+    path = shop["home"] / file
+    path.chmod(0)
+    with modes_count():
+        result = cli(command, home=shop["home"])
+    path.chmod(0o600)
+    said = shown_error(result)
+    assert said.startswith(f"Error: {path}: ")
+    assert said.endswith(remedy)
 
 
 def test_a_truth_file_of_other_labels_is_refused(shop, tmp_path):

@@ -123,7 +123,10 @@ class FittedModel:
         try:
             return cls.from_bytes(path.read_bytes())
         except (OSError, ValueError, KeyError) as error:
-            raise StoreError(f"{path}: the model cannot be read: {error}") from error
+            raise StoreError(
+                f"{path}: the model cannot be read ({error}): delete it, and the next run fits it "
+                "again"
+            ) from error
 
     @classmethod
     def from_bytes(cls, written: bytes) -> FittedModel:
