@@ -12,9 +12,8 @@ from harmonizer_assets.core.base.home import Home
 
 _NOT_COVERED = (
     "Not covered: files outside the home (your own files, exports, backups), answers that homes "
-    "share, what a Chroma server's files keep until they are overwritten, what the endpoint's "
-    "provider keeps, what Dagster keeps in PostgreSQL (its events, runs and tags name the key of a "
-    "merchant, which is made of its name, and may quote words), accepted rules that are not for a "
+    "share, what the files of a Chroma server or a PostgreSQL keep until they are overwritten, logs "
+    "of steps in a bucket, what the endpoint's provider keeps, accepted rules that are not for a "
     "deleted merchant alone, what people wrote into merchants.yaml, fitted models (numbers only; "
     "--models removes them), texts of one or two characters, and the ids themselves."
 )
