@@ -38,8 +38,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     place = {
         path: at / len(group) for group in (waiting, computing) for at, path in enumerate(group)
     }
-    order = sorted(place, key=lambda path: place[path]) + [*chain.from_iterable(kinds.values())]
-    items[:] = [item for path in order for item in files[path]]
+    mixed = sorted(place, key=lambda path: place[path])
+    items[:] = [item for path in chain(mixed, *kinds.values()) for item in files[path]]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,10 +12,10 @@ from harmonizer_assets.core.base.home import Home
 
 _NOT_COVERED = (
     "Not covered: files outside the home (your own files, exports, backups), answers that homes "
-    "share, what the files of a Chroma server or a PostgreSQL keep until they are overwritten, logs "
-    "of steps in a bucket, what the endpoint's provider keeps, accepted rules that are not for a "
-    "deleted merchant alone, what people wrote into merchants.yaml, fitted models (numbers only; "
-    "--models removes them), texts of one or two characters, and the ids themselves."
+    "share, what the files of a Chroma server or a PostgreSQL keep until they are overwritten, "
+    "logs of steps in a bucket, what the endpoint's provider keeps, accepted rules that are not "
+    "for a deleted merchant alone, what people wrote into merchants.yaml, fitted models (numbers "
+    "only; --models removes them), texts of one or two characters, and the ids themselves."
 )
 _SHARED = (
     "Answers that homes share in {url} may quote what is deleted. Remove there those whose text "
