@@ -1,12 +1,13 @@
-"""Texts in Dagster's own tables: replaced where they quote what was deleted."""
+"""Texts in Dagster's own tables: replaced where they quote what was deleted, or lead nowhere."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import sqlalchemy
 from dagster import DagsterInstance
@@ -23,6 +24,7 @@ from harmonizer_assets.core.base.errors import StoreError
 from harmonizer_assets.core.base.files import write_atomically
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.secrets import translated
+from harmonizer_assets.core.base.written_reports import REPORTS
 from harmonizer_assets.core.erase import DeletedTexts
 
 _BUSY_SECONDS: Final = 30.0
@@ -43,6 +45,7 @@ _TEXTS: Final = {
 _ROWS_AT_ONCE: Final = 500
 _CACHES: Final = {"asset_keys": "cached_status_data"}
 """Columns that Dagster fills again, by table."""
+_LINK: Final = re.compile(r"http://127\.0\.0\.1:\d+(?=/[^/\s]+\.html$)")
 _LOGS: Final = "storage/*/compute_logs/*"
 
 
@@ -81,12 +84,43 @@ def replace_in_events(home: Home, instance: DagsterInstance, texts: DeletedTexts
     return changed
 
 
+def replace_links(home: Home) -> int:
+    """Have links to reports lead to where they are served; return how many rows had one.
+
+    Before 0.1.0 reports had a server of their own, and links named its port.
+
+    Raises:
+        StoreError: a file cannot be read or written; those before it are done.
+    """
+    changed = 0
+    for path in sorted(home.dagster.glob("**/*.db")):
+        with translated(_unchangeable(str(path)), SQLAlchemyError):
+            changed += _replace_in_file(path, _Links())
+    return changed
+
+
+class _Replacements(Protocol):
+    def replaced_in(self, content: str) -> str:
+        """Replace in a text that people read."""
+
+    def without_keys(self, content: str) -> str:
+        """Replace in any text."""
+
+
+class _Links:
+    def replaced_in(self, content: str) -> str:
+        return _LINK.sub(REPORTS, content)
+
+    def without_keys(self, content: str) -> str:
+        return content
+
+
 def _unchangeable(where: str) -> Callable[[Exception], StoreError]:
     def made(error: Exception) -> StoreError:
         said = error.orig if isinstance(error, DBAPIError) else error
         return StoreError(
-            f"{where}: what was deleted cannot be removed from it ({said}); see whom it belongs "
-            "to, the next run tries again"
+            f"{where}: its texts cannot be replaced ({said}); see whom it belongs to, the next run "
+            "tries again"
         )
 
     return made
@@ -108,7 +142,7 @@ def _storages(
         yield ScheduleStorageSqlMetadata, schedules.connect()
 
 
-def _replace_in_file(path: Path, texts: DeletedTexts) -> int:
+def _replace_in_file(path: Path, texts: _Replacements) -> int:
     url = sqlalchemy.URL.create("sqlite", database=str(path))
     engine = sqlalchemy.create_engine(
         url, poolclass=sqlalchemy.NullPool, connect_args={"timeout": _BUSY_SECONDS}
@@ -122,7 +156,7 @@ def _replace_in_file(path: Path, texts: DeletedTexts) -> int:
     return changed
 
 
-def _replace_in_tables(con: Connection, names: Iterable[str], texts: DeletedTexts) -> int:
+def _replace_in_tables(con: Connection, names: Iterable[str], texts: _Replacements) -> int:
     """Replace texts in those of the named tables that are there, of whatever version of Dagster."""
     there = {*sqlalchemy.inspect(con).get_table_names()}
     found = MetaData()
@@ -142,7 +176,7 @@ def _replace_in_tables(con: Connection, names: Iterable[str], texts: DeletedText
 
 
 def _changes_of(
-    con: Connection, table: Table, texts: DeletedTexts
+    con: Connection, table: Table, texts: _Replacements
 ) -> Iterator[tuple[int, dict[str, str | None]]]:
     """Find the rows that quote a text, with the values of the columns that do."""
     objects, cache = _TEXTS.get(table.name, ()), _CACHES.get(table.name)
@@ -160,7 +194,7 @@ def _changes_of(
             yield row, changed
 
 
-def _replaced_in_object(text: str, texts: DeletedTexts) -> str:
+def _replaced_in_object(text: str, texts: _Replacements) -> str:
     found = json.loads(text)
     replaced = _replaced(found, texts.replaced_in, is_free=False)
     return text if replaced == found else json.dumps(replaced)

@@ -22,6 +22,7 @@ from harmonizer_assets.core.base.home import ENVIRONMENT_VARIABLE, Home
 from harmonizer_assets.core.base.locks import Lock
 from harmonizer_assets.core.base.secrets import translated
 from harmonizer_assets.core.base.settings import Settings
+from harmonizer_assets.dagster_compat.event_texts import replace_links
 from harmonizer_assets.dagster_compat.events import EVENT_BATCH_SIZE
 
 _HELP_OF_SQLALCHEMY: Final = "\n(Background on this error"
@@ -113,6 +114,8 @@ def prepare_instance(home: Home) -> None:
         present = config.read_text(encoding="utf-8") if config.exists() else None
         wanted = _DAGSTER_YAML if present is None else _with_moved_modules(present)
         if wanted != present:
+            if present is not None:
+                replace_links(home)
             write_atomically(config, wanted)
     except OSError as error:
         raise StoreError(

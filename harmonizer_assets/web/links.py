@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-REPORTS: Final = "/reports"
-"""Path of the web UI under which the reports are served."""
+from harmonizer_assets.core.base.written_reports import REPORTS
 
 REVIEW: Final = "/review"
 """Path of the web UI under which the review page is served."""

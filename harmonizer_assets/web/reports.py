@@ -15,8 +15,9 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
 from harmonizer_assets.core.base.home import Home
+from harmonizer_assets.core.base.written_reports import REPORTS
 from harmonizer_assets.web.guard import App, Receive, Scope, Send
-from harmonizer_assets.web.links import REPORTS, report_link
+from harmonizer_assets.web.links import report_link
 
 _HEADERS: Final = {
     "Cache-Control": "no-store",

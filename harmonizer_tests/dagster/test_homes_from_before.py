@@ -124,6 +124,17 @@ def test_earlier_runs_stay_beside_those_of_this_version(old_home_run_again):
     assert {run.job_name for run in runs} == JOBS | {"harmonize_arrivals"}
 
 
+def test_links_to_its_reports_lead_to_where_they_are_served(old_home):
+    report = AssetKey("harmonization_report")
+    with open_instance(old_home) as instance:
+        (record,) = instance.fetch_materializations(report, limit=1).records
+    metadata = record.asset_materialization.metadata
+    assert metadata["open"].value == f"/reports/{Path(metadata['report'].value).name}"
+    files = [*old_home.dagster.rglob("*.db")]
+    assert len(files) > 3
+    assert [path for path in files if b"http://127.0.0.1" in path.read_bytes()] == []
+
+
 def test_its_dagster_yaml_names_the_modules_as_they_are_named_now(old_home):
     config = old_home.dagster / "dagster.yaml"
     before = config.read_text()

@@ -7,6 +7,9 @@ import re
 from pathlib import Path
 from typing import Final
 
+REPORTS: Final = "/reports"
+"""Path of the web UI under which the reports are served."""
+
 _OF_A_RUN: Final = re.compile(r"([0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}|\d{8}T\d{6})\.html")
 _TITLE: Final = b"<title>Harmonization report"
 _HEAD_BYTES: Final = 1_000
