@@ -66,10 +66,7 @@ def replace_in_events(home: Home, instance: DagsterInstance, texts: DeletedTexts
     Raises:
         StoreError: a file or the server cannot be read or written; what came before is done.
     """
-    changed = 0
-    for path in sorted(home.dagster.glob("**/*.db")):
-        with translated(_unchangeable(str(path)), SQLAlchemyError):
-            changed += _replace_in_file(path, texts)
+    changed = _replace_in_files(home, texts)
     with translated(_unchangeable("the database with Dagster's instance"), SQLAlchemyError):
         for tables, connected in _storages(instance):
             with connected as con:
@@ -92,11 +89,7 @@ def replace_links(home: Home) -> int:
     Raises:
         StoreError: a file cannot be read or written; those before it are done.
     """
-    changed = 0
-    for path in sorted(home.dagster.glob("**/*.db")):
-        with translated(_unchangeable(str(path)), SQLAlchemyError):
-            changed += _replace_in_file(path, _Links())
-    return changed
+    return _replace_in_files(home, _Links())
 
 
 class _Replacements(Protocol):
@@ -140,6 +133,14 @@ def _storages(
         yield RunStorageSqlMetadata, runs.connect()
     if isinstance(schedules, SqlScheduleStorage):
         yield ScheduleStorageSqlMetadata, schedules.connect()
+
+
+def _replace_in_files(home: Home, texts: _Replacements) -> int:
+    changed = 0
+    for path in sorted(home.dagster.glob("**/*.db")):
+        with translated(_unchangeable(str(path)), SQLAlchemyError):
+            changed += _replace_in_file(path, texts)
+    return changed
 
 
 def _replace_in_file(path: Path, texts: _Replacements) -> int:
