@@ -50,13 +50,13 @@ typecheck: $(STAMP)
 test-fast: $(STAMP)
 	$(BIN)/pytest -q -n 2 harmonizer_tests/unit
 
-# File by file, for files share servers and homes, in the order of `harmonizer_tests/conftest.py`.
-# Four workers on two cores, since the tests of served homes mostly wait. `make test COVERAGE=`
-# measures none.
+# File by file, for files share servers and homes; in alphabetical order, so that the long ones
+# (browser, Dagster) come first and the workers end together. Three of them on two cores, since the
+# tests of served homes mostly wait. `make test COVERAGE=` measures none.
 COVERAGE := --cov --cov-report=
 
 test: demo lint typecheck
-	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder $(COVERAGE)
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(COVERAGE)
 	@if [ -n "$(COVERAGE)" ]; then \
 		$(BIN)/coverage json -q -o - | $(BIN)/python .ci/coverage_totals.py; \
 	fi

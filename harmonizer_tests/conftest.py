@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import chain, groupby
 from pathlib import Path
 
 import pytest
@@ -20,26 +19,7 @@ from harmonizer_tests.support.postgres import UnreachableError, temporary_databa
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
-TESTS = Path(__file__).parent
-SROIE = TESTS.parents[1] / "shared" / "data" / "sroie_dev"
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put files whose tests mostly wait for servers between those whose tests compute.
-
-    Both cores have work all the time then. Unit tests, which are short, fill up the end.
-    """
-    files = {path: list(found) for path, found in groupby(items, lambda item: item.path)}
-    kinds: dict[str, list[Path]] = {}
-    for path in files:
-        kinds.setdefault(path.relative_to(TESTS).parts[0], []).append(path)
-    waiting = kinds.pop("browser", []) + kinds.pop("dagster", [])
-    computing = kinds.pop("integration", [])
-    place = {
-        path: at / len(group) for group in (waiting, computing) for at, path in enumerate(group)
-    }
-    mixed = sorted(place, key=lambda path: place[path])
-    items[:] = [item for path in chain(mixed, *kinds.values()) for item in files[path]]
+SROIE = Path(__file__).parents[2] / "shared" / "data" / "sroie_dev"
 
 
 @pytest.fixture(scope="session", autouse=True)
