@@ -26,11 +26,10 @@ class DeletedTexts:
         """Take the texts; those of fewer than three characters are left out."""
         # As they are, and as JSON has them.
         self.keys = sorted({spelling for key in keys for spelling in (key, json.dumps(key)[1:-1])})
-        longest_first = sorted(self.keys, key=len, reverse=True)
-        self._keys = re.compile("|".join(map(re.escape, longest_first))) if self.keys else None
+        self._keys = re.compile(_any_of(self.keys)) if self.keys else None
         kept = sorted({text for text in (*texts, *keys) if len(text) >= SHORTEST})
         spelt = sorted({spelling for text in kept for spelling in (text, html.escape(text))})
-        words = "|".join(map(re.escape, sorted(spelt, key=len, reverse=True)))
+        words = _any_of(spelt)
         self._pattern = re.compile(rf"(?<!\w)(?:{words})(?!\w)") if spelt else None
         self.sql_pattern = rf"(^|\W)(?:{words})(\W|$)" if spelt else ""
         """The same for DuckDB, whose regular expressions cannot look behind."""
@@ -51,3 +50,8 @@ class DeletedTexts:
     def without_keys(self, content: str) -> str:
         """Return the content with another key in place of each of the merchants' keys."""
         return self._keys.sub(REPLACED_KEY, content) if self._keys else content
+
+
+def _any_of(spellings: Iterable[str]) -> str:
+    """Return the pattern of any of the spellings, of the longest that fits."""
+    return "|".join(map(re.escape, sorted(spellings, key=len, reverse=True)))
