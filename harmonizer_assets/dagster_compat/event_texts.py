@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence, Set
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -17,7 +17,7 @@ from dagster._core.storage.runs.schema import RunStorageSqlMetadata
 from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 from dagster._core.storage.schedules.schema import ScheduleStorageSqlMetadata
 from dagster._core.storage.schedules.sql_schedule_storage import SqlScheduleStorage
-from sqlalchemy import Connection, MetaData, Table, select
+from sqlalchemy import Connection, MetaData, String, TableClause, select
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from harmonizer_assets.core.base.errors import StoreError
@@ -71,7 +71,7 @@ def replace_in_events(home: Home, instance: DagsterInstance, texts: DeletedTexts
         for tables, connected in _storages(instance):
             with connected as con:
                 if con.dialect.name != "sqlite":
-                    changed += _replace_in_tables(con, tables.tables, texts)
+                    changed += _replace_in_tables(con, tables.tables.keys(), texts)
     for path in sorted(home.dagster.glob(_LOGS)):
         content = path.read_text(encoding="utf-8", errors="surrogateescape")
         replaced = texts.replaced_in(content)
@@ -93,6 +93,10 @@ def replace_links(home: Home) -> int:
 
 
 class _Replacements(Protocol):
+    @property
+    def keys(self) -> Sequence[str]:
+        """What is replaced in any text; without them only serialized objects are read."""
+
     def replaced_in(self, content: str) -> str:
         """Replace in a text that people read."""
 
@@ -101,6 +105,8 @@ class _Replacements(Protocol):
 
 
 class _Links:
+    keys: Final = ()
+
     def replaced_in(self, content: str) -> str:
         return _LINK.sub(REPORTS, content)
 
@@ -149,7 +155,7 @@ def _replace_in_file(path: Path, texts: _Replacements) -> int:
         url, poolclass=sqlalchemy.NullPool, connect_args={"timeout": _BUSY_SECONDS}
     )
     with engine.begin() as con:
-        changed = _replace_in_tables(con, sqlalchemy.inspect(con).get_table_names(), texts)
+        changed = _replace_in_tables(con, None, texts)
     if changed:
         with closing(engine.connect().execution_options(isolation_level="AUTOCOMMIT")) as con:
             con.exec_driver_sql("VACUUM")
@@ -157,13 +163,13 @@ def _replace_in_file(path: Path, texts: _Replacements) -> int:
     return changed
 
 
-def _replace_in_tables(con: Connection, names: Iterable[str], texts: _Replacements) -> int:
-    """Replace texts in those of the named tables that are there, of whatever version of Dagster."""
-    there = {*sqlalchemy.inspect(con).get_table_names()}
-    found = MetaData()
-    found.reflect(con, only=sorted(there.intersection(names)))
+def _replace_in_tables(con: Connection, names: Set[str] | None, texts: _Replacements) -> int:
+    """Replace texts in those of the named tables, or in all, that a version of Dagster has made."""
     changed = 0
-    for table in (table for table in found.sorted_tables if "id" in table.c):
+    wanted = names
+    if not texts.keys:
+        wanted = _TEXTS.keys() if names is None else _TEXTS.keys() & names
+    for table in _tables(con, wanted):
         changes = [*_changes_of(con, table, texts)]
         for row, values in changes:
             # A statement that fails undoes itself alone: on a server Dagster commits each.
@@ -176,13 +182,24 @@ def _replace_in_tables(con: Connection, names: Iterable[str], texts: _Replacemen
     return changed
 
 
+def _tables(con: Connection, names: Container[str] | None) -> Iterator[TableClause]:
+    """Describe tables by their ids and their columns of texts: more takes long for many files."""
+    inspector = sqlalchemy.inspect(con)
+    for name in inspector.get_table_names():
+        if names is None or name in names:
+            found = inspector.get_columns(name)
+            if any(each["name"] == "id" for each in found):
+                texts = [each["name"] for each in found if isinstance(each["type"], String)]
+                yield sqlalchemy.table(name, *map(sqlalchemy.column, ("id", *texts)))
+
+
 def _changes_of(
-    con: Connection, table: Table, texts: _Replacements
+    con: Connection, table: TableClause, texts: _Replacements
 ) -> Iterator[tuple[int, dict[str, str | None]]]:
     """Find the rows that quote a text, with the values of the columns that do."""
     objects, cache = _TEXTS.get(table.name, ()), _CACHES.get(table.name)
-    names = [column.name for column in table.columns if isinstance(column.type, sqlalchemy.String)]
-    rows = con.execute(select(table.c.id, *(table.c[name] for name in names)))
+    _, *names = table.c.keys()
+    rows = con.execute(select(table))
     for row, *values in rows.yield_per(_ROWS_AT_ONCE):
         changed: dict[str, str | None] = {}
         for name, text in zip(names, values, strict=True):
