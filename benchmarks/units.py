@@ -116,8 +116,7 @@ def cut_all(pipeline: Pipeline, labels_per_unit: int) -> tuple[UnitStore, list[s
     cutter = Cutter(store, scorer)
     chunks = unit_chunks(run.stale, run.labels, labels_per_unit)
     largest_first = sorted(chunks, key=lambda chunk: -sum(chunk.labels.values()))
-    batched = (cutter.cut(batch) for batch in batches(largest_first, LABELS_PER_CHUNK))
-    cut = [unit for batch in batched for _, unit in batch]
+    cut = [unit for _, unit in cutter.cut(batches(largest_first, LABELS_PER_CHUNK))]
     return store, [unit.name for unit in cut if unit is not None]
 
 
@@ -213,7 +212,7 @@ def measure_overhead(home: Home, labels_per_unit: int) -> dict[str, Any]:
     """
     watch = Stopwatch()
     watch.measure(Cutter, "_named", "cut: find what it needs")
-    watch.measure(ChunkInput, "of", "cut: find what it needs")
+    watch.measure(ChunkInput, "split", "cut: find what it needs")
     watch.measure(SimilarityScorer, "read", READING)
     watch.measure(Bundle, "to_bytes", "cut: make the bundle")
     watch.measure(Cutter, "_stored", "send: wait until it is written")

@@ -23,7 +23,7 @@ from harmonizer_assets.core.base.settings import Settings
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.records.merchant import merchant_key
 from harmonizer_assets.core.score.classifier import EVIDENCE_GROUPS
-from harmonizer_assets.core.score.fitting import FittedModel, on_page, read_sample
+from harmonizer_assets.core.score.fitting import FittedModel, read_sample
 from harmonizer_assets.core.score.folds import FOLDS, folds_of
 from harmonizer_assets.core.score.registry import DUE, NO_MODEL
 from harmonizer_tests.support.homes import copy_home
@@ -154,7 +154,7 @@ def test_a_merchant_with_very_many_labels_is_sampled_by_receipt(home, tmp_path, 
     label_types = pipeline.taxonomy.names
     labels, page = pipeline.warehouse.read(lambda con: read_sample(con, label_types))
     assert labels.num_rows == len(table(pipeline, "labels"))
-    sampled = pc.sum(pa.array(on_page(labels, page))).as_py()
+    sampled = pc.sum(pa.array(page.receipts_of(labels) >= 0)).as_py()
     largest = max(Counter(page.receipt[page.label_word].tolist()).values())
     assert 250 <= sampled < 250 + largest
     model = pipeline.score.fit(OFFLINE)[1]

@@ -375,5 +375,5 @@ def test_a_unit_is_the_same_whether_its_merchants_are_read_alone_or_with_others(
     cutter = Cutter(unit_store(pipeline.settings.units, shops), scorer)
     chunks = list(unit_chunks(run.stale, run.labels, 60))
     assert len(chunks) > 3
-    alone = [unit for chunk in chunks[::-1] for _, unit in cutter.cut([chunk])]
-    assert [unit for _, unit in cutter.cut(chunks[::-1])] == alone
+    alone = [unit for chunk in chunks[::-1] for _, unit in cutter.cut([[chunk]])]
+    assert [unit for _, unit in cutter.cut([chunks[::-1]])] == alone

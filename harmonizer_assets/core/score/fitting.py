@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Final
 
 import duckdb
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from harmonizer_assets.core.base.errors import StoreError
 from harmonizer_assets.core.base.files import make_private_folder, sync_to_disk, write_atomically
 from harmonizer_assets.core.base.settings import TriageSettings
-from harmonizer_assets.core.records.label import WORD_COLUMNS, WORD_KEY
+from harmonizer_assets.core.records.label import WORD_COLUMNS
 from harmonizer_assets.core.records.status import Status
 from harmonizer_assets.core.score.calibration import Calibration, are_rejected, probability
 from harmonizer_assets.core.score.classifier import Opinions, SuspicionModel
@@ -192,20 +191,6 @@ class LabelFeatures:
             )
 
 
-def on_page(labels: pa.Table, page: Page) -> npt.NDArray[np.bool_]:
-    """Find which of n labels are on receipts of a page: shape (n,)."""
-    return _numbers(labels, page.keys, ["image_id", "receipt_id"]) >= 0
-
-
-def _numbers(rows: pa.Table, among: pa.Table, names: list[str]) -> Ints:
-    """Find rows in another table by some columns: shape (n,), the first number there, or -1."""
-    numbered = among.select(names).append_column("number", pa.array(np.arange(among.num_rows)))
-    first = numbered.group_by(names).aggregate([("number", "min")])
-    asked = rows.select(names).append_column("row", pa.array(np.arange(rows.num_rows)))
-    found = asked.join(first, keys=names).sort_by("row")["number_min"]
-    return np.asarray(found.fill_null(-1).to_numpy(), dtype=np.int64)
-
-
 def locate_labels(
     labels: pa.Table, page: Page, label_types: Sequence[str], votes: Floats
 ) -> LabelFeatures:
@@ -220,7 +205,7 @@ def locate_labels(
     Raises:
         ValueError: a word is not on the page.
     """
-    word = _numbers(labels, page.keys, list(WORD_KEY))
+    word = page.words_of(labels)
     if (word < 0).any():
         raise ValueError("the page lacks words that are labelled")
     kinds = label_type_columns(labels, label_types)
@@ -274,7 +259,7 @@ def fit_model(
         settings: of the thresholds.
         without: groups to be left out, for ablation; see `EVIDENCE_GROUPS`.
     """
-    gathered, known = similar_words.votes(labels, on_page(labels, page))
+    gathered, known = similar_words.votes(labels, page.receipts_of(labels) >= 0)
     label_types = similar_words.label_types
     votes = gathered.type_probability
     if "similar_words" in without:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from harmonizer_assets.core.base.sql import text_list, texts_in
 from harmonizer_assets.core.index.layout import read_layout
@@ -21,6 +23,9 @@ FROM labels_as_evidence l JOIN page p USING ({WORD_COLUMNS})
 WHERE l.label IN {texts_in("$label_types")}
 ORDER BY p.word, l.label
 """
+
+_MOST_KEYS: Final = 2**62
+"""Keys of several columns are numbered as if all values met, as long as 64 bits can hold that."""
 
 
 @dataclass(frozen=True)
@@ -70,19 +75,25 @@ class Page:
         for start, end in zip(firsts, [*firsts[1:], self.n_words], strict=True):
             yield start, self._part(start, end)
 
-    def of_receipts(self, receipts: pa.Table) -> Page:
+    def words_of(self, labels: pa.Table) -> npt.NDArray[np.int64]:
+        """Find the words of n labels: shape (n,), -1 for a label whose word is not on the page."""
+        return _found(labels, self.keys, list(WORD_KEY))
+
+    def receipts_of(self, labels: pa.Table) -> npt.NDArray[np.int64]:
+        """Find the receipts of n labels: shape (n,), -1 for a receipt that is not on the page."""
+        word = _found(labels, self.keys, ["image_id", "receipt_id"])
+        if not self.n_words:
+            return word
+        return np.where(word >= 0, self.receipt[word], -1)
+
+    def of_receipts(self, receipts: npt.NDArray[np.int64]) -> Page:
         """Keep the words of some receipts, as if these alone had been read.
 
         Args:
-            receipts: columns `image_id` and `receipt_id`, without doubles.
+            receipts: numbers of receipts.
         """
-        ids = ["image_id", "receipt_id"]
-        firsts = np.flatnonzero(np.diff(self.receipt, prepend=-1))
-        numbered = self.keys.select(ids).take(firsts)
-        numbered = numbered.append_column("receipt", pa.array(self.receipt[firsts]))
-        found = numbered.join(receipts, keys=ids, join_type="left semi")
         is_kept = np.zeros(self.receipt.max(initial=-1) + 1, dtype=bool)
-        is_kept[found["receipt"].to_numpy()] = True
+        is_kept[receipts] = True
         words = np.flatnonzero(is_kept[self.receipt])
         at = np.full(self.n_words, -1, dtype=np.int64)
         at[words] = np.arange(len(words))
@@ -124,6 +135,21 @@ class Page:
 def _renumbered(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Number ascending numbers anew, without gaps."""
     return np.cumsum(np.diff(numbers, prepend=numbers[:1]) != 0).astype(np.int64)
+
+
+def _found(rows: pa.Table, among: pa.Table, names: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Find n rows in another table by some columns: shape (n,), the first number there, or -1."""
+    key, kinds = np.zeros(among.num_rows + rows.num_rows, dtype=np.int64), 1
+    for name in names:
+        both = pa.chunked_array([*among[name].chunks, *rows[name].chunks])
+        values = both.combine_chunks().dictionary_encode()
+        if kinds * len(values.dictionary) > _MOST_KEYS:
+            _, key = np.unique(key, return_inverse=True)
+            kinds = len(key)
+        key = key * len(values.dictionary) + values.indices.to_numpy()
+        kinds *= len(values.dictionary)
+    there, asked = pa.array(key[: among.num_rows]), pa.array(key[among.num_rows :])
+    return np.asarray(pc.index_in(asked, there).fill_null(-1).to_numpy(), dtype=np.int64)
 
 
 def read_page(

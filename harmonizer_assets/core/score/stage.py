@@ -10,8 +10,8 @@ from functools import cache
 from typing import Final
 
 import duckdb
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from harmonizer_assets.core.base.progress import waits_for
 from harmonizer_assets.core.base.settings import Settings
@@ -20,7 +20,7 @@ from harmonizer_assets.core.index.stage import Indexing
 from harmonizer_assets.core.records.options import RunOptions
 from harmonizer_assets.core.records.partition import PartitionKey
 from harmonizer_assets.core.records.reports import PartitionResult
-from harmonizer_assets.core.score.fitting import FittedModel, read_labels_with_pages, receipts_of
+from harmonizer_assets.core.score.fitting import FittedModel, read_labels_with_pages
 from harmonizer_assets.core.score.pages import Page
 from harmonizer_assets.core.score.registry import DUE, NO_GUARANTEE, NO_MODEL, Models
 from harmonizer_assets.core.score.rows import JSON_COLUMNS, Gathered, Scorer
@@ -174,13 +174,25 @@ class ChunkInput:
     page: Page | None
     fingerprints: dict[str, str]
 
-    def of(self, merchants: Sequence[str]) -> ChunkInput:
-        """Keep some of the merchants, as if these alone had been read."""
-        is_kept = pc.is_in(self.labels["merchant_key"], pa.array(merchants, pa.string()))
-        labels = self.labels.filter(is_kept)
-        page = None if self.page is None else self.page.of_receipts(receipts_of(labels))
-        kept = {m: self.fingerprints[m] for m in merchants if m in self.fingerprints}
-        return ChunkInput(labels, page, kept)
+    def split(self, groups: Sequence[Sequence[str]]) -> list[ChunkInput]:
+        """Make the input of each group of merchants, as if these alone had been read."""
+        group_of = {m: number for number, merchants in enumerate(groups) for m in merchants}
+        merchants = self.labels["merchant_key"].combine_chunks().dictionary_encode()
+        numbers = np.array([group_of.get(m, -1) for m in merchants.dictionary.to_pylist()], int)
+        group = numbers[merchants.indices.to_numpy()]
+        order = np.argsort(group, kind="stable")
+        labels = self.labels.take(order).combine_chunks()
+        starts = np.searchsorted(group[order], np.arange(len(groups) + 1)).tolist()
+        receipt = None if self.page is None else self.page.receipts_of(labels)
+        parts = []
+        for members, start, end in zip(groups, starts, starts[1:], strict=False):
+            page = None
+            if self.page is not None and receipt is not None:
+                on_page = receipt[start:end]
+                page = self.page.of_receipts(on_page[on_page >= 0])
+            prints = {m: self.fingerprints[m] for m in members if m in self.fingerprints}
+            parts.append(ChunkInput(labels.slice(start, end - start), page, prints))
+        return parts
 
 
 class SimilarityScorer:

@@ -140,13 +140,12 @@ class Committer:
         chunks = unit_chunks(stale, self._run.labels, self._labels_per_unit)
         # The largest first, so that none is left for the end, when others have nothing to do.
         ordered = sorted(chunks, key=lambda chunk: -sum(chunk.labels.values()))
-        for batch in batches(ordered, LABELS_PER_CHUNK):
-            for chunk, unit in cutter.cut(batch):
-                self._run.check_stop()
-                yield from self._hand_out(cutter, here, chunk, unit)
-                full = len(self._waiting.units) >= self._executor.most_waiting
-                yield from self._collect(cutter, here, until_room=full)
-                yield from self._commit_due()
+        for chunk, unit in cutter.cut(batches(ordered, LABELS_PER_CHUNK)):
+            self._run.check_stop()
+            yield from self._hand_out(cutter, here, chunk, unit)
+            full = len(self._waiting.units) >= self._executor.most_waiting
+            yield from self._collect(cutter, here, until_room=full)
+            yield from self._commit_due()
         while self._waiting.units:
             yield from self._collect(cutter, here, until_room=True)
         yield from self._commit()
@@ -239,7 +238,7 @@ class Committer:
         self._dead_left.discard(unit.name)
         # What units share may be gone as well.
         cutter = Cutter(self._store, here)
-        for chunk, again in cutter.cut([unit.chunk]):
+        for chunk, again in cutter.cut([[unit.chunk]]):
             yield from self._hand_out(cutter, here, chunk, again)
 
     def _commit_due(self) -> Iterator[PartitionResult]:
@@ -275,7 +274,7 @@ class Committer:
             yield from self._run.fail(unit.chunk, letter.error, letter.traceback)
             return
         self._store.mark_split(unit.name)
-        for half, unit_of_half in cutter.cut(halves):
+        for half, unit_of_half in cutter.cut([halves]):
             yield from self._hand_out(cutter, here, half, unit_of_half)
 
 

@@ -124,8 +124,11 @@ class Cutter:
         self._shared = {} if model is None else {"model": store.share(model.to_bytes())}
         self._corpus: tuple[object, str] = (None, "")
 
-    def cut(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, CutUnit | None]]:
-        """Store the units of chunks of different merchants, which are read in one go.
+    def cut(self, batches: Iterable[Sequence[Chunk]]) -> Iterator[tuple[Chunk, CutUnit | None]]:
+        """Store the units of chunks of different merchants, while further ones are cut.
+
+        Args:
+            batches: chunks that are read in one go.
 
         Yields:
             Each chunk with its unit once that is in the store; None where it is too large to
@@ -134,19 +137,21 @@ class Cutter:
         Raises:
             StoreError: the home cannot be read, or the store cannot be written.
         """
-        found = self._scorer.read(joined(chunks))
         writing: deque[tuple[Chunk, Future[None] | None, CutUnit | None]] = deque()
         with ThreadPoolExecutor(_WRITTEN_AT_ONCE, "bundles") as threads:
-            for chunk in chunks:
-                named = self._named(chunk, found.of(chunk.merchants))
-                if named is None:
-                    writing.append((chunk, None, None))
-                else:
-                    unit, content = named
-                    stored = threads.submit(self._store.add, unit.name, content)
-                    writing.append((chunk, stored, unit))
-                while writing and (len(writing) > _WRITTEN_AT_ONCE or _is_done(writing[0][1])):
-                    yield self._stored(*writing.popleft())
+            for batch in batches:
+                found = self._scorer.read(joined(batch))
+                parts = found.split([chunk.merchants for chunk in batch])
+                for chunk, part in zip(batch, parts, strict=True):
+                    named = self._named(chunk, part)
+                    if named is None:
+                        writing.append((chunk, None, None))
+                    else:
+                        unit, content = named
+                        stored = threads.submit(self._store.add, unit.name, content)
+                        writing.append((chunk, stored, unit))
+                    while writing and (len(writing) > _WRITTEN_AT_ONCE or _is_done(writing[0][1])):
+                        yield self._stored(*writing.popleft())
             while writing:
                 yield self._stored(*writing.popleft())
 
