@@ -20,7 +20,6 @@ from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.records.merchant import merchant_key
 from harmonizer_assets.dagster_compat.instance import open_instance
-from harmonizer_tests.support.chromium import FLAGS, chromium
 from harmonizer_tests.support.receipts import OFFLINE, shop_receipts
 from harmonizer_tests.support.served import Served, wait_for
 from harmonizer_tests.support.web import served_app
@@ -56,21 +55,28 @@ def site(tmp_path_factory):
             os.environ["HARMONIZER_HOME"] = before
 
 
-@pytest.fixture
-def page(site):
-    executable = chromium()
-    from playwright.sync_api import sync_playwright
+@pytest.fixture(scope="module")
+def context(browser):
+    """What a person's browser keeps between pages: the programs of the web UI are large."""
+    return browser.new_context(viewport={"width": 1500, "height": 950})
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1500, "height": 950})
-        page.set_default_timeout(60_000)
-        hosts: set[str] = set()
-        page.context.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
-        yield page
-        browser.close()
-        # Pictures are inside the page: their addresses name no host.
-        assert {host.partition(":")[0] for host in hosts} <= {"127.0.0.1", ""}
+
+@pytest.fixture
+def page(site, context):
+    hosts: set[str] = set()
+
+    def note(request):
+        hosts.add(urlsplit(request.url).netloc)
+
+    context.on("request", note)
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    yield page
+    for opened in context.pages:
+        opened.close()
+    context.remove_listener("request", note)
+    # Pictures are inside the page: their addresses name no host.
+    assert {host.partition(":")[0] for host in hosts} <= {"127.0.0.1", ""}
 
 
 def screenshot(page, name: str) -> None:
@@ -173,17 +179,19 @@ def test_a_backfill_of_one_label_type_is_launched_and_finishes(site, page):
         screenshot(page, "backfill")
 
 
-@pytest.mark.parametrize("picture", ["similarity_distribution", "heat_map", "cost_against_finds"])
-def test_the_story_of_a_run_is_told_by_numbers_and_pictures(site, page, picture):
+def test_the_story_of_a_run_is_told_by_numbers_and_pictures(site, page):
     page.goto(f"{site[0]}/assets/harmonization_report")
     for name in ("labels", "outliers", "asked", "cached", "cost_usd", "seconds"):
         page.get_by_text(name, exact=True).first.wait_for()
-    row = page.locator("tr", has=page.get_by_text(picture, exact=True))
-    row.get_by_text("[Show Markdown]").click()
-    image = page.get_by_role("dialog").locator("img")
-    image.wait_for()
-    assert image.evaluate("image => image.complete && image.naturalWidth > 200")
-    screenshot(page, picture)
+    for picture in ("similarity_distribution", "heat_map", "cost_against_finds"):
+        row = page.locator("tr", has=page.get_by_text(picture, exact=True))
+        row.get_by_text("[Show Markdown]").click()
+        image = page.get_by_role("dialog").locator("img")
+        image.wait_for()
+        assert image.evaluate("image => image.complete && image.naturalWidth > 200")
+        screenshot(page, picture)
+        page.keyboard.press("Escape")
+        image.wait_for(state="detached")
 
 
 def test_the_numbers_of_runs_are_plotted(site, page):
@@ -213,7 +221,6 @@ def test_text_of_receipts_is_shown_as_it_is_and_loads_nothing(site, page):
 
 
 def test_the_report_opens_from_its_link(site, page):
-    run_pipeline(site[1].home, replace(OFFLINE, refresh=True), log_level="CRITICAL")
     page.goto(f"{site[0]}/assets/harmonization_report")
     with page.context.expect_page() as opened:
         page.get_by_text(re.compile(r"^/reports/[0-9a-f-]+\.html$")).click()

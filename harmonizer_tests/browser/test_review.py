@@ -13,7 +13,6 @@ import pytest
 
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.pipeline import Pipeline
-from harmonizer_tests.support.chromium import FLAGS, chromium
 from harmonizer_tests.support.receipts import table
 from harmonizer_tests.support.review_homes import MERCHANTS, MIXED, SCRIPT, keys, queue, review_home
 from harmonizer_tests.support.review_page import reviewing
@@ -47,13 +46,10 @@ def grey_png(width: int, height: int) -> bytes:
 
 
 @pytest.fixture
-def page(pipeline: Pipeline):
+def page(pipeline: Pipeline, browser):
     """The queue as ann sees it; nothing may be loaded from elsewhere or be broken on the page."""
-    executable = chromium()
-    from playwright.sync_api import sync_playwright
-
-    with reviewing(pipeline.home) as ann, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+    with reviewing(pipeline.home) as ann:
+        # In a context of its own, which knows nothing of pages before it.
         page = browser.new_page(viewport={"width": 1400, "height": 900})
         page.set_default_timeout(20_000)
         broken: list[str] = []
@@ -66,7 +62,7 @@ def page(pipeline: Pipeline):
         page.keyboard.press("Enter")
         page.get_by_text("6 labels are open").wait_for()
         yield page
-        browser.close()
+        page.close()
         assert hosts == {f"127.0.0.1:{ann.port}"}
         assert [text for text in broken if "Failed to load resource" not in text] == []
 
