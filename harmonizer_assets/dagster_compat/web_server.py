@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-import dagster_webserver.cli
 from dagster._cli import dev
 
 _DAEMON: Final = "dagster._daemon"
@@ -52,6 +51,9 @@ def run_web_server(arguments: Sequence[str], guarded: Callable[[Any], Any]) -> N
     Raises:
         SystemExit: at the end, with the exit code.
     """
+
+    # Imported here: it takes a second, and `dagster dev` does not need it.
+    import dagster_webserver.cli
 
     def make_guarded(make: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *positional, **named: guarded(make(*positional, **named))
