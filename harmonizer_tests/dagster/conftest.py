@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from dagster import DagsterInstance
@@ -21,12 +23,18 @@ from harmonizer_tests.support.postgres import (
 )
 from harmonizer_tests.support.shops import copy_shop
 
+UNDRAWN = str(Path(__file__).parents[1] / "support" / "undrawn")
+
 
 @pytest.fixture(autouse=True)
 def _without_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing is a good part of a small run's time: only tests marked `pictures` have it done."""
+    """Drawing is a good part of a small run's time: only tests marked `pictures` have it done.
+
+    That holds for processes that tests start, too.
+    """
     if request.node.get_closest_marker("pictures") is None:
         monkeypatch.setitem(sys.modules, "matplotlib", None)
+        monkeypatch.setenv("PYTHONPATH", UNDRAWN, prepend=os.pathsep)
 
 
 @pytest.fixture

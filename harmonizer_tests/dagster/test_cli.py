@@ -6,7 +6,6 @@ import signal
 import socket
 import sys
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
 import duckdb
@@ -14,12 +13,13 @@ import pytest
 
 from harmonizer_assets.cli.show_outcome import show_worst
 from harmonizer_assets.core.base.home import Home
+from harmonizer_assets.core.ingest.inbox import submit_batch
 from harmonizer_assets.core.measure.samples.receipts import SampleSpec, write_samples
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.dagster_compat.instance import sole_daemon
 from harmonizer_tests.support.cli import cli, cli_on_terminal, shown_error, started
 from harmonizer_tests.support.modes import modes_count
-from harmonizer_tests.support.receipts import OFFLINE, shop_receipts, table
+from harmonizer_tests.support.receipts import OFFLINE, harmonize, shop_receipts, table
 from harmonizer_tests.support.served import wait_for
 
 
@@ -275,36 +275,37 @@ def runs_begun(home: Path) -> int:
 
 
 def test_a_run_that_is_killed_continues_and_ends_like_an_undisturbed_one(tmp_path):
-    samples = write_samples(SampleSpec(labels=600), tmp_path)
+    samples = write_samples(SampleSpec(labels=300), tmp_path)
     files = ("--words", samples.words, "--labels", samples.labels)
-    assert cli("run", *files, home=tmp_path / "undisturbed").returncode == 0
-    for runs, pause in ((1, 0.5), (2, 1.5)):
+    undisturbed = Pipeline(Home(tmp_path / "undisturbed").ensure())
+    submit_batch(undisturbed.home, samples.words, samples.labels)
+    harmonize(undisturbed)
+    for runs, pause in ((1, 0.5), (2, 1.0)):
         with started("run", *files, home=tmp_path / "killed") as process:
             wait_for(lambda runs=runs: runs_begun(tmp_path / "killed") == runs)
             time.sleep(pause)
             process.kill()
         assert process.returncode == -signal.SIGKILL
     assert cli("run", *files, home=tmp_path / "killed").returncode == 0
-    ends = [Pipeline(Home(tmp_path / name)) for name in ("undisturbed", "killed")]
+    killed = Pipeline(Home(tmp_path / "killed"))
     for name in ("label_decisions", "outliers", "similarity_matches", "merchant_alarms"):
-        assert table(ends[0], name) == table(ends[1], name)
+        assert table(killed, name) == table(undisturbed, name)
 
 
 def test_two_runs_at_the_same_time_both_succeed_and_lose_nothing(tmp_path):
-    home = tmp_path / "home"
-    counts = []
-    with ExitStack() as stack:
-        processes = []
-        for number in range(2):
-            folder = tmp_path / str(number)
-            receipts = shop_receipts([f"Shop {number}", f"Cafe {number}"], images=f"{number}-image")
-            counts.append(len(receipts.labels))
-            words, labels = receipts.write(folder)
-            run = started("run", "--words", words, "--labels", labels, home=home)
-            processes.append(stack.enter_context(run))
-        for process in processes:
-            _, errors = process.communicate(timeout=120)
-            assert process.returncode == 0, errors
+    home, counts, runs = tmp_path / "home", [], []
+    for number in range(2):
+        receipts = shop_receipts([f"Shop {number}", f"Cafe {number}"], images=f"{number}-image")
+        counts.append(len(receipts.labels))
+        words, labels = receipts.write(tmp_path / str(number))
+        runs.append(("run", "--words", words, "--labels", labels))
+    with started(*runs[0], home=home) as process:
+        # One is in this process, from the moment at which the other one begins.
+        wait_for(lambda: runs_begun(home))
+        assert cli(*runs[1], home=home).returncode == 0
+        assert process.poll() is None, "they did not run at the same time"
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
     assert cli("run", home=home).returncode == 0
     pipeline = Pipeline(Home(home))
     assert pipeline.tables.counts().labels == sum(counts)

@@ -37,7 +37,9 @@ mutation ($params: LaunchBackfillParams!) {
 class Served:
     """`harmonizer ui` of a home, in processes of its own."""
 
-    def __init__(self, home: Home, log: Path, impatient: bool = False) -> None:
+    def __init__(
+        self, home: Home, log: Path, impatient: bool = False, in_background: bool = False
+    ) -> None:
         """Serve nothing yet.
 
         Args:
@@ -45,14 +47,21 @@ class Served:
             log: takes what the processes print.
             impatient: whether the daemon looks for runs that were killed, and frees their places,
                 every few seconds, as the home's dagster.yaml can say.
+            in_background: whether interrupts are ignored from the start, as a shell has its
+                background jobs do.
         """
         self._home = home
         self._log = log
         self._impatient = impatient
+        self._in_background = in_background
         self._process: subprocess.Popen[bytes] | None = None
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self._port: int = probe.getsockname()[1]
+
+    @property
+    def home(self) -> Home:
+        return self._home
 
     @property
     def port(self) -> int:
@@ -62,24 +71,37 @@ class Served:
     def address(self) -> str:
         return f"http://127.0.0.1:{self._port}"
 
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
         command = [sys.executable, "-m", "harmonizer_assets.cli", "--home", str(self._home.root)]
         if self._impatient:
             _look_often(self._home)
-        with self._log.open("a") as log:
-            self._process = subprocess.Popen(
-                [*command, "ui", "--port", str(self._port)],
-                stdout=log,
-                stderr=log,
-                cwd=Path(__file__).parents[2],
-                start_new_session=True,
-            )
+        if self._in_background:
+            before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            with self._log.open("a") as log:
+                self._process = subprocess.Popen(
+                    [*command, "ui", "--port", str(self._port)],
+                    stdout=log,
+                    stderr=log,
+                    cwd=Path(__file__).parents[2],
+                    start_new_session=True,
+                )
+        finally:
+            if self._in_background:
+                signal.signal(signal.SIGINT, before)
         wait_for(self._answers, SECONDS_TO_START)
 
-    def stop(self, seconds: float = 30.0) -> None:
-        """Stop what is left, however it was killed; runs that take longer than that are killed."""
+    def stop(self, seconds: float = 30.0) -> bool:
+        """Stop what is left, however it was killed; runs that take longer than that are killed.
+
+        Whether nothing had to be killed.
+        """
         if self._process is None:
-            return
+            return True
         left = self.processes()
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
@@ -87,6 +109,7 @@ class Served:
         for process in alive:
             process.kill()
         self._process.wait(timeout=30)
+        return not alive
 
     def processes(self) -> list[psutil.Process]:
         """All processes that work on the home: servers, daemon, run workers."""

@@ -9,8 +9,11 @@ from urllib.parse import quote
 import pytest
 
 from harmonizer_assets.core.base.home import Home
+from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.dagster_compat import web_server
+from harmonizer_tests.support.dagster_runs import PARTITIONED
 from harmonizer_tests.support.served import Served
+from harmonizer_tests.support.shops import copy_shop
 from harmonizer_tests.support.web import ask, ask_websocket
 
 EVIL = "http://evil.example"
@@ -25,18 +28,27 @@ BODY = json.dumps({"query": MUTATION})
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory):
+def site(tmp_path_factory):
+    """A home that is served from a background job, from the first test on that asks for it."""
     folder = tmp_path_factory.mktemp("guarded")
-    home = Home(folder / "home").ensure()
-    home.reports.mkdir()
-    (home.reports / "run-1.html").write_text("<p>report</p>")
-    home.settings_file.write_text('[web]\nallowed_origins = ["https://labels.example.com"]\n')
-    served = Served(home, folder / "ui.log")
+    served = Served(Home(folder / "home").ensure(), folder / "ui.log", in_background=True)
     try:
-        served.start()
         yield served
     finally:
         served.stop()
+
+
+@pytest.fixture
+def served(site):
+    if not site.home.settings_file.exists():
+        copy_shop(site.home)
+        (site.home.reports / "run-1.html").write_text("<p>report</p>")
+        site.home.settings_file.write_text(
+            '[web]\nallowed_origins = ["https://labels.example.com"]\n'
+        )
+    if not site.is_running:
+        site.start()
+    return site
 
 
 def refused(answer) -> bool:
@@ -77,6 +89,17 @@ def test_the_reports_are_served_beside_it(served):
     assert ask(served.port, "/reports/run-1.html").text == "<p>report</p>"
 
 
+def test_the_graph_shows_the_partitions_that_hold_labels_as_materialized(served):
+    query = "{ assetNodes { assetKey { path } partitionStats { numMaterialized } } }"
+    shown = {
+        node["assetKey"]["path"][0]: node["partitionStats"]["numMaterialized"]
+        for node in served.ask(query)["assetNodes"]
+        if node["partitionStats"]
+    }
+    held = len(Pipeline(served.home).partitions.held())
+    assert shown == {**dict.fromkeys(PARTITIONED, held), "corrections": 0}
+
+
 def test_a_dagster_that_starts_another_web_server_does_not_serve_unguarded(monkeypatch):
     started, dev = [], web_server.dev
     unknown = [sys.executable, "-m", "dagster_webserver_2", "--port", "1"]
@@ -85,3 +108,9 @@ def test_a_dagster_that_starts_another_web_server_does_not_serve_unguarded(monke
     with pytest.raises(RuntimeError, match="it starts dagster_webserver_2"):
         web_server.run_dev([], ["-m", "ours"])
     assert started == []
+
+
+def test_the_ui_stops_when_asked_even_as_a_background_job(served):
+    assert served.processes()
+    assert served.stop(60), "it had to be killed"
+    assert served.processes() == []
