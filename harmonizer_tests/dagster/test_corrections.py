@@ -6,6 +6,7 @@ import pytest
 from dagster import AssetKey, RunRequest, SkipReason, build_sensor_context
 
 from harmonizer_assets.core.apply.undo import Selection, undo
+from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.settings import Settings
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.records.label import label_key
@@ -17,19 +18,30 @@ from harmonizer_assets.defs.resources import HomeResource
 from harmonizer_assets.defs.sensors import reviews_sensor
 from harmonizer_tests.support.corrections import label, labels
 from harmonizer_tests.support.dagster_runs import execute, materialize
+from harmonizer_tests.support.homes import copy_home
 from harmonizer_tests.support.receipts import harmonize, shop_receipts, table
 
 
 @pytest.fixture
-def answered(home, tmp_path, instance) -> Pipeline:
-    """Two shops; ann has said of each shop's total that it is no DATE."""
+def found(home: Home) -> Pipeline:
+    """Two shops, of whose labels nobody has said anything."""
+    copy_home(home, "two shops, harmonized without Dagster", make)
+    return Pipeline(home)
+
+
+def make(home: Home) -> None:
     pipeline = Pipeline(home)
-    shop_receipts(each=6).submit(pipeline, tmp_path / "files")
+    shop_receipts(each=6).submit(pipeline, home.scratch / "files")
     harmonize(pipeline)
-    add_merchants(instance, {key.merchant_key for key in pipeline.partitions.held()})
-    for row in wrong(pipeline):
-        pipeline.review.answer(label_key(row), "ann", Answer.WRONG, to_label="GRAND_TOTAL")
-    return pipeline
+
+
+@pytest.fixture
+def answered(found, instance) -> Pipeline:
+    """Two shops; ann has said of each shop's total that it is no DATE."""
+    add_merchants(instance, {key.merchant_key for key in found.partitions.held()})
+    for row in wrong(found):
+        found.review.answer(label_key(row), "ann", Answer.WRONG, to_label="GRAND_TOTAL")
+    return found
 
 
 def wrong(pipeline):
@@ -116,8 +128,5 @@ def test_what_answers_do_not_touch_is_not_computed_again(home, tmp_path, instanc
     assert computed == {row["merchant_key"]}
 
 
-def test_the_sensor_rests_where_nobody_has_answered(home, tmp_path, instance):
-    pipeline = Pipeline(home)
-    shop_receipts(each=2).submit(pipeline, tmp_path / "files")
-    harmonize(pipeline)
+def test_the_sensor_rests_where_nobody_has_answered(found, instance):
     assert isinstance(tick(instance), SkipReason)

@@ -271,11 +271,11 @@ def test_runs_of_killed_processes_are_marked_as_failed(home, instance):
     assert instance.get_run_by_id(run.run_id).status == DagsterRunStatus.FAILURE
 
 
-def test_quarantined_rows_make_a_check_warn(pipeline, tmp_path):
-    receipts = shop_receipts()
+def test_quarantined_rows_make_a_check_warn(shop, tmp_path):
+    receipts = shop_receipts(each=1, images="more")
     receipts.labels[0]["label"] = "NONSENSE"
-    receipts.submit(pipeline, tmp_path)
-    outcome = run_pipeline(pipeline.home, OFFLINE)
+    receipts.submit(shop, tmp_path)
+    outcome = run_pipeline(shop.home, OFFLINE)
     assert outcome.quarantined == 1
     assert outcome.failed_checks == [("quarantine_is_empty", "WARN")]
 
@@ -289,11 +289,9 @@ def test_after_a_run_nothing_is_out_of_date_in_the_ui(home, shop, tmp_path, inst
 
 
 def test_a_run_launched_without_a_partition_brings_scattered_partitions_up_to_date(
-    home, pipeline, tmp_path, instance
+    home, shop, tmp_path, instance
 ):
-    shops = ("Alpha Mart", "Beta Cafe", "Gamma Bar")
-    shop_receipts(shops).submit(pipeline, tmp_path / "files")
-    run_pipeline(home, OFFLINE, log_level="CRITICAL")
+    pipeline, shops = shop, ("Alpha Mart", "Beta Cafe", "Gamma Bar")
     before = {asset: pipeline.partitions.stored(asset) for asset in PARTITIONED}
     later = Receipts()
     later.add_receipt("later-0", shops[0], wrong_total="TAX")
@@ -323,12 +321,9 @@ def test_a_run_launched_without_a_partition_brings_scattered_partitions_up_to_da
 
 
 def test_a_changed_prompt_invalidates_the_verdicts_and_not_the_scores(
-    home, pipeline, tmp_path, instance, monkeypatch
+    home, shop, instance, monkeypatch
 ):
-    shop_receipts().submit(pipeline, tmp_path)
-    with monkeypatch.context() as earlier:
-        earlier.setitem(CODE_VERSIONS, "llm_verdicts", "an older prompt")
-        run_pipeline(pipeline.home, OFFLINE)
+    monkeypatch.setitem(CODE_VERSIONS, "llm_verdicts", "a newer prompt")
     partition = PartitionKey("DATE", merchant_key("Alpha Mart"))
     assert stale_causes(instance, home, "similarity_matches", partition) == []
     assert stale_causes(instance, home, "llm_verdicts", partition) == ["has a new code version"]

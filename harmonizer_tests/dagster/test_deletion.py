@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from dagster import AssetKey
 
 from harmonizer_assets.cli.runs import run_pipeline
+from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.ingest.inbox import submit_batch
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.records.merchant import merchant_key
@@ -21,6 +23,7 @@ from harmonizer_tests.integration.test_deletion import (
     with_private_receipt,
 )
 from harmonizer_tests.support.cli import cli
+from harmonizer_tests.support.homes import copy_home
 from harmonizer_tests.support.receipts import (
     OFFLINE,
     WORD_COLUMNS,
@@ -32,9 +35,22 @@ from harmonizer_tests.support.receipts import (
 MERCHANT = "Bäckerei Plauderbach"
 
 
-def test_the_command_says_what_would_go_and_deletes_it_when_asked(home):
-    with_private_receipt().write(home.inbox / "monday")
-    run_pipeline(home, OFFLINE, log_level="CRITICAL")
+@pytest.fixture
+def private(home: Home) -> Pipeline:
+    """A home that has run with a private receipt, whose batch lies in the inbox's `.done`."""
+    copy_home(home, "run by Dagster with a private receipt", run_with(with_private_receipt()))
+    return Pipeline(home)
+
+
+def run_with(receipts: Receipts) -> Callable[[Home], None]:
+    def run(home: Home) -> None:
+        receipts.write(home.inbox / "monday")
+        run_pipeline(home, OFFLINE, log_level="CRITICAL")
+
+    return run
+
+
+def test_the_command_says_what_would_go_and_deletes_it_when_asked(home, private):
     before = {text: files_with(home.root, text) for text in TEXTS}
     assert any(name.startswith("dagster/") for name in before[TEXTS[1]])
 
@@ -46,7 +62,7 @@ def test_the_command_says_what_would_go_and_deletes_it_when_asked(home):
     assert "16 words and 12 labels would be deleted" in dry.stdout
     assert "inbox/.done/monday/words.csv" in dry.stdout
     assert "Nothing was deleted." in dry.stdout
-    assert len(table(Pipeline(home), "words")) == 144
+    assert len(table(private, "words")) == 144
     assert {text: files_with(home.root, text) for text in TEXTS} == before
 
     done = cli("delete", "--image", IMAGE, "--models", "--yes", home=home.root)
@@ -62,12 +78,9 @@ def test_the_command_says_what_would_go_and_deletes_it_when_asked(home):
     assert {text: files_with(home.root, text) for text in TEXTS} == {text: [] for text in TEXTS}
 
 
-def test_what_python_deletes_leaves_the_events_with_the_next_run_of_dagster(home):
-    with_private_receipt().write(home.inbox / "monday")
-    run_pipeline(home, OFFLINE, log_level="CRITICAL")
-    pipeline = Pipeline(home)
-    pipeline.deletion.delete(Scope(IMAGE))
-    pipeline.run(OFFLINE)
+def test_what_python_deletes_leaves_the_events_with_the_next_run_of_dagster(home, private):
+    private.deletion.delete(Scope(IMAGE))
+    private.run(OFFLINE)
     run_pipeline(home, OFFLINE, log_level="CRITICAL")
     assert {text: files_with(home.root, text) for text in TEXTS} == {text: [] for text in TEXTS}
 
@@ -90,23 +103,18 @@ def with_private_merchant() -> Receipts:
     return receipts
 
 
-def naming(folder: Path) -> list[str]:
-    """Files that hold a part of the merchant's name, in whatever case."""
-    return [
-        str(path.relative_to(folder))
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and b"plauderbach" in path.read_bytes().lower()
-    ]
+@pytest.fixture
+def deletable(home: Home) -> Pipeline:
+    """A home that names that merchant wherever a home may."""
+    copy_home(home, "a merchant that is named everywhere", name_everywhere)
+    return Pipeline(home)
 
 
-@pytest.mark.parametrize("by", ["command", "batch"])
-def test_the_name_of_a_merchant_whose_last_receipt_is_deleted_is_nowhere(home, tmp_path, by):
-    receipts = with_private_merchant()
-    receipts.write(home.inbox / "monday")
-    run_pipeline(home, OFFLINE, log_level="CRITICAL")
+def name_everywhere(home: Home) -> None:
+    run_with(with_private_merchant())(home)
     assert cli("run", "--merchant", MERCHANT, "--refresh", home=home.root).returncode == 0
     pipeline = Pipeline(home)
-    [key] = {row["merchant_key"] for row in table(pipeline, "labels") if row["image_id"] == IMAGE}
+    key = key_of_merchant(pipeline)
     pipeline.warehouse.write(
         lambda con: (
             con.execute(
@@ -121,9 +129,34 @@ def test_the_name_of_a_merchant_whose_last_receipt_is_deleted_is_nowhere(home, t
             ),
         )
     )
-    log = home.dagster / "storage" / "a-run" / "compute_logs" / "step.err"
+    log = compute_log(home)
     log.parent.mkdir(parents=True)
     log.write_text(f"about {key} of {MERCHANT}\n")
+
+
+def compute_log(home: Home) -> Path:
+    return home.dagster / "storage" / "a-run" / "compute_logs" / "step.err"
+
+
+def key_of_merchant(pipeline: Pipeline) -> str:
+    [key] = {row["merchant_key"] for row in table(pipeline, "labels") if row["image_id"] == IMAGE}
+    return str(key)
+
+
+def naming(folder: Path) -> list[str]:
+    """Files that hold a part of the merchant's name, in whatever case."""
+    return [
+        str(path.relative_to(folder))
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and b"plauderbach" in path.read_bytes().lower()
+    ]
+
+
+@pytest.mark.parametrize("by", ["command", "batch"])
+def test_the_name_of_a_merchant_whose_last_receipt_is_deleted_is_nowhere(
+    home, deletable, tmp_path, by
+):
+    key = key_of_merchant(deletable)
     with open_instance(home) as instance:
         assert key in instance.get_dynamic_partitions("merchants")
     assert {name.partition("/")[0] for name in naming(home.root)} >= {
@@ -143,9 +176,9 @@ def test_the_name_of_a_merchant_whose_last_receipt_is_deleted_is_nowhere(home, t
     outcome = run_pipeline(home, OFFLINE, log_level="CRITICAL")
     assert outcome.failed_checks == []
     assert naming(home.root) == []
-    assert log.read_text() == "about deleted-merchant of [deleted]\n"
-    assert table(pipeline, "label_rules") == []
-    [usage] = table(pipeline, "llm_usage")
+    assert compute_log(home).read_text() == "about deleted-merchant of [deleted]\n"
+    assert table(deletable, "label_rules") == []
+    [usage] = table(deletable, "llm_usage")
     assert (usage["merchant_key"], usage["cost_usd"]) == ("deleted-merchant", 0.5)
     with open_instance(home) as instance:
         assert key not in instance.get_dynamic_partitions("merchants")

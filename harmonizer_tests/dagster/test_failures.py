@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+
 import pytest
 from dagster import DagsterRunStatus
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harmonizer_assets.cli.runs import run_pipeline
+from harmonizer_assets.cli.runs import PipelineOutcome, run_pipeline
 from harmonizer_assets.core.base.errors import HarmonizerError, PartitionsFailedError, StoreError
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.judge.offline_judging import OfflineJudging
@@ -17,6 +20,7 @@ from harmonizer_assets.core.records.partition import PartitionKey
 from harmonizer_assets.core.records.reports import ASSETS
 from harmonizer_assets.core.score.stage import SimilarityScorer
 from harmonizer_assets.core.stages import run as stages
+from harmonizer_assets.dagster_compat.instance import open_instance
 from harmonizer_assets.defs.partitions import to_dagster
 from harmonizer_tests.support.dagster_runs import execute, materialize, range_run, statuses
 from harmonizer_tests.support.homes import copy_home
@@ -197,30 +201,45 @@ def test_whichever_partitions_fail_each_chunk_is_halved_down_to_exactly_them(poi
 # In Dagster
 
 
-def test_a_run_fails_for_a_failed_partition_and_shows_exactly_it_in_red(home, instance, poison):
-    pipeline = prepared(home)
-    outcome = run_pipeline(pipeline.home, OFFLINE, log_level="CRITICAL")
-    held = {*pipeline.partitions.held()}
-    [failed] = outcome.failed_partitions
-    assert failed.asset == ASSETS[0]
-    assert failed.partition == POISONED
-    assert failed.error == "ValueError: a spoiled word"
+@pytest.fixture(scope="module")
+def failed(tmp_path_factory) -> tuple[Home, PipelineOutcome]:
+    """A home, which nothing may change, whose run a poisoned partition has failed."""
+    home = Home(tmp_path_factory.mktemp("failed") / "home").ensure()
+    prepared(home)
+    with pytest.MonkeyPatch.context() as patch:
+        Poison(patch)
+        patch.setitem(sys.modules, "matplotlib", None)
+        return home, run_pipeline(home, OFFLINE, log_level="CRITICAL")
+
+
+@pytest.fixture
+def failed_copy(home, failed) -> Pipeline:
+    shutil.copytree(failed[0].root, home.root, dirs_exist_ok=True)
+    return Pipeline(home)
+
+
+def test_a_run_fails_for_a_failed_partition_and_shows_exactly_it_in_red(failed):
+    home, outcome = failed
+    held = {*Pipeline(home).partitions.held()}
+    [partition] = outcome.failed_partitions
+    assert partition.asset == ASSETS[0]
+    assert partition.partition == POISONED
+    assert partition.error == "ValueError: a spoiled word"
     assert ("no_failed_partitions", "ERROR") in outcome.failed_checks
     assert outcome.partitions_computed == dict.fromkeys(ASSETS, len(held) - 1)
-    for name in ASSETS:
-        assert statuses(instance, home, name) == (held - {POISONED}, {POISONED})
-    assert [run.status for run in instance.get_runs()].count(DagsterRunStatus.FAILURE) == 1
+    with open_instance(home) as instance:
+        for name in ASSETS:
+            assert statuses(instance, home, name) == (held - {POISONED}, {POISONED})
+        runs = instance.get_runs()
+    assert [run.status for run in runs].count(DagsterRunStatus.FAILURE) == 1
 
 
-def test_a_retry_does_only_what_is_missing_and_turns_green(home, instance, poison):
-    pipeline = prepared(home)
-    run_pipeline(pipeline.home, OFFLINE, log_level="CRITICAL")
-    poison.partitions = set()
-    outcome = run_pipeline(pipeline.home, OFFLINE, log_level="CRITICAL")
+def test_a_retry_does_only_what_is_missing_and_turns_green(home, failed_copy, instance):
+    outcome = run_pipeline(home, OFFLINE, log_level="CRITICAL")
     assert outcome.partitions_computed == dict.fromkeys(ASSETS, 1)
     assert outcome.failed_partitions == []
     for name in ASSETS:
-        assert statuses(instance, home, name) == ({*pipeline.partitions.held()}, set())
+        assert statuses(instance, home, name) == ({*failed_copy.partitions.held()}, set())
 
 
 def test_in_a_range_of_the_ui_the_siblings_of_a_failed_partition_are_materialized(
@@ -248,8 +267,8 @@ def test_in_a_range_of_the_ui_the_siblings_of_a_failed_partition_are_materialize
     assert computed[0]["n"] == 2
 
 
-def test_a_partition_whose_scores_failed_cannot_be_published_alone(home, instance, poison):
-    pipeline = prepared(home)
-    run_pipeline(pipeline.home, OFFLINE, log_level="CRITICAL")
+def test_a_partition_whose_scores_failed_cannot_be_published_alone(
+    home, failed_copy, instance, poison
+):
     with pytest.raises(PartitionsFailedError, match="similarity_matches failed: ValueError"):
         materialize(instance, home, ["outliers"], partition_key=str(to_dagster(POISONED)))

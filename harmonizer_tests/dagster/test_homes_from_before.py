@@ -51,7 +51,10 @@ def extract(home):
 
 def extract_and_run(home):
     extract(home)
-    run_pipeline(home, OFFLINE, log_level="CRITICAL")
+    first = run_pipeline(home, OFFLINE, log_level="CRITICAL")
+    assert first.embedded == 0
+    held = len(Pipeline(home).partitions.held())
+    assert first.partitions_computed == dict.fromkeys(ASSETS, held)
 
 
 def test_its_tables_are_read(old_home):
@@ -62,24 +65,23 @@ def test_its_tables_are_read(old_home):
     assert counts.outliers == len(pipeline.tables.worst_outliers(1_000)) > 0
 
 
-def test_one_run_computes_what_is_scored_otherwise_now_and_the_next_one_nothing(old_home):
-    pipeline = Pipeline(old_home)
-    first = run_pipeline(old_home, OFFLINE, log_level="CRITICAL")
-    held = len(pipeline.partitions.held())
-    assert first.embedded == 0
-    assert first.partitions_computed == dict.fromkeys(ASSETS, held)
+def test_one_run_computes_what_is_scored_otherwise_now_and_the_next_one_nothing(
+    old_home_run_again,
+):
+    home = old_home_run_again
+    pipeline = Pipeline(home)
     before = {name: table(pipeline, name) for name in RESULTS}
-    outcome = run_pipeline(old_home, OFFLINE, log_level="CRITICAL")
+    outcome = run_pipeline(home, OFFLINE, log_level="CRITICAL")
     assert outcome.unchanged
     assert outcome.embedded == 0
     assert outcome.partitions_computed == dict.fromkeys(ASSETS, 0)
     assert outcome.failed_checks == []
     assert {name: table(pipeline, name) for name in RESULTS} == before
-    with open_instance(old_home) as instance:
+    with open_instance(home) as instance:
         for name in ASSETS:
-            assert stale_causes(instance, old_home, name, *pipeline.partitions.held()) == []
+            assert stale_causes(instance, home, name, *pipeline.partitions.held()) == []
         for name in ("word_embeddings", "suspicion_model", "harmonization_report"):
-            assert stale_causes(instance, old_home, name) == []
+            assert stale_causes(instance, home, name) == []
 
 
 def test_a_new_batch_is_ingested_and_computed_for_its_merchant_alone(old_home_run_again, tmp_path):

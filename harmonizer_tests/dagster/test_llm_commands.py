@@ -23,6 +23,7 @@ from harmonizer_tests.support.chat_server import chat_server
 from harmonizer_tests.support.cli import cli, shown_error, started
 from harmonizer_tests.support.dagster_runs import execute, last_materializations, shown_versions
 from harmonizer_tests.support.environment import KEY, use_endpoint
+from harmonizer_tests.support.homes import copy_home
 from harmonizer_tests.support.receipts import shop_receipts, table
 from harmonizer_tests.support.served import wait_for
 from harmonizer_tests.support.simulated_endpoint import Endpoint, simulated_endpoint
@@ -50,7 +51,24 @@ def endpoint(simulated: Endpoint, home, monkeypatch: pytest.MonkeyPatch) -> Endp
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
-    return shop_receipts(MERCHANTS).write(tmp_path)
+    return shop_receipts(MERCHANTS, each=2).write(tmp_path)
+
+
+@pytest.fixture
+def dead_letters(home: Home, endpoint: Endpoint) -> Pipeline:
+    """A home whose run got no answers about sandwiches from the endpoint, which is well now."""
+
+    def make(fresh: Home) -> None:
+        fresh.settings_file.write_text(home.settings_file.read_text())
+        words, labels = shop_receipts(MERCHANTS, each=2).write(fresh.scratch / "files")
+        endpoint.configure(**FAST, poison="Sandwich")
+        run = cli("run", "--judge", "openai", "--words", words, "--labels", labels, home=fresh.root)
+        assert run.returncode == 0, run.stderr
+        assert "no_dead_letters did not pass (error)" in run.stderr
+
+    copy_home(home, "dead letters", make)
+    endpoint.configure(**FAST)
+    return Pipeline(home)
 
 
 @pytest.mark.parametrize(
@@ -136,14 +154,21 @@ def test_stopping_at_the_budget_is_neither_success_nor_failure(home, endpoint, t
     assert Pipeline(home).tables.counts().unresolved == 0
 
 
+def index(home: Home) -> None:
+    pipeline = Pipeline(home)
+    shop_receipts(MERCHANTS[:1], each=2).submit(pipeline, home.scratch / "files")
+    pipeline.ingest()
+    pipeline.index()
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_while_a_step_asks_cancels_the_run_and_nothing_more_is_bought(
-    home, endpoint, files, number, code
+    home, endpoint, number, code
 ):
-    words, labels = files
+    copy_home(home, "a shop, indexed", index)
     endpoint.configure(faults={"hang": 1.0})
     run = ("run", "--judge", "openai", "--in-flight", 2, "--batch-size", 1)
-    with started(*run, "--words", words, "--labels", labels, home=home.root) as process:
+    with started(*run, home=home.root) as process:
         wait_for(lambda: endpoint.stats()["requests"] == 2)
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
@@ -167,29 +192,20 @@ def test_a_budget_in_usd_for_an_unknown_model_is_bad_usage(home, endpoint, files
     assert endpoint.stats()["requests"] == 0
 
 
-def test_dead_letters_fail_a_check_until_they_are_retried(home, endpoint, files):
-    words, labels = files
-    endpoint.configure(**FAST, poison="Sandwich")
-    run = cli("run", "--judge", "openai", "--words", words, "--labels", labels, home=home.root)
-    assert run.returncode == 0, run.stderr
-    assert "no_dead_letters did not pass (error)" in run.stderr
-    dead = Pipeline(home).tables.counts().dead_letters
-    assert dead == 16
-    endpoint.configure(**FAST)
+def test_dead_letters_fail_a_check_until_they_are_retried(home, endpoint, dead_letters):
+    assert dead_letters.tables.counts().dead_letters == 8
     assert cli("run", "--judge", "openai", home=home.root).returncode == 0
     assert endpoint.stats()["requests"] == 0
     retried = cli("retry-dead-letters", home=home.root)
     assert retried.returncode == 0, retried.stderr
-    assert "16 dead letters before, 0 now" in retried.stdout
+    assert "8 dead letters before, 0 now" in retried.stdout
     assert "no_dead_letters" not in retried.stderr
     assert Pipeline(home).tables.counts().unresolved == 0
     assert "no dead letters" in cli("retry-dead-letters", home=home.root).stdout
 
 
-def test_batches_from_the_command_line(home, endpoint, files):
-    words, labels = files
+def test_batches_from_the_command_line(shop, home, endpoint):
     endpoint.configure(batch_seconds=0.0)
-    assert cli("run", "--words", words, "--labels", labels, home=home.root).returncode == 0
     submitted = cli("batch", "submit", home=home.root)
     assert submitted.returncode == 0, submitted.stderr
     batch_id = submitted.stdout.split()[-9]
@@ -208,7 +224,7 @@ def test_batches_from_the_command_line(home, endpoint, files):
 
 def test_usage_shows_in_dagster_per_run_and_per_partition(home, endpoint, files, tmp_path):
     pipeline = Pipeline(home)
-    shop_receipts(MERCHANTS).submit(pipeline, tmp_path / "again")
+    shop_receipts(MERCHANTS, each=2).submit(pipeline, tmp_path / "again")
     outcome = run_pipeline(pipeline.home, RunOptions(judge="openai"))
     stats = endpoint.stats()
     with open_instance(home) as instance:
@@ -227,13 +243,8 @@ def test_usage_shows_in_dagster_per_run_and_per_partition(home, endpoint, files,
         assert calls == stats["requests"]
 
 
-def test_dagster_jobs_retry_dead_letters_and_plan(home, endpoint, files, tmp_path):
-    pipeline = Pipeline(home)
-    shop_receipts(MERCHANTS[:1]).submit(pipeline, tmp_path / "again")
-    endpoint.configure(**FAST, poison="Sandwich")
-    run_pipeline(pipeline.home, RunOptions(judge="openai"))
-    assert pipeline.tables.counts().dead_letters == 4
-    endpoint.configure(**FAST)
+def test_dagster_jobs_retry_dead_letters_and_plan(home, dead_letters):
+    pipeline = dead_letters
     with open_instance(home) as instance:
         plan = execute(instance, home, "plan_verdicts")
         [planned] = plan.asset_materializations_for_node("llm_plan")

@@ -68,8 +68,9 @@ def test_partitions_follow_a_split_and_a_merge_and_nothing_is_asked_again(
 
 
 def test_the_command_lists_names_and_writes_them(home, tmp_path):
-    words, labels = shop_receipts([*NAMES, "Sproutts"], each=1).write(tmp_path)
-    run(home, "--words", words, "--labels", labels)
+    pipeline = Pipeline(home)
+    shop_receipts([*NAMES, "Sproutts"], each=1).submit(pipeline, tmp_path)
+    pipeline.ingest()
     as_json, as_csv = tmp_path / "names.json", tmp_path / "names.csv"
     result = cli("merchants", "--json", as_json, "--csv", as_csv, home=home.root)
     assert result.returncode == 0, result.stderr

@@ -8,6 +8,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from dagster import DagsterRunStatus
@@ -16,7 +18,7 @@ from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.records.options import RunOptions
 from harmonizer_assets.dagster_compat.instance import open_instance
-from harmonizer_tests.support.cli import cli, started
+from harmonizer_tests.support.cli import cli
 from harmonizer_tests.support.environment import use_endpoint
 from harmonizer_tests.support.postgres import DEPLOYED
 from harmonizer_tests.support.receipts import OFFLINE, harmonize, shop_receipts, table
@@ -62,19 +64,34 @@ def run_statuses(home: Home) -> set[DagsterRunStatus]:
         return {run.status for run in instance.get_runs()}
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Pipeline:
+    """A home whose run had its server all the time."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    pipeline = Pipeline(Home(folder / "home").ensure())
+    shop_receipts(SHOPS, 3).submit(pipeline, folder / "files")
+    harmonize(pipeline)
+    return pipeline
+
+
 @pytest.mark.parametrize(("mode", "seconds"), [("fast", 1.0), ("immediate", 12.0)])
-def test_a_run_outlives_a_restart_in_its_middle(german, server_home, tmp_path, mode, seconds):
+def test_a_run_outlives_a_restart_in_its_middle(
+    german, server_home, tmp_path, undisturbed, mode, seconds
+):
     files = shop_receipts(SHOPS, 3).write(tmp_path)
-    undisturbed = Pipeline(Home(tmp_path / "undisturbed").ensure())
-    shop_receipts(SHOPS, 3).submit(undisturbed, tmp_path / "undisturbed")
-    harmonize(undisturbed)
-    pipeline = Pipeline(server_home)
-    command = ("run", "--words", files[0], "--labels", files[1])
-    with started(*command, home=server_home.root) as run:
+    pipeline, is_over = Pipeline(server_home), threading.Event()
+
+    def restart_in_its_middle() -> None:
         wait_for(lambda: server_home.database.exists() and pipeline.partitions.held(), 60)
         german.restart(mode, seconds)
-        assert run.poll() is None, "it ended before the server was there again"
-        assert run.wait(120) == 0, run.stderr.read()
+        assert not is_over.is_set(), "it ended before the server was there again"
+
+    with ThreadPoolExecutor() as beside:
+        restarted = beside.submit(restart_in_its_middle)
+        run = cli("run", "--words", files[0], "--labels", files[1], home=server_home.root)
+        is_over.set()
+        restarted.result()
+    assert run.returncode == 0, run.stderr
     assert run_statuses(server_home) == {DagsterRunStatus.SUCCESS}
     for name in ("similarity_matches", "outliers"):
         assert table(pipeline, name) == table(undisturbed, name)
@@ -122,17 +139,17 @@ def test_runs_daemon_and_web_server_of_a_served_home_outlive_restarts(
 ):
     """The daemon launches the first run, for what has arrived, and a person the second one."""
     pipeline, undisturbed = Pipeline(server_home), Pipeline(Home(tmp_path / "undisturbed").ensure())
-    for half in (SHOPS[:4], SHOPS[4:]):
+    for half in (SHOPS[:2], SHOPS[2:4]):
         shop_receipts(half, 3).submit(undisturbed, tmp_path / "undisturbed" / half[0])
         harmonize(undisturbed)
     served = Served(server_home, tmp_path / "ui.log", impatient=True)
     served.start()
     try:
-        shop_receipts(SHOPS[:4], 3).submit(pipeline, tmp_path / "first")
+        shop_receipts(SHOPS[:2], 3).submit(pipeline, tmp_path / "first")
         wait_for(lambda: DagsterRunStatus.STARTED in run_statuses(server_home), 120)
         german.restart("fast", 3.0)
         wait_for(lambda: run_statuses(server_home) == {DagsterRunStatus.SUCCESS}, 120)
-        shop_receipts(SHOPS[4:], 3).submit(pipeline, tmp_path / "second")
+        shop_receipts(SHOPS[2:4], 3).submit(pipeline, tmp_path / "second")
         pipeline.ingest()
         pipeline.index()
         answer = served.ask(LAUNCH)["launchRun"]

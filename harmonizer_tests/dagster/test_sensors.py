@@ -23,6 +23,7 @@ from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.ingest.inbox import submit_batch
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.records.merchant import merchant_key
+from harmonizer_assets.dagster_compat.instance import open_instance
 from harmonizer_assets.dagster_compat.run_health import process_tags
 from harmonizer_assets.definitions import build_definitions
 from harmonizer_assets.defs.resources import HomeResource
@@ -33,6 +34,7 @@ from harmonizer_assets.defs.sensors import (
     run_failure_alert,
 )
 from harmonizer_tests.support.dagster_runs import execute, shown_versions
+from harmonizer_tests.support.homes import copy_home
 from harmonizer_tests.support.login_page import login_page
 from harmonizer_tests.support.receipts import OFFLINE, Receipts, shop_receipts, table
 
@@ -68,15 +70,28 @@ def test_nothing_in_the_inbox_asks_for_nothing(instance):
     assert isinstance(tick(instance), SkipReason)
 
 
-def test_an_arrival_is_ingested_and_harmonized_in_one_run(instance, home, tmp_path):
-    drop(home, tmp_path / "a", shop_receipts())
-    request = tick(instance)
-    assert isinstance(request, RunRequest)
-    assert run_of(instance, request).success
-    pipeline = Pipeline(home)
-    assert pipeline.stale(OFFLINE) == []
-    assert len(table(pipeline, "outliers")) == 2
-    assert {*shown_versions(instance, "outliers")} == {*pipeline.partitions.held()}
+@pytest.fixture
+def arrived(home) -> Pipeline:
+    """A home in which the run that the sensor asked for has taken what arrived."""
+    copy_home(home, "an arrival that has been taken", take_arrival)
+    return Pipeline(home)
+
+
+def take_arrival(home: Home) -> None:
+    drop(home, home.scratch / "a", shop_receipts())
+    with open_instance(home) as instance:
+        resources = {"home": HomeResource(home=str(home.root))}
+        context = build_sensor_context(instance=instance, resources=resources)
+        [request] = list(new_labels_sensor(context))
+        assert isinstance(request, RunRequest)
+        assert execute(instance, home, ARRIVALS, tags=dict(request.tags)).success
+
+
+def test_an_arrival_is_ingested_and_harmonized_in_one_run(arrived, instance):
+    assert len(instance.get_runs()) == 1
+    assert arrived.stale(OFFLINE) == []
+    assert len(table(arrived, "outliers")) == 2
+    assert {*shown_versions(instance, "outliers")} == {*arrived.partitions.held()}
     assert isinstance(tick(instance), SkipReason)
 
 
@@ -110,7 +125,7 @@ def test_the_same_arrival_has_the_same_run_key_and_the_next_one_another(instance
 
 
 def test_a_folder_that_comes_again_as_it_was_gets_a_run_of_its_own(instance, home, tmp_path):
-    shop_receipts().write(home.inbox / "monday")
+    shop_receipts(["Alpha Mart"], each=1).write(home.inbox / "monday")
     first = tick(instance)
     assert run_of(instance, first).success
     shutil.move(home.inbox / ".done" / "monday", home.inbox / "monday")
@@ -176,12 +191,11 @@ def test_a_batch_that_cannot_be_read_is_moved_to_failed_and_not_asked_for_for_ev
     assert Pipeline(home).tables.counts().labels == 96
 
 
-def test_the_log_says_which_partitions_are_computed_and_why(instance, home, tmp_path):
-    drop(home, tmp_path / "a", shop_receipts(("Alpha Mart",), 2))
-    result = run_of(instance, tick(instance))
+def test_the_log_says_which_partitions_are_computed_and_why(arrived, instance):
+    [run] = instance.get_runs()
     lines = [
         record.user_message
-        for record in instance.all_logs(result.run_id)
+        for record in instance.all_logs(run.run_id)
         if record.user_message.startswith("similarity_matches: ")
     ]
     assert "partitions because never computed: ADDRESS_LINE|alpha-mart-" in lines[0]
@@ -310,7 +324,6 @@ def test_a_run_stays_alive_when_the_clock_is_set(instance, monkeypatch):
     assert instance.get_run_by_id(alive.run_id).status == DagsterRunStatus.STARTED
 
 
-def test_every_run_says_which_process_executes_it(instance, home, tmp_path):
-    drop(home, tmp_path / "a", shop_receipts(("Alpha",), 2))
-    result = run_of(instance, tick(instance))
-    assert instance.get_run_by_id(result.run_id).tags["harmonizer/pid"] == str(os.getpid())
+def test_every_run_says_which_process_executes_it(arrived, instance):
+    [run] = instance.get_runs()
+    assert run.tags["harmonizer/pid"] == str(os.getpid())
