@@ -7,10 +7,10 @@ import os
 import sqlite3
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self, cast
 
 import sqlalchemy
 from dagster import DagsterEventType, EventLogEntry
@@ -91,6 +91,9 @@ class BatchingSqliteEventLogStorage(BatchingEventLogStorage, SqliteEventLogStora
     and one in the index of all runs. What is stored is the same, row for row.
     """
 
+    _made: ClassVar[Sequence[str]] = ()
+    """Statements that make a run's database, once this process has had one made."""
+
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         self._engines: dict[str, Engine] = {}
         super().__init__(base_dir, inst_data)
@@ -137,9 +140,22 @@ class BatchingSqliteEventLogStorage(BatchingEventLogStorage, SqliteEventLogStora
         return engine
 
     def _initdb(self, engine: Engine, for_index_shard: bool = False) -> None:
+        """Make the tables of a database that has none.
+
+        The stock storage reads all of its migrations for that, each time, and for a database that
+        has its tables. Here the first database of a run in a process shows what to make of others.
+        """
         if for_index_shard:
             sqlalchemy.event.listen(engine, "connect", _with_large_pages)
+        with closing(engine.raw_connection()) as connection:
+            con = cast("sqlite3.Connection", connection.dbapi_connection)
+            if _revision(con) or (self._made and not for_index_shard and _make(con, self._made)):
+                return
         super()._initdb(engine, for_index_shard)
+        if not for_index_shard:
+            with closing(engine.raw_connection()) as connection:
+                con = cast("sqlite3.Connection", connection.dbapi_connection)
+                BatchingSqliteEventLogStorage._made = _statements(con)
 
     def files_of(self, run_id: str) -> list[Path]:
         """List the files of a run's own database."""
@@ -171,6 +187,37 @@ class BatchingSqliteEventLogStorage(BatchingEventLogStorage, SqliteEventLogStora
             while self._engines:
                 self._engines.popitem()[1].dispose()
         super().dispose()
+
+
+def _revision(con: sqlite3.Connection) -> str | None:
+    """Return the revision of the tables in a database; none where they have not been made."""
+    try:
+        row = con.execute("SELECT version_num FROM alembic_version").fetchone()
+    except sqlite3.OperationalError:
+        return None
+    return str(row[0]) if row else None
+
+
+def _statements(con: sqlite3.Connection) -> Sequence[str]:
+    """Return what makes such a database; nothing where another process has written to it by now."""
+    _begin, *statements, _commit = con.iterdump()
+    rows = [statement for statement in statements if statement.startswith("INSERT")]
+    return statements if len(rows) == 1 and "alembic_version" in rows[0] else ()
+
+
+def _make(con: sqlite3.Connection, statements: Sequence[str]) -> bool:
+    """Make the tables; return whether it was done, which it is not while others do the same."""
+    try:
+        con.execute("PRAGMA journal_mode=WAL")
+        with con:
+            con.execute("BEGIN IMMEDIATE")
+            if con.execute("SELECT 1 FROM sqlite_master").fetchone():
+                return False
+            for statement in statements:
+                con.execute(statement)
+    except sqlite3.OperationalError:
+        return False
+    return True
 
 
 def _without_sync_per_commit(connection: sqlite3.Connection, _record: object) -> None:

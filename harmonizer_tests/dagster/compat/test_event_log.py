@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import psutil
 from dagster._core.storage.event_log import SqliteEventLogStorage
 
+from harmonizer_assets.dagster_compat import event_log
 from harmonizer_assets.dagster_compat.event_log import BatchingSqliteEventLogStorage
 from harmonizer_tests.support.events import ASSET, batch, materialized, planned
 
@@ -38,6 +41,54 @@ def test_a_batch_leaves_the_rows_that_single_events_leave(tmp_path):
     expected = rows(tmp_path / "stock")
     assert len(expected["index/asset_event_tags"]) == 5 * 3
     assert rows(tmp_path / "batching") == expected
+
+
+def schema(file: Path) -> list[object]:
+    with closing(sqlite3.connect(file)) as con:
+        tables = con.execute("SELECT type, name, sql FROM sqlite_master ORDER BY 1, 2").fetchall()
+        versions = con.execute("SELECT * FROM alembic_version").fetchall()
+        return [*tables, *versions, *con.execute("PRAGMA journal_mode").fetchall()]
+
+
+def test_databases_of_runs_are_those_that_dagster_makes_the_first_one_and_later_ones(tmp_path):
+    stock = SqliteEventLogStorage(str(tmp_path / "stock"))
+    stock.store_event(planned(ASSET, "a", 1))
+    ours = BatchingSqliteEventLogStorage(str(tmp_path / "ours"))
+    for run in ("run-1", "run-2", "run-3"):
+        ours.store_event(planned(ASSET, "a", 1)._replace(run_id=run))
+    for file in sorted((tmp_path / "ours").glob("*.db")):
+        made = "index" if file.stem == "index" else "run-1"
+        assert schema(file) == schema(tmp_path / "stock" / f"{made}.db")
+
+
+def test_two_storages_that_make_the_database_of_a_run_at_once_both_write_to_it(tmp_path):
+    BatchingSqliteEventLogStorage(str(tmp_path)).store_event(planned(ASSET, "a", 1))
+    both = [BatchingSqliteEventLogStorage(str(tmp_path)) for _ in range(2)]
+    events = [planned(ASSET, str(n), 1)._replace(run_id=f"run-{n}") for n in range(2, 12)]
+    with ThreadPoolExecutor(2) as pool:
+        written = pool.map(lambda one: [one.store_event(event) for event in events], both)
+        assert [*map(len, written)] == [len(events)] * 2
+    for event in events:
+        assert len(both[0].get_records_for_run(event.run_id).records) == 2
+
+
+def test_a_database_that_another_process_is_making_is_left_to_dagsters_own_ways(tmp_path):
+    file, statements = tmp_path / "run-1.db", ["CREATE TABLE made (x)"]
+    with closing(sqlite3.connect(file)) as other, closing(sqlite3.connect(file, timeout=0)) as con:
+        other.execute("BEGIN EXCLUSIVE")
+        assert not event_log._make(con, statements)
+        other.rollback()
+        assert event_log._make(con, statements)
+        assert not event_log._make(con, statements)
+
+
+def test_tables_whose_revision_has_not_been_written_get_it(tmp_path):
+    BatchingSqliteEventLogStorage(str(tmp_path)).store_event(planned(ASSET, "a", 1))
+    whole = schema(tmp_path / "run-1.db")
+    with closing(sqlite3.connect(tmp_path / "run-1.db")) as con, con:
+        con.execute("DELETE FROM alembic_version")
+    BatchingSqliteEventLogStorage(str(tmp_path)).store_event(planned(ASSET, "b", 2))
+    assert schema(tmp_path / "run-1.db") == whole
 
 
 def test_events_of_two_runs_in_one_batch_go_to_their_own_logs(tmp_path):
