@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -144,7 +145,9 @@ def test_what_an_import_would_leave_out_is_counted_with_file_row_and_remedy(tmp_
     assert reason["remedy"] == "give the text, or leave the word out"
 
 
-def test_a_run_shows_what_was_in_its_files(tmp_path):
+def test_a_run_shows_what_was_in_its_files(tmp_path, monkeypatch):
+    # The pictures of its report take longer than the run.
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     words, labels = words_file(tmp_path), labels_file(tmp_path)
     result = cli("run", "--words", words, "--labels", labels, home=tmp_path / "home")
     assert "MERCHANT_NAME 1" in result.stdout

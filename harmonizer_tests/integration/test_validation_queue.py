@@ -18,7 +18,7 @@ KEY = ("image_id", "receipt_id", "line_id", "word_id", "label")
 @pytest.fixture
 def pending(home, tmp_path):
     """A harmonized home in which nobody has validated anything; some totals are labelled dates."""
-    receipts = shop_receipts(("Alpha Mart", "Beta Cafe", "Gamma Deli"), each=8)
+    receipts = shop_receipts(("Alpha Mart", "Beta Cafe", "Gamma Deli"), each=5)
     receipts.labels = [{**row, "validation_status": "PENDING"} for row in receipts.labels]
 
     def make(fresh):
