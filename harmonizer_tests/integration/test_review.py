@@ -10,6 +10,7 @@ import pytest
 
 from harmonizer_assets.core.apply.undo import Selection, undo
 from harmonizer_assets.core.base.errors import InputError
+from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.settings import Settings
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.records.label import LABEL_COLUMNS, LabelKey, label_key, word_key
@@ -19,26 +20,38 @@ from harmonizer_assets.core.score.similar_words import read_merchant_labels
 from harmonizer_assets.core.store.database import Connection
 from harmonizer_tests.support.cli import cli, shown_error
 from harmonizer_tests.support.corrections import label
+from harmonizer_tests.support.homes import copy_home
 from harmonizer_tests.support.receipts import OFFLINE, Receipts, harmonize, shop_receipts, table
 
+NO_RULES = "rules: []\n"
 ALL_BLIND = "blind_share: 1.0\nrules: [{name: all, tier: automatic, agreement: 0.3}]\n"
 NONE_BLIND = "blind_share: 0.001\nrules: [{name: all, tier: by_kind, agreement: 0.3}]\n"
 LATER_SHOPS = ["Epsilon Bar", "Zeta Grill", "Eta Inn", "Theta Pub", "Iota Spa", "Kappa Gym"]
 
 
 @pytest.fixture
-def pipeline(home, tmp_path) -> Pipeline:
+def pipeline(home) -> Pipeline:
     """Four shops with six receipts each; the total of the last one is labelled DATE."""
-    return reviewed(home, tmp_path)
+    return reviewed(home)
 
 
-def reviewed(home, tmp_path, policy: str = "rules: []\n", settings: Settings | None = None):
-    home.review_policy.write_text(policy)
-    pipeline = Pipeline(home, settings)
+def reviewed(home: Home, policy: str = NO_RULES, settings: Settings | None = None) -> Pipeline:
+    """The same shops, found without rules; the queue is then drawn by this policy."""
     shops = ("Alpha Mart", "Beta Cafe", "Gamma Deli", "Delta Store")
-    shop_receipts(shops, each=6).submit(pipeline, tmp_path / "files")
+    copy_home(
+        home, "four shops to review", lambda fresh: found(fresh, shop_receipts(shops, each=6))
+    )
+    if policy != NO_RULES:
+        home.review_policy.write_text(policy)
+        Pipeline(home).review.update()
+    return Pipeline(home, settings)
+
+
+def found(home: Home, receipts: Receipts) -> None:
+    home.review_policy.write_text(NO_RULES)
+    pipeline = Pipeline(home)
+    receipts.submit(pipeline, home.scratch / "files")
     harmonize(pipeline)
-    return pipeline
 
 
 def dates(pipeline: Pipeline, reviewer: str = "ann"):
@@ -100,7 +113,7 @@ def test_a_question_that_has_failed_proposes_nothing(pipeline):
 
 
 def test_what_people_have_answered_is_learned_from(home, tmp_path):
-    pipeline = reviewed(home, tmp_path)
+    pipeline = reviewed(home)
     before = {row["image_id"]: row["outlier_score"] for row in dates(pipeline)}
     first, *others = [label_key(row) for row in dates(pipeline)]
     for key in others:
@@ -185,11 +198,8 @@ def two_kinds(home) -> Pipeline:
             receipts.add_receipt(
                 f"image-{number}-{copy}", shop, total=f"{begin}{copy}.50", wrong_total=wrong
             )
-    home.review_policy.write_text("rules: []\n")
-    pipeline = Pipeline(home)
-    receipts.submit(pipeline, home.scratch / "files")
-    harmonize(pipeline)
-    return pipeline
+    copy_home(home, "two kinds to review", lambda fresh: found(fresh, receipts))
+    return Pipeline(home)
 
 
 def test_one_answer_settles_what_is_ticked_of_a_list_with_the_same_proposal(two_kinds):
@@ -329,7 +339,7 @@ def test_where_people_disagree_nothing_is_done_until_most_agree(pipeline):
 
 def test_the_third_decides_alone_where_the_settings_say_so(home, tmp_path):
     settings = Settings(review={"settlement": "third"})
-    pipeline = reviewed(home, tmp_path, settings=settings)
+    pipeline = reviewed(home, settings=settings)
     key = label_key(dates(pipeline)[0])
     say(pipeline, key, ann=True, bob=False)
     assert pipeline.apply("ann").corrections == []
@@ -338,7 +348,7 @@ def test_the_third_decides_alone_where_the_settings_say_so(home, tmp_path):
 
 
 def test_a_rule_applies_nothing_before_people_agree_with_its_blind_sample(home, tmp_path):
-    pipeline = reviewed(home, tmp_path, ALL_BLIND)
+    pipeline = reviewed(home, ALL_BLIND)
     items = pipeline.review.items("ann")
     assert {row["is_blind"] for row in items} == {True}
     assert pipeline.apply("ann").corrections == []
@@ -351,9 +361,9 @@ def test_a_rule_applies_nothing_before_people_agree_with_its_blind_sample(home, 
     assert [row["source"] for row in report.corrections] == ["person"] * 3
 
 
-def half_blind(home, tmp_path, tier: str) -> tuple[Pipeline, list[LabelKey], list[LabelKey]]:
+def half_blind(home, tier: str) -> tuple[Pipeline, list[LabelKey], list[LabelKey]]:
     """A home with four wrong totals, two of them in the blind sample: these, and the others."""
-    pipeline = reviewed(home, tmp_path)
+    pipeline = reviewed(home)
     drawn = pipeline.warehouse.query(
         f"SELECT md5_number(concat_ws(chr(31), {LABEL_COLUMNS})) % 1000 AS number FROM proposals "
         "WHERE action = 'move' ORDER BY number"
@@ -375,7 +385,7 @@ def half_blind(home, tmp_path, tier: str) -> tuple[Pipeline, list[LabelKey], lis
 def test_an_open_rule_is_applied_to_what_nobody_was_asked_about_and_leaves_its_sample_to_people(
     home, tmp_path
 ):
-    pipeline, blind, shown = half_blind(home, tmp_path, "automatic")
+    pipeline, blind, shown = half_blind(home, "automatic")
     for key in blind:
         pipeline.review.answer(key, "ann", Answer.WRONG, to_label="GRAND_TOTAL")
     shop_receipts(LATER_SHOPS, each=6, images="new").submit(pipeline, tmp_path / "more")
@@ -395,7 +405,7 @@ def test_an_open_rule_is_applied_to_what_nobody_was_asked_about_and_leaves_its_s
 def test_what_a_rule_alone_has_retired_is_out_of_use_but_no_evidence_that_its_type_is_wrong(
     home, tmp_path
 ):
-    pipeline, blind, shown = half_blind(home, tmp_path, "automatic")
+    pipeline, blind, shown = half_blind(home, "automatic")
     for key in blind:
         pipeline.review.answer(key, "ann", Answer.WRONG, to_label="GRAND_TOTAL")
     applied = pipeline.apply("ann", commit=True)
@@ -423,7 +433,7 @@ def test_what_a_rule_alone_has_retired_is_out_of_use_but_no_evidence_that_its_ty
 def test_a_label_that_a_rule_has_retired_has_no_vote_and_one_that_a_person_rejects_votes_against(
     home, tmp_path
 ):
-    pipeline, blind, shown = half_blind(home, tmp_path, "automatic")
+    pipeline, blind, shown = half_blind(home, "automatic")
     for key in blind:
         pipeline.review.answer(key, "ann", Answer.WRONG, to_label="GRAND_TOTAL")
     pipeline.apply("ann", commit=True)
@@ -448,7 +458,7 @@ def statuses_as_evidence(pipeline: Pipeline, keys: list[LabelKey]) -> set[str]:
 
 
 def test_a_kind_that_a_person_has_said_yes_to_is_applied_to_all_labels_of_it(home, tmp_path):
-    pipeline, blind, shown = half_blind(home, tmp_path, "by_kind")
+    pipeline, blind, shown = half_blind(home, "by_kind")
     for key in blind:
         pipeline.review.answer(key, "ann", Answer.WRONG, to_label="GRAND_TOTAL")
     assert pipeline.review.tiers()["all"].is_open
@@ -470,7 +480,7 @@ def test_a_kind_that_a_person_has_said_yes_to_is_applied_to_all_labels_of_it(hom
 
 def test_a_disagreement_with_the_blind_sample_closes_the_rule_until_it_is_reopened(home, tmp_path):
     policy = ALL_BLIND.replace("0.3", "0.2")
-    pipeline = reviewed(home, tmp_path, policy)
+    pipeline = reviewed(home, policy)
     first, second, third, _ = pipeline.review.items("ann")
     pipeline.review.answer(label_key(first), "ann", Answer.WRONG, to_label="GRAND_TOTAL")
     pipeline.review.answer(label_key(second), "ann", Answer.WRONG, to_label="GRAND_TOTAL")
@@ -493,7 +503,7 @@ def test_a_disagreement_with_the_blind_sample_closes_the_rule_until_it_is_reopen
 
 
 def test_a_yes_to_a_kind_applies_nothing_later_while_the_rule_is_closed(home, tmp_path):
-    pipeline = reviewed(home, tmp_path, NONE_BLIND)
+    pipeline = reviewed(home, NONE_BLIND)
     shown = dates(pipeline)
     assert not any(row["is_blind"] for row in shown)
     keys = [label_key(row) for row in shown]
