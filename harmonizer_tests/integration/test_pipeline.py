@@ -45,7 +45,7 @@ def results(pipeline: Pipeline) -> dict[str, list[dict]]:
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory):
-    return write_samples(SampleSpec(labels=1_500), tmp_path_factory.mktemp("samples"))
+    return write_samples(SampleSpec(labels=600), tmp_path_factory.mktemp("samples"))
 
 
 def sampled(home: Home, samples, settings: Settings | None = None) -> Pipeline:
@@ -78,10 +78,10 @@ def harmonized_shops(home: Home, tmp_path: Path) -> tuple[Receipts, Pipeline]:
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    """Scores are computed in chunks of about 300 labels."""
+    """Scores are computed in chunks of about 100 labels."""
 
     def small(*args, **kwargs):
-        return StageRun(*args, **{**kwargs, "labels_per_chunk": 300})
+        return StageRun(*args, **{**kwargs, "labels_per_chunk": 100})
 
     monkeypatch.setattr("harmonizer_assets.core.score.stage.StageRun", small)
 
@@ -184,7 +184,7 @@ def test_labels_without_positions_or_words_are_judged_or_left_open(pipeline, tmp
 def test_a_receipt_under_the_wrong_merchant_raises_an_alarm_that_names_the_right_one(
     home, tmp_path
 ):
-    samples = write_samples(SampleSpec(labels=1_500, merchants=5, error_rate=0.02), tmp_path)
+    samples = write_samples(SampleSpec(labels=800, merchants=4, error_rate=0.02), tmp_path)
     pipeline = sampled(home, samples)
     pipeline.ingest()
     receipts = pipeline.warehouse.query(
@@ -287,7 +287,7 @@ def test_a_run_killed_at_any_moment_ends_like_an_undisturbed_one(tmp_path, home,
         "harmonize(Pipeline(Home.resolve()))\n"
     )
     root = Path(__file__).parents[2]
-    for pause in (0.1, 0.4, 0.7, 1.0, 1.4):
+    for pause in (0.1, 0.6, 1.2):
         process = subprocess.Popen(
             [sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=root, env={**os.environ}
         )
@@ -315,22 +315,30 @@ def test_chunks_hold_whole_merchants_and_every_partition_once(home, samples):
     assert sum(result.labels for result in done) == samples.n_labels
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    """The tables of `SHOPS` after a run that nobody disturbed."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    pipeline = Pipeline(Home(folder / "home").ensure())
-    shop_receipts(SHOPS, each=8).submit(pipeline, folder)
-    harmonize(pipeline)
-    return results(pipeline)
-
-
 @pytest.mark.usefixtures("small_chunks")
-@pytest.mark.parametrize("when", ["before", "similarity_matches", "llm_verdicts", "outliers"])
-def test_a_run_that_is_stopped_keeps_what_is_finished_and_the_next_one_goes_on(
-    pipeline, tmp_path, undisturbed, when
-):
-    shop_receipts(SHOPS, each=8).submit(pipeline, tmp_path)
+def test_a_run_that_is_stopped_keeps_what_is_finished_and_the_next_one_goes_on(pipeline, tmp_path):
+    shop_receipts(SHOPS).submit(pipeline, tmp_path)
+    for when in ("before", "similarity_matches", "llm_verdicts", "outliers"):
+        stop_run(pipeline, when)
+        done = {asset: len(pipeline.partitions.stored(asset)) for asset in ASSETS}
+        partitions = len(pipeline.partitions.held())
+        if when == "before":
+            assert not any(done.values())
+        elif when == "similarity_matches":
+            assert 0 < done["similarity_matches"] < partitions
+            assert done["llm_verdicts"] == 0
+        else:
+            assert done[when] == partitions
+        assert not pipeline.home.snapshot.exists()
+    harmonize(pipeline)
+    undisturbed = Pipeline(Home(tmp_path / "undisturbed").ensure())
+    shop_receipts(SHOPS).submit(undisturbed, tmp_path / "again")
+    harmonize(undisturbed)
+    assert results(pipeline) == results(undisturbed)
+
+
+def stop_run(pipeline: Pipeline, when: str) -> None:
+    """Begin a run that is stopped before it starts, or at the first progress of a stage."""
     stop = threading.Event()
     if when == "before":
         stop.set()
@@ -341,24 +349,12 @@ def test_a_run_that_is_stopped_keeps_what_is_finished_and_the_next_one_goes_on(
 
     with pytest.raises(RunStoppedError, match="run again to go on"):
         pipeline.run(RunOptions(judge="offline", stop=stop, on_progress=on_progress))
-    done = {asset: len(pipeline.partitions.stored(asset)) for asset in ASSETS}
-    partitions = len(pipeline.partitions.held())
-    if when == "before":
-        assert not any(done.values())
-    elif when == "similarity_matches":
-        assert 0 < done["similarity_matches"] < partitions
-        assert done["llm_verdicts"] == 0
-    else:
-        assert done[when] == partitions
-    assert not pipeline.home.snapshot.exists()
-    harmonize(pipeline)
-    assert results(pipeline) == undisturbed
 
 
 def test_a_run_publishes_report_alarms_patterns_history_and_a_copy_of_the_tables(
     pipeline, tmp_path
 ):
-    receipts = shop_receipts(SHOPS, each=8)
+    receipts = shop_receipts(SHOPS)
     turn = ("DATE", "TIME", "PRODUCT_NAME", "LINE_TOTAL", "MERCHANT_NAME", "SUBTOTAL")
     ours = [label for label in receipts.labels if label["image_id"] == "image-2-1"]
     for number, label in enumerate(ours):
@@ -386,20 +382,20 @@ def test_a_run_publishes_report_alarms_patterns_history_and_a_copy_of_the_tables
 def test_a_pipeline_that_is_used_again_explains_outliers_by_the_labels_as_they_are_then(
     pipeline, tmp_path
 ):
-    shop_receipts(SHOPS, each=8).submit(pipeline, tmp_path / "first")
+    shop_receipts(SHOPS, each=5).submit(pipeline, tmp_path / "first")
     harmonize(pipeline)
     before = table(pipeline, "outliers")
     more = Receipts()
     for number, shop in enumerate(SHOPS):
-        for copy in range(8):
+        for copy in range(3):
             more.add_receipt(f"later-{number}-{copy}", shop, total=f"{10 + copy}.50")
     more.submit(pipeline, tmp_path / "second")
     harmonize(pipeline)
-    # Of the DATE labels, the four wrong ones stand in the lower third: of 36 first, then of 68.
-    assert all("and 11% of DATE labels" in row["reasoning"] for row in before)
+    # Of the DATE labels, the four wrong ones stand in the lower third: of 24 first, then of 36.
+    assert all("and 17% of DATE labels" in row["reasoning"] for row in before)
     after = table(pipeline, "outliers")
     assert len(after) == len(before) == 4
-    assert all("and 6% of DATE labels" in row["reasoning"] for row in after)
+    assert all("and 11% of DATE labels" in row["reasoning"] for row in after)
 
 
 def test_only_the_selected_partitions_are_stale(pipeline, tmp_path):
@@ -411,14 +407,24 @@ def test_only_the_selected_partitions_are_stale(pipeline, tmp_path):
     ]
 
 
-def test_quality_on_real_receipts(home, sroie):
-    pipeline = Pipeline(home)
+def test_quality_on_real_receipts(home, sroie, tmp_path):
+    """On every third of them: fewer labels are harder to tell apart, and cost half."""
+    # Words without a label, which take a fifth of the time, are not what is measured.
+    pipeline = Pipeline(home, Settings.model_validate({"missing_labels": {"find": False}}))
     batch = home.inbox / "sroie"
     batch.mkdir()
-    for name in ("words", "labels"):
-        shutil.copy(sroie / f"{name}.parquet", batch)
+    images = f"SELECT DISTINCT image_id FROM '{sroie}/words.parquet'"
+    chosen = (
+        "SELECT image_id FROM (SELECT image_id, row_number() OVER (ORDER BY image_id) AS number "
+        f"FROM ({images})) WHERE number % 3 = 0"
+    )
+    for name, folder in (("words", batch), ("labels", batch), ("truth", tmp_path)):
+        duckdb.execute(
+            f"COPY (FROM '{sroie}/{name}.parquet' WHERE image_id IN ({chosen})) "
+            f"TO '{folder}/{name}.parquet'"
+        )
     harmonize(pipeline)
-    quality = evaluate(pipeline.warehouse, sroie / "truth.parquet").overall
-    assert quality.labels == 9_940
+    quality = evaluate(pipeline.warehouse, tmp_path / "truth.parquet").overall
+    assert quality.labels == 3_290
     assert quality.auprc > 0.95
     assert quality.suggestion_accuracy > 0.9
