@@ -20,6 +20,7 @@ from harmonizer_tests.support.chat_server import ChatServer, chat_server
 from harmonizer_tests.support.environment import use_endpoint
 from harmonizer_tests.support.labels import scored_copy
 from harmonizer_tests.support.receipts import table
+from harmonizer_tests.support.unpublished import Unpublished
 
 QUICK = {"skip_high_confidence": False, "backoff_seconds": 0.0, "llm_batch_size": 2}
 PER_CALL = 112
@@ -41,7 +42,7 @@ def shop(home: Home, server: ChatServer) -> Home:
 
 def run(home: Home, options: RunOptions, **judge: Any) -> Pipeline:
     settings = {**QUICK, "max_requests_in_flight": 1, **judge}
-    pipeline = Pipeline(home, Settings().with_judge(**settings))
+    pipeline = Unpublished(home, Settings().with_judge(**settings))
     pipeline.harmonize(options, partitions=pipeline.partitions.held(), assets=["llm_verdicts"])
     return pipeline
 

@@ -30,6 +30,7 @@ from harmonizer_tests.support.chat_server import (
 from harmonizer_tests.support.environment import KEY, use_endpoint
 from harmonizer_tests.support.labels import scored_copy
 from harmonizer_tests.support.receipts import table
+from harmonizer_tests.support.unpublished import Unpublished
 
 QUICK = {"skip_high_confidence": False, "backoff_seconds": 0.001, "timeout_seconds": 5.0}
 WORDS = 5
@@ -298,7 +299,7 @@ TABLE: dict[str, Case] = {
         decided={},
         error="none of the first 5 answers can be used.*OPENAI_BASE_URL",
         judge={},
-        words=60,
+        words=24,
     ),
     "prose": Case(
         answers(lambda text: "I think that they are all fine."),
@@ -313,7 +314,7 @@ TABLE: dict[str, Case] = {
         decided={},
         error="none of the first 5 answers can be used",
         judge={"llm_batch_size": 1},
-        words=60,
+        words=24,
     ),
     "nothing": Case(
         always(200, completion("", "stop", USAGE)),
@@ -321,7 +322,7 @@ TABLE: dict[str, Case] = {
         decided={},
         error=r"none of the first 5 answers can be used \(the answer is empty\)",
         judge={"llm_batch_size": 1},
-        words=60,
+        words=24,
     ),
     # Addresses and keys
     "an address without an API": Case(
@@ -359,11 +360,11 @@ def server(monkeypatch: pytest.MonkeyPatch, home):
 
 
 def prepare(home, words: int = WORDS) -> None:
-    scored_copy(home, Settings().with_judge(**QUICK), words=words)
+    scored_copy(home, words=words)
 
 
 def judge(home, run_id: str = "run", **judge: Any) -> tuple[Pipeline, HarmonizeReport]:
-    pipeline = Pipeline(home, Settings().with_judge(**{**QUICK, **judge}))
+    pipeline = Unpublished(home, Settings().with_judge(**{**QUICK, **judge}))
     report = pipeline.harmonize(
         RunOptions(judge="openai", run_id=run_id),
         partitions=pipeline.partitions.held(),
@@ -499,13 +500,13 @@ def test_what_is_refused_costs_nothing_of_the_budget(home, server):
 
 
 def test_many_calls_in_flight_adapt_once(home, server):
-    prepare(home, 60)
+    prepare(home, 24)
     server.behave = TABLE["temperature"].behave
     server.delay = 0.02
     pipeline, _ = judge(home, llm_batch_size=2)
     refused = [request for request in server.requests if "temperature" in request]
     assert 1 <= len(refused) <= 4
-    assert decided_by(pipeline) == {"llm": 60}
+    assert decided_by(pipeline) == {"llm": 24}
 
 
 # Usage that the endpoint does not tell
@@ -559,11 +560,11 @@ def test_an_address_without_v1_is_named_as_the_cause(home, server, monkeypatch):
 
 
 def test_a_port_that_is_closed_from_the_first_call_on_ends_the_run_and_no_word(home, server):
-    prepare(home, 60)
+    prepare(home, 24)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
         with pytest.raises(HarmonizerError, match=r"cannot be reached.*OPENAI_BASE_URL"):
             judge(home)
     assert table(Pipeline(home), "dead_letters") == []
     pipeline, _ = judge(home, "again")
-    assert decided_by(pipeline) == {"llm": 60}
+    assert decided_by(pipeline) == {"llm": 24}

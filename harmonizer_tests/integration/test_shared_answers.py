@@ -29,6 +29,7 @@ from harmonizer_tests.support.labels import scored_copy
 from harmonizer_tests.support.postgres import UnreachableError, temporary_database
 from harmonizer_tests.support.receipts import table
 from harmonizer_tests.support.simulated_endpoint import simulated_endpoint
+from harmonizer_tests.support.unpublished import Unpublished
 
 CACHES = ("duckdb", "postgresql", "german postgresql", "dynamodb")
 RIGHT = Answer(is_outlier=False, suggested_label=None, confidence=0.9, reasoning=None)
@@ -218,12 +219,12 @@ def homes(folder, number: int, **size: object) -> list[Home]:
     """Homes with the same labels."""
     made = [Home(folder / f"home-{n}").ensure() for n in range(number)]
     for home in made:
-        scored_copy(home, Settings(), **size)
+        scored_copy(home, **size)
     return made
 
 
 def ask(home: Home, settings: Settings) -> Pipeline:
-    pipeline = Pipeline(home, settings)
+    pipeline = Unpublished(home, settings)
     pipeline.harmonize(
         RunOptions(judge="openai"),
         partitions=pipeline.partitions.held(),
@@ -240,8 +241,7 @@ def answers_of(pipeline: Pipeline) -> list[tuple[object, ...]]:
 
 @pytest.mark.parametrize(
     ("url", "number", "words"),
-    # Eight homes of a thousand questions take half a minute, nearly all of it their own.
-    [("postgresql", 8, 500), ("dynamodb", 2, 12)],
+    [("postgresql", 8, 150), ("dynamodb", 2, 12)],
     indirect=["url"],
     ids=["8 homes on PostgreSQL", "2 homes on DynamoDB"],
 )
