@@ -22,16 +22,24 @@ from harmonizer_assets.core.records.reports import BatchReport
 from harmonizer_assets.core.store.deletions import Scope
 from harmonizer_assets.core.store.export import export_table
 from harmonizer_tests.support.corrections import applied, correction, label, labels
+from harmonizer_tests.support.homes import copy_home
 from harmonizer_tests.support.receipts import harmonize, shop_receipts, table
 
 
 @pytest.fixture
-def pipeline(home, tmp_path) -> Pipeline:
+def pipeline(home) -> Pipeline:
     """Two receipts of each of two shops, ingested; all labels but two are VALID."""
-    pipeline = Pipeline(home)
-    shop_receipts(each=2).submit(pipeline, tmp_path / "first")
-    pipeline.ingest()
-    return pipeline
+    return ingested(home)
+
+
+def ingested(home: Home) -> Pipeline:
+    def make(fresh: Home) -> None:
+        pipeline = Pipeline(fresh)
+        shop_receipts(each=2).submit(pipeline, fresh.scratch / "first")
+        pipeline.ingest()
+
+    copy_home(home, "two receipts of two shops, ingested", make)
+    return Pipeline(home)
 
 
 @pytest.fixture
@@ -399,9 +407,7 @@ def test_the_labels_that_corrections_touched_leave_as_a_batch_that_makes_another
     undo(pipeline.warehouse, Selection(correction=3), actor="ann", commit=True)
     file = tmp_path / "corrected.csv"
     assert export_table(pipeline.warehouse, "labels_corrected", file, exact=True) == 5
-    other = Pipeline(Home(tmp_path / "other").ensure())
-    shop_receipts(each=2).submit(other, tmp_path / "again")
-    other.ingest()
+    other = ingested(Home(tmp_path / "other").ensure())
     words, _ = shop_receipts(each=2).write(tmp_path / "words")
     submit_batch(other.home, words, file)
     other.ingest()
