@@ -24,10 +24,10 @@ from harmonizer_tests.support import unprivileged, wide_rows
 from harmonizer_tests.support.broken_files import SUFFIXES, as_file, broken_file, label_rows
 from harmonizer_tests.support.receipts import table
 
-FILES = int(os.environ.get("HARMONIZER_BROKEN_FILES", "400"))
-INGESTED = 80
+FILES = int(os.environ.get("HARMONIZER_BROKEN_FILES", "200"))
+INGESTED = 30
 """Of those, how many go the whole way, which takes ten times as long as reading them."""
-AT_ONCE = 40
+AT_ONCE = 30
 MEMORY_MB = 200
 """Which the reference states, at `max_row_bytes`."""
 
