@@ -26,6 +26,7 @@ from harmonizer_assets.core.review.answers import Answer
 from harmonizer_tests.support.correction_model import AFTER, Made, Model, Verdict
 from harmonizer_tests.support.corrections import applied, correction, labels
 from harmonizer_tests.support.crash_points import apply_all, dies_at, import_answers, undo_all
+from harmonizer_tests.support.homes import copy_home
 from harmonizer_tests.support.receipts import LABEL_COLUMNS, WORD_COLUMNS, table, write_csv
 
 STEPS: Final = 25
@@ -58,6 +59,30 @@ class Exported:
     said: tuple[str, LabelKey, list[tuple[LabelKey, Verdict]]] | None = None
 
 
+def ingested(pipeline: Pipeline, folder: Path, statuses: dict[LabelKey, str]) -> str:
+    """Ingest a batch of labels and all words; return its id."""
+    words = [
+        {"image_id": "image", "receipt_id": 1, "line_id": 1, "word_id": word, "text": "x"}
+        for word in range(1, WORDS + 1)
+    ]
+    rows = [
+        {**key._asdict(), "validation_status": status, "merchant_name": "Shop"}
+        for key, status in statuses.items()
+    ]
+    submit_batch(
+        pipeline.home,
+        write_csv(folder / "words.csv", WORD_COLUMNS[:5], words),
+        write_csv(folder / "labels.csv", LABEL_COLUMNS, rows),
+    )
+    [report] = pipeline.ingest().batches
+    return report.batch_id
+
+
+def _first_batch(home: Home) -> None:
+    first = {LabelKey("image", 1, 1, word, "DATE"): "PENDING" for word in range(1, WORDS + 1)}
+    ingested(Pipeline(home), home.scratch / "first", first)
+
+
 class Corrections(RuleBasedStateMachine):
     """Steps in any order on one home."""
 
@@ -65,11 +90,13 @@ class Corrections(RuleBasedStateMachine):
     def new_home(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="corrections"))
         self.home = Home(self.folder / "home").ensure()
+        copy_home(self.home, "corrections at random", _first_batch)
         self.pipeline = Pipeline(self.home)
         self.model = Model()
         self.files: list[Exported] = []
-        self.batches = 0
-        self.send({LabelKey("image", 1, 1, word, "DATE"): "PENDING" for word in (1, 2, 3)})
+        self.batches = 1
+        for row in labels(self.pipeline):
+            self.model.receive(label_key(row), row["validation_status"], row["batch_id"])
 
     def teardown(self) -> None:
         shutil.rmtree(self.folder)
@@ -78,23 +105,9 @@ class Corrections(RuleBasedStateMachine):
 
     def send(self, statuses: dict[LabelKey, str]) -> None:
         self.batches += 1
-        folder = self.folder / str(self.batches)
-        words = [
-            {"image_id": "image", "receipt_id": 1, "line_id": 1, "word_id": word, "text": "x"}
-            for word in range(1, WORDS + 1)
-        ]
-        rows = [
-            {**key._asdict(), "validation_status": status, "merchant_name": "Shop"}
-            for key, status in statuses.items()
-        ]
-        submit_batch(
-            self.home,
-            write_csv(folder / "words.csv", WORD_COLUMNS[:5], words),
-            write_csv(folder / "labels.csv", LABEL_COLUMNS, rows),
-        )
-        [report] = self.pipeline.ingest().batches
+        batch_id = ingested(self.pipeline, self.folder / str(self.batches), statuses)
         for key, status in statuses.items():
-            self.model.receive(key, status, report.batch_id)
+            self.model.receive(key, status, batch_id)
 
     @rule(statuses=st.dictionaries(keys, st.sampled_from(STATUSES), min_size=1, max_size=3))
     def a_batch_arrives(self, statuses: dict[LabelKey, str]) -> None:

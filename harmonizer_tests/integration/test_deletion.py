@@ -63,6 +63,18 @@ def full(home, receipts) -> Pipeline:
     return Pipeline(home)
 
 
+@pytest.fixture
+def arrived(home, receipts) -> Pipeline:
+    """A home with the same receipts, ingested and no more."""
+
+    def make(fresh: Home) -> None:
+        receipts.submit(Pipeline(fresh), fresh.scratch / "files")
+        Pipeline(fresh).ingest()
+
+    copy_home(home, "with a private receipt, ingested", make)
+    return Pipeline(home)
+
+
 def files_with(folder: Path, text: str) -> list[str]:
     return [
         str(path.relative_to(folder))
@@ -123,12 +135,12 @@ def test_a_home_after_a_deletion_equals_one_that_never_had_it(full, tmp_path):
     assert full.indexing.vectors.ids() == other.indexing.vectors.ids()
 
 
-def test_copies_and_reports_that_name_a_deleted_image_go_although_its_texts_are_common(pipeline):
-    shop_receipts().write(pipeline.home.inbox / "monday")
-    pipeline.run(OFFLINE)
-    pipeline.deletion.delete(Scope("image-0-1"))
-    assert files_with(pipeline.home.inbox, "image-0-1") == []
-    assert files_with(pipeline.home.reports, "image-0-1") == []
+def test_copies_and_reports_that_name_a_deleted_image_go_although_its_texts_are_common(full):
+    assert files_with(full.home.inbox, "image-0-3")
+    assert files_with(full.home.reports, "image-0-3")
+    full.deletion.delete(Scope("image-0-3"))
+    assert files_with(full.home.inbox, "image-0-3") == []
+    assert files_with(full.home.reports, "image-0-3") == []
 
 
 def test_units_of_work_that_hold_deleted_words_go_too(full):
@@ -207,49 +219,42 @@ def test_a_marked_word_takes_its_labels_and_every_trace_with_it(full, receipts, 
     ],
 )
 def test_a_mark_without_the_last_ids_takes_the_whole_line_receipt_or_image(
-    pipeline, receipts, tmp_path, ids, words
+    arrived, tmp_path, ids, words
 ):
-    receipts.submit(pipeline, tmp_path)
     marks = tmp_path / "marks.ndjson"
     row = {**dict.fromkeys(WORD_COLUMNS), "image_id": IMAGE, **ids, "deleted": True}
     marks.write_text(json.dumps(row) + "\n")
-    submit_batch(pipeline.home, marks, None)
-    *_, report = pipeline.ingest().batches
+    submit_batch(arrived.home, marks, None)
+    *_, report = arrived.ingest().batches
     assert (report.words_deleted, report.quarantined) == (words, 0)
-    mine = [row for row in table(pipeline, "words") if row["image_id"] == IMAGE]
+    mine = [row for row in table(arrived, "words") if row["image_id"] == IMAGE]
     assert len(mine) == 16 - words
     assert all(row.items() & ids.items() != ids.items() for row in mine) or not words
 
 
-def test_a_mark_of_labels_without_the_last_ids_takes_those_of_its_type(
-    pipeline, receipts, tmp_path
-):
-    receipts.submit(pipeline, tmp_path)
+def test_a_mark_of_labels_without_the_last_ids_takes_those_of_its_type(arrived, tmp_path):
     row = {"image_id": IMAGE, "receipt_id": 1, "label": "DATE"}
-    submit_batch(pipeline.home, None, mark(tmp_path / "marks", LABEL_COLUMNS, row))
-    pipeline.ingest()
-    left = [row for row in table(pipeline, "labels") if row["image_id"] == IMAGE]
+    submit_batch(arrived.home, None, mark(tmp_path / "marks", LABEL_COLUMNS, row))
+    arrived.ingest()
+    left = [row for row in table(arrived, "labels") if row["image_id"] == IMAGE]
     assert len(left) == 10
     assert "DATE" not in {row["label"] for row in left}
 
 
-@pytest.mark.parametrize(
-    ("ids", "reason"),
-    [
+def test_ids_that_are_missing_elsewhere_are_a_mistake(pipeline, tmp_path):
+    mistakes = [
         ({"line_id": 4, "deleted": "true"}, "receipt_id is missing"),
         ({"receipt_id": 1, "word_id": 1, "deleted": "true"}, "line_id is missing"),
         ({"receipt_id": 1, "line_id": 4}, "word_id is missing"),
         ({"receipt_id": 1, "line_id": 4, "word_id": "x", "deleted": "true"}, "not a whole number"),
-    ],
-)
-def test_ids_that_are_missing_elsewhere_are_a_mistake(pipeline, tmp_path, ids, reason):
-    row = {"image_id": IMAGE, "text": "", **ids}
-    submit_batch(
-        pipeline.home, write_csv(tmp_path / "words.csv", (*WORD_COLUMNS, "deleted"), [row]), None
-    )
-    assert pipeline.ingest().batches[0].quarantined == 1
-    [found] = table(pipeline, "quarantine")
-    assert reason in found["reason"]
+    ]
+    rows = [{"image_id": IMAGE, "text": "", **ids} for ids, _ in mistakes]
+    marks = write_csv(tmp_path / "words.csv", (*WORD_COLUMNS, "deleted"), rows)
+    submit_batch(pipeline.home, marks, None)
+    assert pipeline.ingest().batches[0].quarantined == len(mistakes)
+    found = sorted(table(pipeline, "quarantine"), key=lambda row: row["row_number"])
+    for row, (_, reason) in zip(found, mistakes, strict=True):
+        assert reason in row["reason"]
 
 
 @pytest.mark.parametrize("arrival", [(1, 2, 3), (3, 2, 1), (2, 1, 3), (2, 3, 1), (1, 3, 2)])

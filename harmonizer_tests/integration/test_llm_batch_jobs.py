@@ -20,9 +20,10 @@ from harmonizer_assets.defs.resources import HomeResource
 from harmonizer_assets.defs.sensors import batch_api_sensor
 from harmonizer_tests.support.environment import use_endpoint
 from harmonizer_tests.support.homes import copy_home
-from harmonizer_tests.support.labels import scored_copy, scored_home
+from harmonizer_tests.support.labels import scored_copy
 from harmonizer_tests.support.receipts import table
 from harmonizer_tests.support.simulated_endpoint import Endpoint, simulated_endpoint
+from harmonizer_tests.support.unpublished import Unpublished
 
 OPENAI = RunOptions(run_id="run", judge="openai")
 EVERY = Settings().with_judge(skip_high_confidence=False)
@@ -43,7 +44,8 @@ def endpoint(simulated: Endpoint, home, monkeypatch: pytest.MonkeyPatch) -> Endp
 
 @pytest.fixture
 def pipeline(home: Home, endpoint) -> Pipeline:
-    return scored_copy(home, EVERY, label_types=3, merchants=2, words=20, repeated=0.3)
+    scored_copy(home, label_types=2, merchants=2, words=12, repeated=0.3)
+    return Unpublished(home, EVERY)
 
 
 def judged_plainly(home: Home) -> Pipeline:
@@ -51,11 +53,11 @@ def judged_plainly(home: Home) -> Pipeline:
     copy_home(
         home,
         "judged plainly",
-        lambda fresh: scored_home(fresh, label_types=3, merchants=2, words=20).harmonize(
+        lambda fresh: scored_copy(fresh, label_types=3, merchants=2, words=12).harmonize(
             RunOptions(run_id="before")
         ),
     )
-    return Pipeline(home)
+    return Unpublished(home)
 
 
 def judge(pipeline: Pipeline) -> None:
@@ -94,7 +96,7 @@ def test_while_a_batch_is_under_way_nobody_else_asks_its_questions(pipeline, end
 
 def test_a_submission_beside_a_run_buys_nothing_twice(pipeline, endpoint, home):
     endpoint.configure(batch_seconds=0.0, first_token_seconds=0.3, tokens_per_second=2_000.0)
-    run = threading.Thread(target=judge, args=[Pipeline(home, EVERY)])
+    run = threading.Thread(target=judge, args=[Unpublished(home, EVERY)])
     run.start()
     while not endpoint.stats()["requests"]:
         time.sleep(0.01)
@@ -110,7 +112,7 @@ def test_a_run_beside_a_submission_waits_and_buys_nothing_twice(
 ):
     endpoint.configure(batch_seconds=3_600.0)
     send = BatchJobs._submit
-    run = threading.Thread(target=judge, args=[Pipeline(home, EVERY)])
+    run = threading.Thread(target=judge, args=[Unpublished(home, EVERY)])
 
     def while_a_run_begins(jobs, *args):
         run.start()
@@ -132,7 +134,7 @@ def test_a_look_at_the_batches_does_not_give_up_one_that_is_being_submitted(
 
     def looked_at(**file):
         # The submission is written down, and the endpoint does not have it yet.
-        Pipeline(home, EVERY).judge.batch_jobs().refresh()
+        Unpublished(home, EVERY).judge.batch_jobs().refresh()
         assert [job.status for job in jobs.states()] == ["submitting"]
         return upload(**file)
 
@@ -241,13 +243,13 @@ def test_a_submission_that_the_endpoint_never_got_is_forgotten(pipeline, monkeyp
 
 
 def test_the_budget_limits_what_a_batch_holds(home, endpoint):
-    scored_copy(home, EVERY, label_types=3, merchants=2, words=20)
-    poor = Pipeline(home, EVERY.with_judge(budget_tokens=12_000))
+    scored_copy(home, label_types=3, merchants=2, words=12)
+    poor = Unpublished(home, EVERY.with_judge(budget_tokens=8_000))
     [state] = poor.submit(RunOptions())
-    assert 0 < state.words < 120
+    assert 0 < state.words < 72
     poor.judge.batch_jobs().collect()
     stats = endpoint.stats()
-    assert stats["prompt_tokens"] + stats["completion_tokens"] <= 12_000
+    assert stats["prompt_tokens"] + stats["completion_tokens"] <= 8_000
 
 
 def test_the_sensor_requests_a_run_once_a_batch_has_ended(pipeline, endpoint, home):
@@ -284,10 +286,10 @@ def test_collecting_touches_only_the_partitions_of_the_batch_and_uses_all_that_i
     before = judged_rows(plain)
     one, *others = sorted(before)
     submitted = RunOptions(run_id="batch", label_types=[one[0]], merchants=[one[1]])
-    [state] = Pipeline(home, EVERY).submit(submitted)
-    collected = Pipeline(home).harmonize(RunOptions(run_id="collect", collect=True))
+    [state] = Unpublished(home, EVERY).submit(submitted)
+    collected = Unpublished(home).harmonize(RunOptions(run_id="collect", collect=True))
     assert endpoint.stats()["requests"] == 0
-    assert state.words == 20
+    assert state.words == 12
     after = judged_rows(plain)
     assert {how for _, _, how in after[one]} == {"cache"}
     assert {key: after[key] for key in others} == {key: before[key] for key in others}
@@ -301,14 +303,14 @@ def test_a_question_without_an_answer_leaves_its_label_as_it_was_decided(home, e
     plain = judged_plainly(home)
     before = plain.tables.counts().unresolved
     endpoint.configure(batch_seconds=0.0, faults={"truncated": 1.0})
-    Pipeline(home, EVERY).submit(RunOptions(run_id="batch"))
+    Unpublished(home, EVERY).submit(RunOptions(run_id="batch"))
     plain.harmonize(RunOptions(run_id="collect", collect=True))
     assert plain.tables.counts().unresolved == before
 
 
 def test_a_collection_that_was_killed_before_the_partitions_were_computed_goes_on(home, endpoint):
     plain = judged_plainly(home)
-    Pipeline(home, EVERY).submit(RunOptions(run_id="batch"))
+    Unpublished(home, EVERY).submit(RunOptions(run_id="batch"))
     plain.judge.batch_jobs().collect()
     assert len(plain.stale(RunOptions())) == 6
     plain.harmonize(RunOptions(run_id="again", collect=True))
@@ -318,13 +320,13 @@ def test_a_collection_that_was_killed_before_the_partitions_were_computed_goes_o
 
 
 def test_a_batch_counts_with_the_most_that_it_may_cost_until_it_is_collected(home, endpoint):
-    scored_copy(home, EVERY, label_types=3, merchants=2, words=20)
-    daily = Pipeline(home, EVERY.with_judge(daily_budget_tokens=20_000))
+    scored_copy(home, label_types=3, merchants=2, words=12)
+    daily = Unpublished(home, EVERY.with_judge(daily_budget_tokens=12_000))
     [state] = daily.submit(RunOptions(run_id="batch"))
     [reserved] = table(daily, "llm_ledger")
-    assert reserved["tokens"] == reserved["unconfirmed_tokens"] <= 20_000
+    assert reserved["tokens"] == reserved["unconfirmed_tokens"] <= 12_000
     assert reserved["purpose"] == "batch"
-    assert 0 < state.words < 120
+    assert 0 < state.words < 72
     judge(daily)
     assert endpoint.stats()["requests"] == 0
     daily.judge.batch_jobs().collect()

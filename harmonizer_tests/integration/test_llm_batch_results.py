@@ -18,6 +18,7 @@ from harmonizer_tests.support.environment import use_endpoint
 from harmonizer_tests.support.labels import scored_copy
 from harmonizer_tests.support.receipts import table
 from harmonizer_tests.support.simulated_endpoint import BATCH_FAULTS, Endpoint, simulated_endpoint
+from harmonizer_tests.support.unpublished import Unpublished
 
 EVERY = Settings().with_judge(skip_high_confidence=False, llm_batch_size=4)
 WORDS_OF_A_CALL = 4
@@ -39,7 +40,8 @@ def endpoint(simulated: Endpoint, home, monkeypatch: pytest.MonkeyPatch) -> Endp
 
 @pytest.fixture
 def pipeline(home: Home, endpoint) -> Pipeline:
-    return scored_copy(home, EVERY, words=WORDS)
+    scored_copy(home, words=WORDS)
+    return Unpublished(home, EVERY)
 
 
 def submit(pipeline: Pipeline) -> BatchJob:

@@ -51,10 +51,11 @@ def rows(pipeline: Pipeline) -> list[object]:
 
 
 def take(pipeline: Pipeline) -> int:
-    """Pull and ingest; the number of batches that were pulled."""
+    """Pull, and ingest what came; the number of batches that were pulled."""
     pulled, errors = pipeline.arrivals.pull()
     assert errors == []
-    pipeline.arrivals.ingest()
+    if pulled:
+        pipeline.arrivals.ingest()
     return pulled
 
 
@@ -277,7 +278,7 @@ def test_a_crash_between_copy_and_record_reads_the_rows_again_to_no_effect(table
 
 
 @settings(
-    max_examples=8,
+    max_examples=3,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -384,7 +385,7 @@ def test_a_change_may_be_a_time_a_date_or_any_number_or_unknown(home, tmp_path, 
     engine = small_table(tmp_path, monkeypatch, kind)
     pipeline = opened(home, tables={"labels": "labels"})
     first, second = CHANGES[kind]
-    for word_id, changed in enumerate((None, first, None, second, None)):
+    for word_id, changed in enumerate((None, first, None, second)):
         add_row(engine, word_id, changed)
         assert take(pipeline) == 1
         assert arrived(pipeline) == [*range(word_id + 1)]
@@ -518,11 +519,15 @@ def test_the_sensor_requests_a_run_for_what_a_source_holds_and_logs_one_that_is_
         assert [again.run_key for again in tick()] == [request.run_key]
 
 
-def test_the_command_line_pulls_and_says_when_a_source_is_down(in_s3, bucket, home, tmp_path):
-    upload(bucket, "a", shop_receipts(), tmp_path)
-    assert cli("run", home=home.root).returncode == 0
-    assert Pipeline(home).tables.counts().labels == 96
-    opened(home, s3="s3://no-such-bucket/x", s3_endpoint_url=bucket.meta.endpoint_url)
+def test_the_command_line_pulls_and_says_when_a_source_is_down(home, bucket, tmp_path, monkeypatch):
+    add_row(small_table(tmp_path, monkeypatch, "INTEGER"), 1, 1)
+    opened(
+        home,
+        s3="s3://no-such-bucket/x",
+        s3_endpoint_url=bucket.meta.endpoint_url,
+        tables={"labels": "labels"},
+    )
     result = cli("run", home=home.root)
     assert result.returncode == SourceError.exit_code
     assert "the bucket answers NoSuchBucket" in result.stderr
+    assert Pipeline(home).tables.counts().labels == 1
