@@ -139,26 +139,24 @@ def test_a_worker_waits_while_connections_break_and_a_login_page_answers(
 
 
 @pytest.mark.parametrize("broker", ["sqs"], indirect=True)
-@pytest.mark.parametrize(
-    ("operation", "code", "said"),
-    [
-        ("ReceiveMessage", "ExpiredTokenException", "no messages can be received"),
-        ("DeleteMessage", "AccessDenied", "a message cannot be settled"),
-    ],
-)
-def test_a_worker_whose_rights_are_gone_for_a_while_says_so_and_goes_on(
-    shops, broker, undisturbed, operation, code, said
-):
+def test_a_worker_whose_rights_are_gone_for_a_while_says_so_and_goes_on(shops, broker, undisturbed):
     results: list[object] = []
     with refused_at_will(broker) as (behind, proxy):
         pipeline = opened_on(broker, shops)
         run = threading.Thread(target=lambda: results.extend(scored(pipeline)), daemon=True)
         with worker(behind, shops) as refused:
-            wait_for(lambda: " ready." in refused.log.read_text())
-            proxy.refused[operation] = code
-            wait_for(lambda: operation != "ReceiveMessage" or proxy.count > 0)
+
+            def says(words: str) -> bool:
+                return words in refused.log.read_text()
+
+            wait_for(lambda: says(" ready."))
+            proxy.refused["ReceiveMessage"] = "ExpiredTokenException"
+            wait_for(lambda: proxy.count > 0)
             run.start()
-            wait_for(lambda: f"{said} ({code})" in refused.log.read_text())
+            wait_for(lambda: says("no messages can be received (ExpiredTokenException)"))
+            proxy.refused["DeleteMessage"] = "AccessDenied"
+            del proxy.refused["ReceiveMessage"]
+            wait_for(lambda: says("a message cannot be settled (AccessDenied)"))
             proxy.refused.clear()
             run.join(60)
             assert refused.process.poll() is None

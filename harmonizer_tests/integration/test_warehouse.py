@@ -177,7 +177,7 @@ def test_threads_and_processes_that_write_at_once_lose_nothing(warehouse, home):
     warehouse.migrate()
     processes = [
         subprocess.Popen([sys.executable, "-c", code, f"process {n}"], env=os.environ)
-        for n in range(3)
+        for n in range(2)
     ]
 
     def write(n: int) -> None:
@@ -189,8 +189,8 @@ def test_threads_and_processes_that_write_at_once_lose_nothing(warehouse, home):
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, range(20)))
-    assert [process.wait() for process in processes] == [0, 0, 0]
-    assert warehouse.query("FROM index_state").num_rows == 50
+    assert [process.wait() for process in processes] == [0, 0]
+    assert warehouse.query("FROM index_state").num_rows == 40
 
 
 def test_transactions_inside_others_see_the_same_tables(warehouse):
@@ -339,9 +339,9 @@ for _ in range(4):
 def test_writers_wait_in_turn_and_none_gives_up_while_others_get_on(warehouse, home):
     warehouse.migrate()
     # All together take far longer than each of them has patience.
-    code = [sys.executable, "-c", WRITE_OFTEN, "2.5"]
+    code = [sys.executable, "-c", WRITE_OFTEN, "1.5"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    writers = [subprocess.Popen(code, text=True, **pipes) for _ in range(5)]
+    writers = [subprocess.Popen(code, text=True, **pipes) for _ in range(3)]
     for writer in writers:
         assert writer.stdout.readline() == "ready\n"
     errors = []
@@ -349,8 +349,8 @@ def test_writers_wait_in_turn_and_none_gives_up_while_others_get_on(warehouse, h
         print("go", file=writer.stdin, flush=True)
     for writer in writers:
         errors.append(writer.communicate()[1])
-    assert errors == [""] * 5
-    assert warehouse.query("FROM index_state").num_rows == 20
+    assert errors == [""] * 3
+    assert warehouse.query("FROM index_state").num_rows == 12
     assert not any((home.locks / "database.queue").iterdir())
 
 
@@ -392,11 +392,19 @@ def test_people_may_keep_the_snapshot_open_while_the_warehouse_writes(warehouse,
         assert fresh.execute("SELECT count(*) FROM index_state").fetchone() == (1,)
 
 
+@pytest.fixture(scope="module")
+def without_rows(tmp_path_factory) -> Warehouse:
+    """Tables without a row, which exports only read."""
+    warehouse = Warehouse(Home(tmp_path_factory.mktemp("without-rows") / "home").ensure())
+    warehouse.migrate()
+    return warehouse
+
+
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "ndjson"])
 @pytest.mark.parametrize("name", EXPORTABLE)
-def test_every_table_exports_to_every_format(warehouse, tmp_path, name, suffix):
+def test_every_table_exports_to_every_format(without_rows, tmp_path, name, suffix):
     path = tmp_path / f"it's {name}.{suffix}"
-    assert export_table(warehouse, name, path) == 0
+    assert export_table(without_rows, name, path) == 0
     assert path.exists()
 
 
