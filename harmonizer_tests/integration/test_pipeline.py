@@ -181,12 +181,9 @@ def test_labels_without_positions_or_words_are_judged_or_left_open(pipeline, tmp
     assert len(found) == len(receipts.wrong)
 
 
-def test_a_receipt_under_the_wrong_merchant_raises_an_alarm_that_names_the_right_one(
-    home, tmp_path
-):
-    samples = write_samples(SampleSpec(labels=800, merchants=4, error_rate=0.02), tmp_path)
-    pipeline = sampled(home, samples)
-    pipeline.ingest()
+def test_a_receipt_under_the_wrong_merchant_raises_an_alarm_that_names_the_right_one(home, samples):
+    pipeline = harmonized_samples(home, samples)
+    assert table(pipeline, "merchant_alarms") == []
     receipts = pipeline.warehouse.query(
         "SELECT image_id, receipt_id, min(merchant_name) AS name FROM labels GROUP BY ALL "
         "HAVING count(merchant_name) > 20 ORDER BY ALL"
@@ -408,7 +405,7 @@ def test_only_the_selected_partitions_are_stale(pipeline, tmp_path):
 
 
 def test_quality_on_real_receipts(home, sroie, tmp_path):
-    """On every third of them: fewer labels are harder to tell apart, and cost half."""
+    """On every fourth of them: fewer labels are harder to tell apart, and cost half."""
     # Words without a label, which take a fifth of the time, are not what is measured.
     pipeline = Pipeline(home, Settings.model_validate({"missing_labels": {"find": False}}))
     batch = home.inbox / "sroie"
@@ -416,7 +413,7 @@ def test_quality_on_real_receipts(home, sroie, tmp_path):
     images = f"SELECT DISTINCT image_id FROM '{sroie}/words.parquet'"
     chosen = (
         "SELECT image_id FROM (SELECT image_id, row_number() OVER (ORDER BY image_id) AS number "
-        f"FROM ({images})) WHERE number % 3 = 0"
+        f"FROM ({images})) WHERE number % 4 = 0"
     )
     for name, folder in (("words", batch), ("labels", batch), ("truth", tmp_path)):
         duckdb.execute(
@@ -425,6 +422,6 @@ def test_quality_on_real_receipts(home, sroie, tmp_path):
         )
     harmonize(pipeline)
     quality = evaluate(pipeline.warehouse, tmp_path / "truth.parquet").overall
-    assert quality.labels == 3_290
+    assert quality.labels == 2_385
     assert quality.auprc > 0.95
     assert quality.suggestion_accuracy > 0.9
