@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 
@@ -86,6 +87,8 @@ def server():
     async def endless():
         while True:
             yield PNG * 100_000
+            # Without it the server would not notice that nobody listens any more.
+            await asyncio.sleep(0)
 
     def serve(request):
         asked.append(request.url.path)

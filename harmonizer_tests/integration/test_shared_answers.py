@@ -241,7 +241,7 @@ def answers_of(pipeline: Pipeline) -> list[tuple[object, ...]]:
 
 @pytest.mark.parametrize(
     ("url", "number", "words"),
-    [("postgresql", 8, 150), ("dynamodb", 2, 12)],
+    [("postgresql", 8, 500), ("dynamodb", 2, 12)],
     indirect=["url"],
     ids=["8 homes on PostgreSQL", "2 homes on DynamoDB"],
 )

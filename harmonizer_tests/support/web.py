@@ -78,3 +78,5 @@ def served_app(app: Any) -> Iterator[int]:
     finally:
         server.should_exit = True
         thread.join(timeout=10)
+        # What goes on would take its time from all tests that follow.
+        assert not thread.is_alive(), "the server does not stop"
