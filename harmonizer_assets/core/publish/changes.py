@@ -12,7 +12,7 @@ _DIFFERING: Final = "temp.differing_rows"
 _ROW_ID: Final = "rowid"
 
 
-def replace_changed(con: Connection, query: str, table: str, *, exists: bool) -> None:
+def replace_changed(con: Connection, query: str, table: str, *, exists: bool, empty: bool) -> None:
     """Make a table equal to a query: rows that it lacks are added, those that it has too many go.
 
     Where there is none with the same columns, it is made anew.
@@ -22,6 +22,8 @@ def replace_changed(con: Connection, query: str, table: str, *, exists: bool) ->
         query: of the rows that are wanted.
         table: with its database.
         exists: whether there is such a table.
+        empty: whether that is known to have no rows. To ask a DuckLake about one of its tables
+            takes longer than to write a small one.
     """
     con.execute(f"CREATE TEMP TABLE fresh_rows AS {query}")
     wanted = _columns(con, _FRESH)
@@ -29,7 +31,7 @@ def replace_changed(con: Connection, query: str, table: str, *, exists: bool) ->
     # A column of that name hides the one that tells rows apart.
     is_readable = exists and _ROW_ID not in map(str.lower, names)
     if is_readable and _columns(con, table) == wanted:
-        if _has_rows(con, _FRESH) or _has_rows(con, table):
+        if not empty or _has_rows(con, _FRESH):
             _change(con, table, names)
     else:
         con.execute(f"CREATE OR REPLACE TABLE {table} AS FROM {_FRESH}")

@@ -40,6 +40,8 @@ _VERSIONS: Final = f"""
 SELECT snapshot_id::VARCHAR, snapshot_time, coalesce(commit_message, ''), commit_extra_info
 FROM {LAKE}.snapshots() WHERE author = {literal(_AUTHOR)} ORDER BY snapshot_id
 """
+_FILES: Final = f"SELECT table_name, file_count FROM ducklake_table_info({literal(LAKE)})"
+"""Of each table; one that has no files has no rows, since none are in the catalog."""
 
 
 class DuckLakeTarget(Target):
@@ -66,10 +68,11 @@ class DuckLakeTarget(Target):
         with copied_tables(self._home) as con, self._lake(con):
             con.execute("BEGIN")
             check(next(reversed(_versions(con)), None))
-            stored = {name for (name,) in con.execute(f"SHOW TABLES FROM {LAKE}").fetchall()}
+            stored = dict(con.execute(_FILES).fetchall())
             for table in EXPORTABLE:
                 query, there = table_query(con, table, "typed"), f"{LAKE}.{quoted(table)}"
-                replace_changed(con, query, there, exists=table in stored)
+                empty = stored.get(table) == 0
+                replace_changed(con, query, there, exists=table in stored, empty=empty)
             info = json.dumps({"run_id": run_id, "home": asdict(home)})
             con.execute(
                 f"CALL {LAKE}.set_commit_message($author, $message, extra_info => $info)",
