@@ -1,16 +1,16 @@
 """Crash points: a run is killed wherever its files have just become others than they were.
 
-    python -m harmonizer_tests.support.crash_points arrival FOLDER
+    echo "$REQUEST" | python -m harmonizer_tests.support.crash_points
 
 Each run is a fork of a process that has imported everything and opened nothing, so a point costs a
 run and not an interpreter. The functions by which the product changes files are wrapped here; an
 undisturbed run counts the points that it passes, then one run dies at each, and another goes on
-from what that has left. One JSON line per point says how it ended.
+from what that has left. For each line that the process reads, it writes one JSON line per point,
+which says how that ended, and an empty line at the end.
 """
 
 from __future__ import annotations
 
-import argparse
 import datetime as dt
 import importlib
 import json
@@ -26,6 +26,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from unittest.mock import patch
 
 from harmonizer_assets.core.apply.undo import Selection, undo
 from harmonizer_assets.core.base.home import Home
@@ -403,6 +404,12 @@ def import_answers(home: Home, path: Path) -> None:
     Pipeline(home).review.import_answers(path, "ndjson", "nobody")
 
 
+def _prepared(scenario: Scenario, root: Path) -> list[str]:
+    """Fill an empty home; return the modules in use."""
+    scenario.prepare(Home(root).ensure())
+    return sorted(sys.modules)
+
+
 def _watched(scenario: Scenario, root: Path, fatal: int = 0) -> tuple[list[str], list[str]]:
     """Run until the fatal point; return the points that it has passed, and the modules in use."""
     points = Points(fatal)
@@ -411,28 +418,41 @@ def _watched(scenario: Scenario, root: Path, fatal: int = 0) -> tuple[list[str],
     return points.names, sorted(sys.modules)
 
 
+def _import(modules: list[str]) -> None:
+    """Import what a fork has imported, so that the next ones need not."""
+    for module in modules:
+        with suppress(ImportError):
+            importlib.import_module(module)
+
+
 def _finished(scenario: Scenario, root: Path) -> dict[str, Any]:
     scenario.run(Home(root))
     return state(Home(root))
 
 
 def crashes(
-    scenario: Scenario, folder: Path, endpoint: Endpoint | None, every: int
+    scenario: Scenario, folder: Path, endpoint: Endpoint | None, first: int, every: int
 ) -> Iterator[dict[str, Any]]:
-    """Let a run die at each point, and another go on; yield how each ended."""
+    """Let a run die at points, and another go on; yield how each ended.
+
+    Args:
+        scenario: what is run.
+        folder: for its homes.
+        endpoint: that is asked.
+        first: the number of the first point that is tried.
+        every: of so many points after that one is tried.
+    """
     prepared, undisturbed = folder / "prepared", folder / "undisturbed"
-    in_a_fork(scenario.prepare, Home(prepared).ensure())
+    _import(in_a_fork(_prepared, scenario, prepared))
     shutil.copytree(prepared, undisturbed)
     if endpoint is not None:
         endpoint.configure(**_QUICK)
     names, modules = in_a_fork(_watched, scenario, undisturbed)
-    for module in modules:
-        with suppress(ImportError):
-            importlib.import_module(module)
+    _import(modules)
     assert threading.active_count() == 1, "threads do not survive a fork"
     expected = in_a_fork(state, Home(undisturbed))
     for number, name in enumerate(names, start=1):
-        if number % every:
+        if number < first or (number - first) % every:
             continue
         root = folder / str(number)
         shutil.copytree(prepared, root)
@@ -462,17 +482,16 @@ def _dies(scenario: Scenario, root: Path, number: int) -> bool:
 
 
 def main() -> None:
-    """Print how each point ended, as one JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("scenario", choices=SCENARIOS)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--every", type=int, default=1, help="of so many points one is tried")
-    chosen = parser.parse_args()
-    url = os.environ.get("OPENAI_BASE_URL")
-    endpoint = Endpoint(url) if url else None
-    scenario = SCENARIOS[chosen.scenario]
-    for outcome in crashes(scenario, chosen.folder, endpoint, chosen.every):
-        print(json.dumps(outcome), flush=True)
+    """Try the scenarios that standard input names."""
+    for line in sys.stdin:
+        asked = json.loads(line)
+        with patch.dict(os.environ, asked.get("environment", os.environ), clear=True):
+            url = os.environ.get("OPENAI_BASE_URL")
+            endpoint = Endpoint(url) if url else None
+            scenario, folder = SCENARIOS[asked["scenario"]], Path(asked["folder"])
+            for outcome in crashes(scenario, folder, endpoint, asked["first"], asked["every"]):
+                print(json.dumps(outcome), flush=True)
+        print(flush=True)
 
 
 if __name__ == "__main__":
