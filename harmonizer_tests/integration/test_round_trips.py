@@ -20,6 +20,7 @@ from harmonizer_assets.core.ingest.inbox import submit_batch
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.store import export_table
 from harmonizer_tests.support.broken_files import as_file, label_rows
+from harmonizer_tests.support.homes import copy_home
 from harmonizer_tests.support.receipts import LABEL_COLUMNS, table
 
 FORMATS = (".parquet", ".csv", ".ndjson")
@@ -136,8 +137,9 @@ def test_a_column_without_a_name_such_as_the_index_of_pandas_gets_one(pipeline, 
     assert all(str(row["extra"]["unnamed"]) == str(row["word_id"]) for row in labels(pipeline))
 
 
-texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=12)
-names = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=8)
+# All but surrogates, which UTF-8 lacks; to name the codec as well takes five seconds.
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+names = st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=8)
 scalars = (
     texts.filter(bool) | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(-1e9, 1e9)
 )
@@ -147,6 +149,13 @@ extras = st.dictionaries(
     st.lists(values, min_size=3, max_size=3),
     max_size=8,
 ).filter(lambda found: len({name.lower() for name in found}) == len(found))
+
+
+def empty(root: Path) -> Pipeline:
+    """The pipeline of a home with tables and no rows."""
+    home = Home(root).ensure()
+    copy_home(home, "tables without rows", lambda fresh: Pipeline(fresh).warehouse.migrate())
+    return Pipeline(home)
 
 
 @settings(
@@ -164,12 +173,12 @@ def test_whatever_came_in_comes_back_equal_from_each_format(extra, merchant, tmp
         for number, row in enumerate(label_rows()[:3])
     ]
     (folder / "in.ndjson").write_bytes(as_file(rows, ".ndjson"))
-    first = Pipeline(Home(folder / "first").ensure())
+    first = empty(folder / "first")
     ingest(first, folder / "in.ndjson")
     before = labels(first)
     for suffix in FORMATS:
         export_table(first.warehouse, "labels", folder / f"out{suffix}")
-        second = Pipeline(Home(folder / f"second{suffix}").ensure())
+        second = empty(folder / f"second{suffix}")
         ingest(second, folder / f"out{suffix}")
         found = labels(second)
         if suffix == ".csv":
