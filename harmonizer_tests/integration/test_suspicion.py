@@ -68,6 +68,16 @@ def fitted(home: Home, tmp_path: Path) -> tuple[Pipeline, str]:
     return pipeline, pipeline.registry.version()
 
 
+def scored(home: Home, tmp_path: Path) -> Pipeline:
+    """The pipeline of a home with a model whose labels are scored."""
+
+    def make(fresh: Home) -> None:
+        score(fitted(fresh, tmp_path)[0])
+
+    copy_home(home, "scored", make)
+    return Pipeline(home)
+
+
 def scores(pipeline):
     return pipeline.warehouse.query(
         "SELECT s.*, l.validation_status FROM similarity_matches s JOIN labels l "
@@ -75,12 +85,9 @@ def scores(pipeline):
     ).to_pylist()
 
 
-def test_wrong_labels_are_the_most_suspicious_and_get_the_right_suggestion(pipeline, tmp_path):
-    receipts = shop_receipts(MERCHANTS, each=8)
-    submitted(pipeline, tmp_path, receipts)
-    score(pipeline)
-    rows = scores(pipeline)
-    wrong = {tuple(key) for key in receipts.wrong}
+def test_wrong_labels_are_the_most_suspicious_and_get_the_right_suggestion(home, tmp_path):
+    rows = scores(scored(home, tmp_path))
+    wrong = {tuple(key) for key in shop_receipts(MERCHANTS, each=7).wrong}
     key = ("image_id", "receipt_id", "line_id", "word_id", "label")
     ranked = sorted(rows, key=lambda row: -row["outlier_score"])
     assert {tuple(row[name] for name in key) for row in ranked[: len(wrong)]} == wrong
@@ -89,11 +96,13 @@ def test_wrong_labels_are_the_most_suspicious_and_get_the_right_suggestion(pipel
 
 
 def test_contributions_name_every_group_of_evidence(home, tmp_path):
-    pipeline = shops(home, tmp_path, each=8)
-    score(pipeline)
-    found = pipeline.warehouse.query(
-        "SELECT DISTINCT json_keys(contributions) AS groups FROM similarity_matches"
-    )["groups"].to_pylist()
+    found = (
+        scored(home, tmp_path)
+        .warehouse.query(
+            "SELECT DISTINCT json_keys(contributions) AS groups FROM similarity_matches"
+        )["groups"]
+        .to_pylist()
+    )
     assert found == [list(EVIDENCE_GROUPS)]
 
 
@@ -118,8 +127,7 @@ def blas_threads() -> set[int]:
 
 
 def test_scores_do_not_depend_on_how_many_words_are_held_at_once(home, tmp_path, monkeypatch):
-    pipeline, _ = fitted(home, tmp_path)
-    score(pipeline)
+    pipeline = scored(home, tmp_path)
     whole = scores(pipeline)
     pipeline.warehouse.write(lambda con: con.execute("DELETE FROM partition_state"))
     monkeypatch.setattr("harmonizer_assets.core.score.scoring._WORDS_PER_PART", 60)
@@ -164,16 +172,13 @@ def test_a_merchant_with_very_many_labels_is_sampled_by_receipt(home, tmp_path, 
     assert {row["scorer"] for row in scores(pipeline)} == {"model"}
 
 
-def test_scores_are_the_same_on_another_machine_and_in_another_order(tmp_path):
-    def run(name, receipts):
-        pipeline = Pipeline(Home(tmp_path / name).ensure())
-        submitted(pipeline, tmp_path / name, receipts)
-        score(pipeline)
-        return scores(pipeline)
-
+def test_scores_are_the_same_on_another_machine_and_in_another_order(home, tmp_path):
     receipts = shop_receipts(MERCHANTS, each=7)
     turned = Receipts(receipts.words[::-1], receipts.labels[::-1], receipts.wrong)
-    assert run("first", receipts) == run("second", turned)
+    second = Pipeline(Home(tmp_path / "second").ensure())
+    submitted(second, tmp_path / "second", turned)
+    score(second)
+    assert scores(scored(home, tmp_path)) == scores(second)
 
 
 def test_the_model_stays_in_force_until_the_labels_have_doubled(home, tmp_path):
@@ -204,10 +209,9 @@ def test_a_model_dated_in_the_future_is_fitted_again_once_and_not_for_ever(home,
     assert again.registry.version() == version
 
 
-def test_new_labels_leave_other_partitions_alone_while_the_model_is_in_force(pipeline, tmp_path):
-    receipts = shop_receipts(MERCHANTS, each=7)
-    receipts.submit(pipeline, tmp_path / "a")
-    harmonize(pipeline)
+def test_new_labels_leave_other_partitions_alone_while_the_model_is_in_force(home, tmp_path):
+    harmonize(scored(home, tmp_path))
+    pipeline = Pipeline(home)
     submitted(pipeline, tmp_path / "b", shop_receipts(("Epsilon",), 2, "new"))
     stale = pipeline.stale(OFFLINE)
     assert {partition.merchant_key for partition in stale} == {merchant_key("Epsilon")}
@@ -215,7 +219,7 @@ def test_new_labels_leave_other_partitions_alone_while_the_model_is_in_force(pip
 
 def test_a_fit_is_logged_with_its_reason(home, tmp_path, caplog):
     caplog.set_level(logging.INFO, logger="harmonizer_assets.core.score")
-    pipeline = shops(home, tmp_path, each=8)
+    pipeline = shops(home, tmp_path, each=7)
     version, _ = pipeline.score.fit(OFFLINE)
     pipeline.score.fit(OFFLINE)
     pipeline.home.model_file(version).unlink()
@@ -228,8 +232,11 @@ def test_a_fit_is_logged_with_its_reason(home, tmp_path, caplog):
 
 def test_another_alpha_is_another_model(home, tmp_path):
     fitted(home, tmp_path)
-    stricter = Settings.model_validate({"triage": {"alpha": 0.001}})
-    assert Pipeline(home, stricter).registry.version() == DUE
+    assert Pipeline(home, with_alpha(0.001)).registry.version() == DUE
+
+
+def with_alpha(alpha: float) -> Settings:
+    return Settings.model_validate({"triage": {"alpha": alpha}})
 
 
 def test_a_lost_model_file_is_fitted_again_to_the_same_model(home, tmp_path):
@@ -277,7 +284,7 @@ def test_statuses_decide_what_may_be_decided_without_a_question(pipeline, tmp_pa
 
 
 def test_labels_of_rare_types_are_asked_about(pipeline, tmp_path):
-    receipts = shop_receipts(MERCHANTS, each=8)
+    receipts = shop_receipts(MERCHANTS, each=7)
     moved = next(label for label in receipts.labels if label["label"] == "TIME")
     moved["label"] = "COUPON"
     moved["validation_status"] = "PENDING"
@@ -287,7 +294,7 @@ def test_labels_of_rare_types_are_asked_about(pipeline, tmp_path):
 
 
 def test_the_classic_rule_and_similar_words_alone_stay_selectable(home, tmp_path):
-    shops(home, tmp_path, each=8)
+    shops(home, tmp_path, each=7)
     for scorer in ("evidence", "count_rule"):
         chosen = Settings.model_validate({"similarity": {"scorer": scorer}})
         pipeline = Pipeline(home, chosen)
@@ -311,36 +318,34 @@ def fitting_process(home):
 
 
 def test_processes_that_fit_at_the_same_time_agree_on_one_model(home, tmp_path):
-    pipeline = shops(home, tmp_path, each=8)
-    processes = [fitting_process(pipeline.home) for _ in range(3)]
+    pipeline = shops(home, tmp_path, each=7)
+    processes = [fitting_process(pipeline.home) for _ in range(2)]
     versions = {process.communicate(timeout=120)[0].strip() for process in processes}
     assert len(versions) == 1
     assert len(table(pipeline, "suspicion_models")) == 1
 
 
-def test_files_of_models_that_are_no_longer_in_force_go_after_a_day(pipeline, tmp_path):
-    submitted(pipeline, tmp_path, shop_receipts(MERCHANTS, each=8))
+def test_files_of_models_that_are_no_longer_in_force_go_after_a_day(home, tmp_path):
+    pipeline, first = fitted(home, tmp_path)
     folder = pipeline.home.models
-    first, _ = pipeline.score.fit(OFFLINE)
     os.utime(pipeline.home.model_file(first), (time.time() - 90_000,) * 2)
-    submitted(pipeline, tmp_path / "more", shop_receipts(MERCHANTS, each=8, images="more"))
-    second, _ = Pipeline(pipeline.home).score.fit(OFFLINE)
+    second, _ = Pipeline(home, with_alpha(0.001)).score.fit(OFFLINE)
     assert [path.stem for path in folder.glob("*.npz")] == [second]
-    submitted(pipeline, tmp_path / "again", shop_receipts(MERCHANTS, each=32, images="again"))
-    third, _ = Pipeline(pipeline.home).score.fit(OFFLINE)
+    third, _ = Pipeline(home, with_alpha(0.002)).score.fit(OFFLINE)
     assert {path.stem for path in folder.glob("*.npz")} == {second, third}
+    assert len({first, second, third}) == 3
 
 
 def test_a_model_that_another_process_keeps_fitting_is_an_error_that_names_it(home, tmp_path):
     home.settings_file.write_text("[waits]\nmodel_seconds = 0.1\n")
-    pipeline = shops(home, tmp_path, each=8)
+    pipeline = shops(home, tmp_path, each=7)
     busy = pytest.raises(StoreBusyError, match=f"process {os.getpid()} has been fitting a model")
     with Lock(home.locks / "model.lock", "testing").held(), busy:
         pipeline.score.fit(OFFLINE)
 
 
 def test_a_fit_that_was_killed_leaves_nothing_and_the_next_one_is_as_if_undisturbed(home, tmp_path):
-    pipeline = shops(home, tmp_path, each=8)
+    pipeline = shops(home, tmp_path, each=7)
     lock = pipeline.home.locks / "model.lock"
     for pause in (0.0, 0.1, 0.3):
         process = fitting_process(pipeline.home)
@@ -350,7 +355,7 @@ def test_a_fit_that_was_killed_leaves_nothing_and_the_next_one_is_as_if_undistur
         process.send_signal(signal.SIGKILL)
         process.wait()
     version, _ = Pipeline(pipeline.home).score.fit(OFFLINE)
-    undisturbed = shops(Home(tmp_path / "other").ensure(), tmp_path, each=8)
+    undisturbed = shops(Home(tmp_path / "other").ensure(), tmp_path, each=7)
     assert undisturbed.score.fit(OFFLINE)[0] == version
     assert [path.name for path in pipeline.home.model_file(version).parent.glob("[!.]*")] == [
         f"{version}.npz"
