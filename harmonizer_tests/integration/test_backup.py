@@ -25,6 +25,7 @@ from harmonizer_tests.support.crash_points import (
     run_with_a_model,
 )
 from harmonizer_tests.support.environment import use_aws, use_endpoint
+from harmonizer_tests.support.homes import copy_home
 from harmonizer_tests.support.labels import scored_home
 from harmonizer_tests.support.modes import modes_count
 from harmonizer_tests.support.receipts import OFFLINE, harmonize, shop_receipts, table
@@ -35,10 +36,12 @@ TABLES = ("words", "labels", "similarity_matches", "judgements", "outliers", "ba
 
 @pytest.fixture
 def pipeline(home, tmp_path) -> Pipeline:
-    pipeline = Pipeline(home)
-    shop_receipts(each=3).submit(pipeline, tmp_path / "files")
-    harmonize(pipeline)
-    return pipeline
+    def make(fresh: Home) -> None:
+        shop_receipts(each=3).submit(Pipeline(fresh), tmp_path / "files")
+        harmonize(Pipeline(fresh))
+
+    copy_home(home, "to back up", make)
+    return Pipeline(home)
 
 
 @pytest.fixture

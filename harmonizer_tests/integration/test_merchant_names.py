@@ -21,6 +21,7 @@ from harmonizer_assets.core.records.options import RunOptions
 from harmonizer_assets.core.store.deletions import Scope
 from harmonizer_tests.support.chat_server import ChatServer, chat_server
 from harmonizer_tests.support.environment import use_endpoint
+from harmonizer_tests.support.homes import copy_home
 from harmonizer_tests.support.receipts import OFFLINE, harmonize, shop_receipts, table
 
 NAMES = ("Sprouts Farmers Market", "SPROUTS FARMERS MARKET ", "7-Eleven", "7-ELEVEN #12")
@@ -36,6 +37,18 @@ def submit(pipeline, tmp_path, names=NAMES, images="image", days=0):
     receipts = shop_receipts(names, each=3, images=images)
     words, labels = receipts.write(tmp_path / images)
     submit_batch(pipeline.home, words, labels, time=FIRST + dt.timedelta(days=days))
+
+
+@pytest.fixture
+def merged(home, tmp_path) -> Pipeline:
+    """A home with receipts of all names, on which the pipeline has run once."""
+
+    def make(fresh: Home) -> None:
+        submit(Pipeline(fresh), tmp_path)
+        harmonize(Pipeline(fresh))
+
+    copy_home(home, "four names, run", make)
+    return Pipeline(home)
 
 
 def merchants(pipeline):
@@ -76,9 +89,8 @@ def test_spellings_share_partitions_and_keep_their_names(pipeline, tmp_path):
     assert pipeline.stale(OFFLINE) == []
 
 
-def test_a_second_run_changes_nothing(pipeline, tmp_path):
-    submit(pipeline, tmp_path)
-    harmonize(pipeline)
+def test_a_second_run_changes_nothing(merged):
+    pipeline = merged
     state = pipeline.warehouse.state()
     again = harmonize(Pipeline(pipeline.home))
     assert again.ingested.merchants.moves == ()
@@ -109,9 +121,8 @@ def test_a_later_spelling_joins_and_nothing_else_moves(pipeline, tmp_path):
     assert computed["similarity_matches"] == len(pipeline.partitions.held(merchants=[SPROUTS]))
 
 
-def test_a_file_splits_and_its_removal_merges_with_equal_tables(pipeline, tmp_path):
-    submit(pipeline, tmp_path)
-    harmonize(pipeline)
+def test_a_file_splits_and_its_removal_merges_with_equal_tables(merged):
+    pipeline = merged
     before = contents(pipeline)
     split = harmonize(say(pipeline.home, APART))
     assert merchants(pipeline) == {merchant_key(name) for name in NAMES}
@@ -121,14 +132,13 @@ def test_a_file_splits_and_its_removal_merges_with_equal_tables(pipeline, tmp_pa
     ]
     assert pipeline.stale(OFFLINE) == []
     pipeline.home.merchants.unlink()
-    merged = harmonize(Pipeline(pipeline.home))
-    assert len(merged.ingested.merchants.moves) == 2
+    again = harmonize(Pipeline(pipeline.home))
+    assert len(again.ingested.merchants.moves) == 2
     assert contents(pipeline) == before
 
 
-def test_a_split_home_equals_one_that_was_never_merged(pipeline, tmp_path):
-    submit(pipeline, tmp_path)
-    harmonize(pipeline)
+def test_a_split_home_equals_one_that_was_never_merged(merged, tmp_path):
+    pipeline = merged
     harmonize(say(pipeline.home, APART))
     never = Pipeline(Home(tmp_path / "never").ensure())
     never.home.merchants.write_text(APART)
@@ -140,11 +150,8 @@ def test_a_split_home_equals_one_that_was_never_merged(pipeline, tmp_path):
         assert table(pipeline, name, *leave_out) == table(never, name, *leave_out), name
 
 
-def test_decisions_stay_with_their_labels_until_the_partitions_are_computed_again(
-    pipeline, tmp_path
-):
-    submit(pipeline, tmp_path)
-    harmonize(pipeline)
+def test_decisions_stay_with_their_labels_until_the_partitions_are_computed_again(merged):
+    pipeline = merged
     before = table(pipeline, "label_decisions", "merchant_key")
     assert {row["decided_by"] for row in before} != {"unresolved"}
     split = say(pipeline.home, APART)
@@ -182,9 +189,8 @@ def test_a_mistake_in_the_file_stops_before_anything_is_ingested(home):
     assert f"{home.merchants}: apart: " in str(raised.value)
 
 
-def test_a_merchant_is_found_by_each_of_its_names_and_keys(pipeline, tmp_path):
-    submit(pipeline, tmp_path)
-    harmonize(pipeline)
+def test_a_merchant_is_found_by_each_of_its_names_and_keys(merged):
+    pipeline = merged
     for name in (NAMES[0], NAMES[1], "sprouts farmers market", SPROUTS, merchant_key(NAMES[1])):
         assert pipeline.partitions.merchant_keys([name]) == [SPROUTS]
 
@@ -250,9 +256,8 @@ def test_the_name_of_a_deleted_receipt_leaves_no_trace(pipeline, tmp_path):
     assert table(pipeline, "merchant_names")[0]["merchant"] == NAMES[2]
 
 
-def test_nothing_moves_while_a_batch_job_is_open(pipeline, tmp_path):
-    submit(pipeline, tmp_path)
-    harmonize(pipeline)
+def test_nothing_moves_while_a_batch_job_is_open(merged):
+    pipeline = merged
     pipeline.warehouse.write(
         lambda con: (
             con.execute(

@@ -20,6 +20,7 @@ from harmonizer_assets.core.ingest.inbox import Inbox, submit_batch
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.store.deletions import Scope
 from harmonizer_tests.support.corrections import applied, correction, labels
+from harmonizer_tests.support.homes import copy_home
 from harmonizer_tests.support.receipts import LABEL_COLUMNS, WORD_COLUMNS, write_csv
 
 KEY = {"image_id": "i", "receipt_id": 1, "line_id": 1, "word_id": 1}
@@ -80,11 +81,13 @@ def status(pipeline: Pipeline) -> str | None:
 
 @pytest.fixture
 def pipeline(home, tmp_path) -> Pipeline:
-    pipeline = Pipeline(home)
-    word = {**KEY, "text": "Monday", "x": 0.1, "y": 0.1, "width": 0.1, "height": 0.1}
-    submit_batch(pipeline.home, write_csv(tmp_path / "w.csv", WORD_COLUMNS, [word]), None)
-    send(pipeline, tmp_path, "PENDING")
-    return pipeline
+    def make(fresh: Home) -> None:
+        word = {**KEY, "text": "Monday", "x": 0.1, "y": 0.1, "width": 0.1, "height": 0.1}
+        submit_batch(fresh, write_csv(tmp_path / "w.csv", WORD_COLUMNS, [word]), None)
+        send(Pipeline(fresh), tmp_path, "PENDING")
+
+    copy_home(home, "a word and its label", make)
+    return Pipeline(home)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +118,7 @@ ACTIONS = {"VALID": "confirm", "INVALID": "mark_invalid", "NEEDS_REVIEW": "ask"}
 
 
 @settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @example(steps=[("send", "INVALID", -SECOND), ("drop", "VALID", -YEAR), ("send", "INVALID", -YEAR)])
 @example(

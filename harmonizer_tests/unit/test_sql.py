@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 import duckdb
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,10 +14,15 @@ TEXTS = f"SELECT value FROM {texts_in('$1')}"
 """What is bound to it comes back."""
 
 
-@given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))))
-def test_a_list_of_texts_arrives_as_it_is(texts):
+@pytest.fixture(scope="module")
+def con() -> Iterator[duckdb.DuckDBPyConnection]:
     with duckdb.connect() as con:
-        assert [text for (text,) in con.execute(TEXTS, [text_list(texts)]).fetchall()] == texts
+        yield con
+
+
+@given(texts=st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))))
+def test_a_list_of_texts_arrives_as_it_is(con, texts):
+    assert [text for (text,) in con.execute(TEXTS, [text_list(texts)]).fetchall()] == texts
 
 
 class Lookups:
