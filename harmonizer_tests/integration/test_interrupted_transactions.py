@@ -46,8 +46,7 @@ class Interrupt:
 def test_an_interrupt_at_any_line_is_no_error_and_leaves_the_file_usable(home, in_session):
     house = Warehouse(home)
     house.write(lambda con: con.execute("CREATE TABLE counted (n INTEGER)"))
-    # Every second line, and the others in a session: all are the same but for a few.
-    points = int(in_session)
+    points = 0
     while True:
         if in_session:
             house._file.begin_session()
@@ -64,5 +63,5 @@ def test_an_interrupt_at_any_line_is_no_error_and_leaves_the_file_usable(home, i
         if not interrupt.came:
             break
         house.write(lambda con: con.execute("INSERT INTO counted VALUES (2)"))
-        points += 2
+        points += 1
     assert points > 40
