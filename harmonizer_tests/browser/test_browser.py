@@ -188,7 +188,7 @@ def test_the_story_of_a_run_is_told_by_numbers_and_pictures(site, page):
         row.get_by_text("[Show Markdown]").click()
         image = page.get_by_role("dialog").locator("img")
         image.wait_for()
-        assert image.evaluate("image => image.complete && image.naturalWidth > 200")
+        assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 200
         screenshot(page, picture)
         page.keyboard.press("Escape")
         image.wait_for(state="detached")

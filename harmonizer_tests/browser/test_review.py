@@ -275,7 +275,7 @@ def test_the_image_is_shown_with_the_box_of_the_word(page):
     picture = page.get_by_role("region", name="Image")
     image, box = picture.locator("img"), picture.locator("rect")
     image.wait_for()
-    assert image.evaluate("image => image.complete && image.naturalWidth") == 300
+    assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") == 300
     whole, part = image.bounding_box(), box.bounding_box()
     across = part["x"] + part["width"] / 2 - whole["x"]
     down = part["y"] + part["height"] / 2 - whole["y"]

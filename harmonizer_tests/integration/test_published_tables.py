@@ -23,7 +23,8 @@ from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.settings import Settings
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.publish import changes, parquet
-from harmonizer_assets.core.publish.copied import reading_copy
+from harmonizer_assets.core.publish.copied import in_memory, reading_copy
+from harmonizer_assets.core.publish.ducklake import LAKE
 from harmonizer_assets.core.publish.publishing import open_target
 from harmonizer_assets.core.store import EXPORTABLE
 from harmonizer_assets.core.store.deletions import Scope
@@ -384,6 +385,18 @@ def test_a_snapshot_of_a_ducklake_holds_only_the_rows_that_have_changed(shops, p
     assert duckdb.read_parquet(rows).fetchall()[0]
     assert len(duckdb.read_parquet(rows).fetchall()) == 1
     assert len(duckdb.read_parquet(deletes).fetchall()) == 1
+
+
+@pytest.mark.parametrize("place", ["ducklake on disk"], indirect=True)
+def test_tables_of_the_same_names_in_another_schema_of_a_ducklake_change_nothing(shops, place):
+    publish(place, shops, "first")
+    with in_memory() as con, place.target(shops)._lake(con):
+        con.execute(f"CREATE SCHEMA {LAKE}.others")
+        con.execute(f"CREATE TABLE {LAKE}.others.outliers (text VARCHAR)")
+    Pipeline(shops).warehouse.write(lambda con: con.execute("DELETE FROM outliers"))
+    publish(place, shops, "second")
+    with place.reader(shops) as published:
+        assert content(published, "outliers") == []
 
 
 def test_rows_are_told_apart_whatever_their_values_and_columns_are():

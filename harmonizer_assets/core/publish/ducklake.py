@@ -40,8 +40,11 @@ _VERSIONS: Final = f"""
 SELECT snapshot_id::VARCHAR, snapshot_time, coalesce(commit_message, ''), commit_extra_info
 FROM {LAKE}.snapshots() WHERE author = {literal(_AUTHOR)} ORDER BY snapshot_id
 """
-_FILES: Final = f"SELECT table_name, file_count FROM ducklake_table_info({literal(LAKE)})"
-"""Of each table; one that has no files has no rows, since none are in the catalog."""
+_FILES: Final = f"""
+SELECT table_name, file_count FROM ducklake_table_info({literal(LAKE)}) WHERE schema_id = 0
+"""
+"""Of each table of the schema that a lake begins with; one that has no files has no rows, since
+none are in the catalog."""
 
 
 class DuckLakeTarget(Target):
