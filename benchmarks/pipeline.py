@@ -18,10 +18,12 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
+from inspect import isgenerator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +32,8 @@ from benchmarks.real_text import write_real_text
 from harmonizer_assets.core.measure.samples.receipts import SampleSpec, write_samples
 
 Times = npt.NDArray[np.float64]
+
+_END: Final = object()
 
 LABELS_PER_MERCHANT = 100
 COLUMNS = (
@@ -70,23 +74,37 @@ class Stopwatch:
         self._measured: list[tuple[Any, str, Callable[..., Any]]] = []
 
     def measure(self, owner: Any, name: str, part: str) -> None:
-        """Measure a function or method from now on."""
+        """Measure a function or method from now on; of a generator, what it does for each item."""
         function: Callable[..., Any] = getattr(owner, name)
 
         @wraps(function)
         def measured(*args: Any, **kwargs: Any) -> Any:
-            began = now()
-            self._inner.append(np.zeros(2))
-            try:
-                return function(*args, **kwargs)
-            finally:
-                took = now() - began
-                self.seconds[part] += took - self._inner.pop()
-                if self._inner:
-                    self._inner[-1] += took
+            with self._counted(part):
+                found = function(*args, **kwargs)
+            return self._items(found, part) if isgenerator(found) else found
 
         self._measured.append((owner, name, function))
         setattr(owner, name, measured)
+
+    def _items(self, items: Iterator[Any], part: str) -> Iterator[Any]:
+        while True:
+            with self._counted(part):
+                item = next(items, _END)
+            if item is _END:
+                return
+            yield item
+
+    @contextmanager
+    def _counted(self, part: str) -> Iterator[None]:
+        began = now()
+        self._inner.append(np.zeros(2))
+        try:
+            yield
+        finally:
+            took = now() - began
+            self.seconds[part] += took - self._inner.pop()
+            if self._inner:
+                self._inner[-1] += took
 
     def stop(self) -> None:
         """Measure nothing any more."""

@@ -174,8 +174,8 @@ class ChunkInput:
     page: Page | None
     fingerprints: dict[str, str]
 
-    def split(self, groups: Sequence[Sequence[str]]) -> list[ChunkInput]:
-        """Make the input of each group of merchants, as if these alone had been read."""
+    def split(self, groups: Sequence[Sequence[str]]) -> Iterator[ChunkInput]:
+        """Yield the input of each group of merchants, as if these alone had been read."""
         group_of = {m: number for number, merchants in enumerate(groups) for m in merchants}
         merchants = self.labels["merchant_key"].combine_chunks().dictionary_encode()
         numbers = np.array([group_of.get(m, -1) for m in merchants.dictionary.to_pylist()], int)
@@ -184,15 +184,13 @@ class ChunkInput:
         labels = self.labels.take(order).combine_chunks()
         starts = np.searchsorted(group[order], np.arange(len(groups) + 1)).tolist()
         receipt = None if self.page is None else self.page.receipts_of(labels)
-        parts = []
         for members, start, end in zip(groups, starts, starts[1:], strict=False):
             page = None
             if self.page is not None and receipt is not None:
                 on_page = receipt[start:end]
                 page = self.page.of_receipts(on_page[on_page >= 0])
             prints = {m: self.fingerprints[m] for m in members if m in self.fingerprints}
-            parts.append(ChunkInput(labels.slice(start, end - start), page, prints))
-        return parts
+            yield ChunkInput(labels.slice(start, end - start), page, prints)
 
 
 class SimilarityScorer:
