@@ -217,10 +217,10 @@ def read_labels_with_pages(
 ) -> tuple[pa.Table, Page]:
     """Read all labels of some merchants, and the whole receipts that they are on."""
     labels = read_merchant_labels(con, merchants, label_types)
-    return labels, read_page(con, receipts_of(labels), label_types)
+    return labels, read_page(con, _labelled_receipts(labels), label_types)
 
 
-def receipts_of(labels: pa.Table) -> pa.Table:
+def _labelled_receipts(labels: pa.Table) -> pa.Table:
     """List the receipts that hold labels: `image_id` and `receipt_id`, without doubles."""
     ids = ["image_id", "receipt_id"]
     return labels.select(ids).group_by(ids).aggregate([])
