@@ -181,7 +181,7 @@ def queue_of_units(seconds: Sequence[float], workers: int, cut: float, commit: f
 
 PADDED: Final = {1: 145.8, 2: 72.7, 4: 37.2, 8: 19.2}
 """Seconds of 24 units that sleep for 6 s, by workers: see the benchmarks."""
-UNITS: Final = {"Chroma's index": (15, 7.9, 4.3), "exact search": (15, 38.0, 19.7)}
+UNITS: Final = {"Chroma's index": (69, 6.9, 3.8), "exact search": (69, 16.8, 8.9)}
 """How many, and seconds with 1 and 2 processes on two cores: see the benchmarks."""
 
 

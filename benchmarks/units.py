@@ -212,6 +212,7 @@ def measure_overhead(home: Home, labels_per_unit: int) -> dict[str, Any]:
     """
     watch = Stopwatch()
     watch.measure(Cutter, "_named", "cut: find what it needs")
+    watch.measure(Cutter, "_similar_words", "cut: find what it needs")
     watch.measure(ChunkInput, "split", "cut: find what it needs")
     watch.measure(SimilarityScorer, "read", READING)
     watch.measure(Bundle, "to_bytes", "cut: make the bundle")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import chromadb
 import numpy as np
+import pyarrow as pa
 import pytest
 from chromadb.api.models.Collection import Collection
 from chromadb.errors import InternalError
@@ -181,24 +182,98 @@ def test_a_home_that_grew_equals_one_made_at_once(home, tmp_path, exact_search_l
     assert scores[0] == pytest.approx(scores[1], abs=0 if exact_search_limit else 1e-5)
 
 
-def test_the_index_is_opened_for_many_merchants_together(home, tmp_path, monkeypatch):
+@pytest.fixture
+def four_shops(home, tmp_path):
+    """A home in which Chroma's index finds similar words, and all labels by merchant."""
     pipeline = Pipeline(home, Settings(similarity={"exact_search_limit": 0}))
     shop_receipts(["Alpha", "Beta", "Gamma", "Delta"], 5).submit(pipeline, tmp_path)
     pipeline.ingest()
     pipeline.index()
+    return pipeline, labels_by_merchant(pipeline)
+
+
+def labels_by_merchant(pipeline):
     merchants = sorted({row["merchant_key"] for row in table(pipeline, "labels")})
-    names, opened, session = pipeline.taxonomy.names, [], VectorIndex.session
-    labels = pipeline.warehouse.read(lambda con: read_merchant_labels(con, merchants, names))
+    names = pipeline.taxonomy.names
+    return {
+        merchant: pipeline.warehouse.read(
+            lambda con, m=merchant: read_merchant_labels(con, [m], names)
+        )
+        for merchant in merchants
+    }
+
+
+@pytest.fixture
+def sessions(monkeypatch):
+    """A list that grows with each opening of the index."""
+    opened, session = [], VectorIndex.session
     monkeypatch.setattr(VectorIndex, "session", lambda self: opened.append(1) or session(self))
+    return opened
+
+
+def fetch_at_once(monkeypatch, documents):
+    name = "harmonizer_assets.core.score.similar_words._FETCHED_AT_ONCE"
+    monkeypatch.setattr(name, documents)
+
+
+def test_the_index_is_opened_for_many_merchants_together(four_shops, sessions, monkeypatch):
+    pipeline, of_merchant = four_shops
+    labels = pa.concat_tables(of_merchant.values())
     together, _ = pipeline.score.similar_words().votes(labels)
-    assert len(opened) == 2
-    monkeypatch.setattr(
-        "harmonizer_assets.core.score.similar_words._FETCHED_AT_ONCE", labels.num_rows // 2
-    )
+    assert len(sessions) == 2
+    fetch_at_once(monkeypatch, labels.num_rows // 2)
     in_two_groups, _ = pipeline.score.similar_words().votes(labels)
-    assert len(opened) == 2 + 4
+    assert len(sessions) == 2 + 4
     for name in vars(together):
         assert getattr(in_two_groups, name) == pytest.approx(getattr(together, name)), name
+
+
+def test_the_index_is_opened_for_the_units_of_many_merchants_together(
+    four_shops, sessions, monkeypatch
+):
+    pipeline, of_merchant = four_shops
+    everything = pa.concat_tables(of_merchant.values())
+    look_up = pipeline.score.similar_words().neighbourhoods(everything)
+    together = [look_up(labels) for labels in of_merchant.values()]
+    assert len(sessions) == 2
+    alone = [pipeline.score.similar_words().neighbourhoods(x)(x) for x in of_merchant.values()]
+    most = max(len(near.own) for near in alone)
+    fetch_at_once(monkeypatch, most)
+    look_up = pipeline.score.similar_words().neighbourhoods(everything)
+    one_by_one = [look_up(labels) for labels in of_merchant.values()]
+    for found in (together, one_by_one):
+        for near, expected in zip(found, alone, strict=True):
+            assert near.corpus.document_ids.tolist() == expected.corpus.document_ids.tolist()
+            assert near.own.tolist() == expected.own.tolist()
+            assert near.vectors.tolist() == expected.vectors.tolist()
+            assert near.rows.tolist() == expected.rows.tolist()
+    fetch_at_once(monkeypatch, most - 1)
+    assert None in [look_up(labels) for labels in of_merchant.values()]
+
+
+def test_documents_that_arrive_while_units_are_cut_do_not_change_what_is_found(
+    four_shops, tmp_path, monkeypatch
+):
+    pipeline, of_merchant = four_shops
+    labels = list(of_merchant.values())[-1]
+    words = pipeline.score.similar_words()
+    fetch_at_once(monkeypatch, len(words.neighbourhoods(labels)(labels).own))
+    everything = pa.concat_tables(of_merchant.values())
+    expected = pipeline.score.similar_words().neighbourhoods(everything)(labels)
+    words = pipeline.score.similar_words()
+    look_up = words.neighbourhoods(everything)
+    arrived = shop_receipts(["Early"], 5, images="later")
+    for word in arrived.words:
+        word["text"] = f"A{word['text']}"
+    arrived.submit(pipeline, tmp_path / "later")
+    pipeline.ingest()
+    pipeline.index()
+    before = len(words.corpus.document_ids)
+    words.cover(pa.concat_tables(labels_by_merchant(pipeline).values()))
+    assert len(words.corpus.document_ids) > before
+    near = look_up(labels)
+    assert near.corpus.document_ids.tolist() == expected.corpus.document_ids.tolist()
+    assert near.vectors.tolist() == expected.vectors.tolist()
 
 
 def test_a_broken_index_is_named_with_the_remedy(indexed):

@@ -212,8 +212,9 @@ class UnitSettings(_Section):
     processes: int | None = Field(default=None, ge=1, le=256)
     """Processes that `processes`, or a worker, starts; by default one per core. `auto` starts as
     many at most, and no more than one for every 5,000 labels: each takes about 0.4 GB."""
-    labels_per_unit: int = Field(default=5_000, ge=1)
-    """A unit ends before the merchant that would give it more labels."""
+    labels_per_unit: int = Field(default=1_000, ge=1)
+    """A unit ends before the merchant that would give it more labels. Larger ones are a little less
+    work in all, and fewer requests to a bucket; smaller ones show progress sooner."""
     attempts: int = Field(default=3, ge=1, le=20)
     """How often a unit is tried; one that crashes its process each time is tried as often."""
     seconds: float = Field(default=600.0, ge=1, le=43_000)

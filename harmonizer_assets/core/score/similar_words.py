@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, Final
 
 import duckdb
@@ -93,9 +94,12 @@ class SimilarWords:
         self.corpus = Corpus.from_counts(counts, self.label_types)
         n, k = len(self.corpus.document_ids), self._settings.neighbours
         self.exact: ExactWords | None = None
-        self._search = IndexSearch(n, k, self._ask if merchants > 1 else None)
+        # Another run may have documents added, and the corpus read again, while one is in use.
+        ask = partial(self._ask, self.corpus)
+        self._search = IndexSearch(n, k, ask if merchants > 1 else None)
         if n <= self._settings.exact_search_limit:
-            self.exact = ExactWords(self.corpus, self._fetch(np.arange(n)), self._settings)
+            vectors = self._fetch(self.corpus, np.arange(n))
+            self.exact = ExactWords(self.corpus, vectors, self._settings)
 
     def votes(
         self, labels: pa.Table, wanted: npt.NDArray[np.bool_] | None = None
@@ -131,32 +135,40 @@ class SimilarWords:
             document = self.corpus.rows(ids)
         return document
 
-    def neighbourhood(self, labels: pa.Table) -> Neighbourhood | None:
-        """Look up all that is needed of the corpus to gather the votes on labels, without it.
+    def neighbourhoods(self, labels: pa.Table) -> NeighbourhoodOf:
+        """Look up what the votes on labels need of the corpus, so that it is not needed itself.
 
         Args:
             labels: all labels of some merchants, as `read_merchant_labels` gives them.
 
         Returns:
-            None where their documents are too many to be held at once.
+            What selects the neighbourhood of some of these merchants by their labels. The index is
+            asked about all of them now, unless they have too many documents to be held at once.
         """
         document = self.cover(labels)
-        own = np.unique(document[document >= 0])
-        if len(own) > _FETCHED_AT_ONCE:
-            return None
-        vectors = self._fetch(own)
-        self._search.prepare(own, vectors)
-        rows, similarities = self._search.found(own)
-        needed = np.union1d(own, rows[rows >= 0])
-        there = np.where(rows >= 0, np.searchsorted(needed, rows), -1).astype(np.int32)
-        return Neighbourhood(
-            self.corpus.of(needed),
-            np.searchsorted(needed, own),
-            vectors,
-            there,
-            similarities,
-            f"{self._index.collection_name} {self.corpus.digest}",
-        )
+        vectors_of = self._vectors_of(document, document >= 0)
+        corpus, search = self.corpus, self._search
+
+        def of(part: pa.Table) -> Neighbourhood | None:
+            known = corpus.rows(part["document_id"].to_pylist())
+            own = np.unique(known[known >= 0])
+            if len(own) > _FETCHED_AT_ONCE:
+                return None
+            vectors = vectors_of(own)
+            search.prepare(own, vectors)
+            rows, similarities = search.found(own)
+            needed = np.union1d(own, rows[rows >= 0])
+            there = np.where(rows >= 0, np.searchsorted(needed, rows), -1).astype(np.int32)
+            return Neighbourhood(
+                corpus.of(needed),
+                np.searchsorted(needed, own),
+                vectors,
+                there,
+                similarities,
+                f"{self._index.collection_name} {corpus.digest}",
+            )
+
+        return of
 
     def _vectors_of(self, document: Ints, judged: npt.NDArray[np.bool_]) -> VectorsOf:
         """Return what looks up vectors: those of all labels at once, unless they are too many.
@@ -165,18 +177,18 @@ class SimilarWords:
         """
         distinct = np.unique(document[document >= 0])
         if len(distinct) > _FETCHED_AT_ONCE:
-            return self._fetch
-        vectors = self._fetch(distinct)
+            return partial(self._fetch, self.corpus)
+        vectors = self._fetch(self.corpus, distinct)
         asked = np.unique(document[judged])
         self._search.prepare(asked, vectors[np.searchsorted(distinct, asked)])
         return lambda rows: vectors[np.searchsorted(distinct, rows)]
 
-    def _fetch(self, documents: Ints) -> Vectors:
+    def _fetch(self, corpus: Corpus, documents: Ints) -> Vectors:
         """Fetch the vectors of corpus rows from the index."""
         with self._index.session() as session:
-            return session.vectors(self.corpus.document_ids[documents].tolist())
+            return session.vectors(corpus.document_ids[documents].tolist())
 
-    def _ask(self, vectors: Vectors) -> tuple[Ints, Singles]:
+    def _ask(self, corpus: Corpus, vectors: Vectors) -> tuple[Ints, Singles]:
         """Ask the index for the nearest documents; see `searches.Ask`."""
         k = self._settings.neighbours
         rows = np.empty((len(vectors), k), dtype=np.int64)
@@ -186,7 +198,7 @@ class SimilarWords:
             def ask_batch(start: int) -> None:
                 batch = slice(start, start + QUERY_BATCH)
                 found = session.nearest(vectors[batch], k)
-                rows[batch] = self.corpus.rows(found.ids.ravel().tolist()).reshape(-1, k)
+                rows[batch] = corpus.rows(found.ids.ravel().tolist()).reshape(-1, k)
                 similarities[batch] = found.similarities
 
             in_threads(ask_batch, range(0, len(vectors), QUERY_BATCH))
@@ -225,6 +237,11 @@ class Neighbourhood:
 
     def _vectors_of(self, _document: Ints, _judged: npt.NDArray[np.bool_]) -> VectorsOf:
         return lambda rows: self.vectors[np.searchsorted(self.own, rows)]
+
+
+NeighbourhoodOf = Callable[[pa.Table], Neighbourhood | None]
+"""Selects the neighbourhood of some merchants by all of their labels; None where their documents
+are too many to be held at once."""
 
 
 class ExactWords:

@@ -15,7 +15,7 @@ from itertools import groupby
 from typing import Final
 
 from harmonizer_assets.core.records.partition import PartitionKey
-from harmonizer_assets.core.score.similar_words import ExactWords
+from harmonizer_assets.core.score.similar_words import ExactWords, NeighbourhoodOf
 from harmonizer_assets.core.score.stage import ChunkInput, SimilarityScorer
 from harmonizer_assets.core.stages.stage import Chunk
 from harmonizer_assets.core.units.scored import NEIGHBOURS, score_bundle, write_corpus
@@ -141,9 +141,10 @@ class Cutter:
         with ThreadPoolExecutor(_WRITTEN_AT_ONCE, "bundles") as threads:
             for batch in batches:
                 found = self._scorer.read(joined(batch))
+                words = self._similar_words(found)
                 parts = found.split([chunk.merchants for chunk in batch])
                 for chunk, part in zip(batch, parts, strict=True):
-                    named = self._named(chunk, part)
+                    named = self._named(chunk, part, words)
                     if named is None:
                         writing.append((chunk, None, None))
                     else:
@@ -163,24 +164,31 @@ class Cutter:
             stored.result()
         return chunk, unit
 
-    def _named(self, chunk: Chunk, found: ChunkInput) -> tuple[CutUnit, bytes] | None:
+    def _named(
+        self, chunk: Chunk, found: ChunkInput, words: ExactWords | NeighbourhoodOf
+    ) -> tuple[CutUnit, bytes] | None:
         """Make the unit of a chunk and its bundle, which is not stored yet; see `cut`."""
-        bundle = self._bundle(found)
+        bundle = self._bundle(found, words)
         if bundle is None:
             return None
         name, content = bundle.named(NEIGHBOURS)
         return CutUnit(name, chunk, found.fingerprints, found.labels.num_rows), content
 
-    def _bundle(self, found: ChunkInput) -> Bundle | None:
-        words, scorer = self._scorer.similar_words, self._scorer.scorer
+    def _similar_words(self, found: ChunkInput) -> ExactWords | NeighbourhoodOf:
+        """Return what workers search themselves, or select what Chroma's index has found."""
+        words = self._scorer.similar_words
         words.cover(found.labels)
-        if words.exact is not None:
-            shared = {**self._shared, "corpus": self._share_corpus(words.exact)}
-            return score_bundle(found.labels, found.page, None, scorer, shared)
-        near = words.neighbourhood(found.labels)
-        if near is None:
-            return None
-        return score_bundle(found.labels, found.page, near, scorer, self._shared)
+        return words.neighbourhoods(found.labels) if words.exact is None else words.exact
+
+    def _bundle(self, found: ChunkInput, words: ExactWords | NeighbourhoodOf) -> Bundle | None:
+        scorer, shared, near = self._scorer.scorer, self._shared, None
+        if isinstance(words, ExactWords):
+            shared = {**shared, "corpus": self._share_corpus(words)}
+        else:
+            near = words(found.labels)
+            if near is None:
+                return None
+        return score_bundle(found.labels, found.page, near, scorer, shared)
 
     def _share_corpus(self, words: ExactWords) -> str:
         """Store the corpus, once; it is another one when documents have come meanwhile."""
