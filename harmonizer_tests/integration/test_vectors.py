@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import chromadb
@@ -24,7 +25,12 @@ from harmonizer_assets.core.base.locks import Lock
 from harmonizer_assets.core.base.settings import Settings
 from harmonizer_assets.core.index import stage, upkeep
 from harmonizer_assets.core.index.vector_files import VectorPage, write_pages
-from harmonizer_assets.core.index.vectors import GRAPH_WRITTEN_FROM, HNSW, VectorIndex
+from harmonizer_assets.core.index.vectors import (
+    GRAPH_WRITTEN_FROM,
+    HNSW,
+    IndexSession,
+    VectorIndex,
+)
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.score.similar_words import read_merchant_labels
 from harmonizer_tests.support.homes import copy_home
@@ -211,6 +217,12 @@ def sessions(monkeypatch):
     return opened
 
 
+def scored_anew(pipeline):
+    again = Pipeline(pipeline.home, pipeline.settings)
+    list(again.score.run(again.partitions.held(), replace(OFFLINE, refresh=True)))
+    return table(again, "similarity_matches")
+
+
 def fetch_at_once(monkeypatch, documents):
     name = "harmonizer_assets.core.score.similar_words._FETCHED_AT_ONCE"
     monkeypatch.setattr(name, documents)
@@ -249,6 +261,71 @@ def test_the_index_is_opened_for_the_units_of_many_merchants_together(
             assert near.rows.tolist() == expected.rows.tolist()
     fetch_at_once(monkeypatch, most - 1)
     assert None in [look_up(labels) for labels in of_merchant.values()]
+
+
+def test_scoring_asks_the_index_about_no_document_that_fitting_has_asked_about(
+    four_shops, monkeypatch
+):
+    pipeline, _ = four_shops
+    asked, nearest = [], IndexSession.nearest
+
+    def counted(session, vectors, k):
+        asked.append(len(vectors))
+        return nearest(session, vectors, k)
+
+    monkeypatch.setattr(IndexSession, "nearest", counted)
+    pipeline.score.fit(OFFLINE)
+    assert sum(asked) == len(table(pipeline, "documents"))
+    assert score(pipeline)
+    assert sum(asked) == len(table(pipeline, "documents"))
+    mine = table(pipeline, "similarity_matches")
+    assert scored_anew(pipeline) == mine
+
+
+def test_vectors_that_are_searched_exactly_are_read_once_for_fitting_and_scoring(indexed, sessions):
+    indexed.score.fit(OFFLINE)
+    assert score(indexed)
+    assert len(sessions) == 1
+
+
+def test_scoring_asks_about_all_documents_once_more_have_come(four_shops, tmp_path):
+    pipeline, _ = four_shops
+    pipeline.score.fit(OFFLINE)
+    shop_receipts(["Late"], 5, images="later").submit(pipeline, tmp_path / "later")
+    pipeline.ingest()
+    pipeline.index()
+    score(pipeline)
+    mine = table(pipeline, "similarity_matches")
+    assert scored_anew(pipeline) == mine
+
+
+def test_scoring_asks_once_another_merchant_uses_the_documents_that_one_had_alone(home, tmp_path):
+    pipeline = Pipeline(home, Settings(similarity={"exact_search_limit": 0}))
+    alone, twin = shop_receipts(["Alone"], 20), shop_receipts(["Twin"], 20, images="twin")
+    for mine, same in zip(alone.words, twin.words, strict=True):
+        same["text"] = mine["text"]
+    alone.submit(pipeline, tmp_path / "alone")
+    pipeline.ingest()
+    pipeline.index()
+    documents = table(pipeline, "documents")
+    assert pipeline.score.fit(OFFLINE)[1]
+    twin.submit(pipeline, tmp_path / "twin")
+    pipeline.ingest()
+    pipeline.index()
+    assert table(pipeline, "documents") == documents
+    score(pipeline)
+    mine = table(pipeline, "similarity_matches")
+    assert any(row["nearest_document"] for row in mine)
+    assert scored_anew(pipeline) == mine
+
+
+def test_a_label_more_of_a_known_document_leaves_the_index_alone(indexed, tmp_path):
+    labels = len(table(indexed, "labels"))
+    shop_receipts(images="another").submit(indexed, tmp_path / "another")
+    indexed.ingest()
+    assert len(table(indexed, "labels")) == 2 * labels
+    report = indexed.index()
+    assert (report.embedded, report.metadata_updated) == (0, 0)
 
 
 def test_documents_that_arrive_while_units_are_cut_do_not_change_what_is_found(

@@ -35,7 +35,7 @@ _SHARE_PER_CHUNK: Final = 0.1
 """The same, as a share of those in the index. Each chunk has the index copied as a whole, so with
 chunks of one size copying would grow with the square of the documents."""
 _MAX_METADATA_MERCHANTS: Final = 32
-_METADATA: Final = ("merchants", "label_types", "statuses", "labels")
+_METADATA: Final = ("merchants", "label_types", "statuses")
 
 # `document_metadata` mirrors Chroma: a document without a row there is not in the index.
 _OUT_OF_DATE = f"""
@@ -44,8 +44,7 @@ WITH wanted AS (
         list(DISTINCT l.merchant_key ORDER BY l.merchant_key)[:{_MAX_METADATA_MERCHANTS}]
             AS merchants,
         list(DISTINCT l.label ORDER BY l.label) AS label_types,
-        list(DISTINCT l.validation_status ORDER BY l.validation_status) AS statuses,
-        count(*) AS labels
+        list(DISTINCT l.validation_status ORDER BY l.validation_status) AS statuses
     FROM word_documents d JOIN labels l USING ({WORD_COLUMNS})
     GROUP BY d.document_id
 )
@@ -54,8 +53,8 @@ SELECT coalesce(wanted.document_id, stored.document_id) AS document_id,
     stored.document_id IS NULL AS is_new, wanted.document_id IS NULL AS is_orphan
 FROM wanted FULL JOIN document_metadata stored ON stored.document_id = wanted.document_id
 WHERE stored.document_id IS NULL OR wanted.document_id IS NULL
-    OR (wanted.merchants, wanted.label_types, wanted.statuses, wanted.labels)
-        IS DISTINCT FROM (stored.merchants, stored.label_types, stored.statuses, stored.labels)
+    OR (wanted.merchants, wanted.label_types, wanted.statuses)
+        IS DISTINCT FROM (stored.merchants, stored.label_types, stored.statuses)
 ORDER BY document_id
 """
 

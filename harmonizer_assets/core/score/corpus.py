@@ -70,6 +70,10 @@ class Corpus:
             self.label_types,
         )
 
+    def has_documents_of(self, other: Corpus) -> bool:
+        """Say whether the rows of another corpus are of the same documents, with any votes."""
+        return np.array_equal(self.document_ids, other.document_ids)
+
     @cached_property
     def digest(self) -> str:
         """A hash of the documents and their votes."""

@@ -92,6 +92,11 @@ class IndexSearch:
         self._known = np.zeros(held, dtype=bool)
 
     @property
+    def asks(self) -> bool:
+        """Whether it has an index to ask."""
+        return self._ask is not None
+
+    @property
     def width(self) -> int:
         """As many similarities as it has found."""
         return self._k

@@ -82,23 +82,40 @@ class SimilarWords:
         index: VectorIndex,
         label_types: Sequence[str],
         settings: SimilaritySettings,
+        before: SimilarWords | None = None,
     ) -> None:
+        """Read the corpus.
+
+        Args:
+            warehouse: holds the labels.
+            index: holds the vectors.
+            label_types: the taxonomy's names.
+            settings: of similarity.
+            before: another one with the same index and settings: what it has found in the index
+                is used again as long as the documents are the same.
+        """
         self._warehouse = warehouse
         self._index = index
         self.label_types = tuple(label_types)
         self._settings = settings
-        self._load_corpus()
+        self._load_corpus(before)
 
-    def _load_corpus(self) -> None:
+    def _load_corpus(self, before: SimilarWords | None = None) -> None:
         counts, merchants = self._warehouse.read(_read_corpus)
         self.corpus = Corpus.from_counts(counts, self.label_types)
         n, k = len(self.corpus.document_ids), self._settings.neighbours
         self.exact: ExactWords | None = None
         # Another run may have documents added, and the corpus read again, while one is in use.
-        ask = partial(self._ask, self.corpus)
-        self._search = IndexSearch(n, k, ask if merchants > 1 else None)
+        ask = partial(self._ask, self.corpus) if merchants > 1 else None
+        self._search = IndexSearch(n, k, ask)
+        vectors = None
+        if before is not None and before.corpus.has_documents_of(self.corpus):
+            if before._search.asks == self._search.asks:
+                self._search = before._search
+            vectors = None if before.exact is None else before.exact.vectors
         if n <= self._settings.exact_search_limit:
-            vectors = self._fetch(self.corpus, np.arange(n))
+            if vectors is None:
+                vectors = self._fetch(self.corpus, np.arange(n))
             self.exact = ExactWords(self.corpus, vectors, self._settings)
 
     def votes(

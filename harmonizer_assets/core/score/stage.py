@@ -87,6 +87,7 @@ class ScoreStage:
         self._registry = registry
         self._indexing = indexing
         self._settings = settings
+        self._fitted_with: SimilarWords | None = None
 
     def definition(self) -> Stage:
         """Describe the stage with the model that is in force now, or due."""
@@ -108,7 +109,8 @@ class ScoreStage:
     def similar_words(self) -> SimilarWords:
         """Make the gatherer of similar words' votes, against the labels as they are now."""
         names, settings = self._registry.label_types, self._settings.similarity
-        return SimilarWords(self._warehouse, self._indexing.vectors, names, settings)
+        before = self._fitted_with
+        return SimilarWords(self._warehouse, self._indexing.vectors, names, settings, before)
 
     def guarantee(self) -> str:
         """Describe the guarantee on labels that no judge is asked about, in one sentence."""
@@ -129,7 +131,12 @@ class ScoreStage:
         if self._settings.similarity.scorer != "model":
             return NO_MODEL, None
         waits = waits_for(options.on_progress, "suspicion_model waits for another run that fits it")
-        return self._registry.ensure(self.similar_words, waits, refit=refit)
+
+        def gatherer() -> SimilarWords:
+            self._fitted_with = self.similar_words()
+            return self._fitted_with
+
+        return self._registry.ensure(gatherer, waits, refit=refit)
 
     def in_force(self) -> tuple[str, FittedModel | None]:
         """Return version and model in force; `DUE` and None where one is to be fitted first."""
@@ -148,7 +155,8 @@ class ScoreStage:
         @cache
         def scorer() -> SimilarityScorer:
             # Made on first use: a run without changes must not load the corpus.
-            return SimilarityScorer(self._warehouse, self.similar_words(), self._scorer(*model))
+            words, self._fitted_with = self.similar_words(), None
+            return SimilarityScorer(self._warehouse, words, self._scorer(*model))
 
         run = StageRun(self._warehouse, self.definition(), partitions, options, labels=labels)
         yield from run.unchanged()
