@@ -18,6 +18,7 @@ import pyarrow as pa
 import pytest
 from chromadb.api.models.Collection import Collection
 from chromadb.errors import InternalError
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from harmonizer_assets.core.base.errors import StoreBusyError, StoreError
 from harmonizer_assets.core.base.home import Home
@@ -32,6 +33,7 @@ from harmonizer_assets.core.index.vectors import (
     VectorIndex,
 )
 from harmonizer_assets.core.pipeline import Pipeline
+from harmonizer_assets.core.score.searches import ExactSearch, IndexSearch
 from harmonizer_assets.core.score.similar_words import read_merchant_labels
 from harmonizer_tests.support.homes import copy_home
 from harmonizer_tests.support.receipts import OFFLINE, score, shop_receipts, table
@@ -286,6 +288,25 @@ def test_vectors_that_are_searched_exactly_are_read_once_for_fitting_and_scoring
     indexed.score.fit(OFFLINE)
     assert score(indexed)
     assert len(sessions) == 1
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_votes_do_not_depend_on_how_many_threads_blas_has(indexed, monkeypatch, exact):
+    search = ExactSearch if exact else IndexSearch
+    threads, nearest = [], search.nearest
+
+    def watched(self, documents, eligible):
+        threads.extend(
+            blas["num_threads"] for blas in threadpool_info() if blas["user_api"] == "blas"
+        )
+        return nearest(self, documents, eligible)
+
+    monkeypatch.setattr(search, "nearest", watched)
+    limit = 20_000 if exact else 0
+    pipeline = Pipeline(indexed.home, Settings(similarity={"exact_search_limit": limit}))
+    with threadpool_limits(2, user_api="blas"):
+        assert score(pipeline)
+    assert set(threads) == {1}
 
 
 def test_scoring_asks_about_all_documents_once_more_have_come(four_shops, tmp_path):

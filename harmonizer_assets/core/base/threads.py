@@ -20,21 +20,26 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+def one_blas_thread() -> threadpool_limits:
+    """Have BLAS compute in one thread as long as the context is open.
+
+    In several, sums differ in their last digits with how many there are, and so would the tables of
+    machines and worker processes; and they would wait for threads of ours.
+    """
+    return threadpool_limits(1, user_api="blas")
+
+
 def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     """Call a function on each item, and return the results in the order of the items.
 
-    One thread per core works, and BLAS's own threads rest meanwhile: they would wait for each
-    other. It pays where the function spends its time in libraries that release the lock of the
-    interpreter, such as NumPy and Chroma.
+    One thread per core works. It pays where the function spends its time in libraries that release
+    the lock of the interpreter, such as NumPy, with `one_blas_thread`, and Chroma.
     """
     threads = min(len(items), MOST_THREADS, _threads())
-    if len(items) < 2:
+    if threads < 2:
         return [function(item) for item in items]
-    with threadpool_limits(1, user_api="blas"):
-        if threads < 2:
-            return [function(item) for item in items]
-        with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(function, items))
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(function, items))
 
 
 def _threads() -> int:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from harmonizer_assets.core.base.settings import SimilaritySettings
 from harmonizer_assets.core.base.sql import text_list, texts_in
-from harmonizer_assets.core.base.threads import in_threads
+from harmonizer_assets.core.base.threads import in_threads, one_blas_thread
 from harmonizer_assets.core.index.embedders import Vectors
 from harmonizer_assets.core.index.vectors import QUERY_BATCH, VectorIndex
 from harmonizer_assets.core.records.label import LABEL_KEY, WORD_COLUMNS, qualified
@@ -305,18 +305,19 @@ def _gather(
     for group in _grouped(runs, _FETCHED_AT_ONCE):
         inside = np.concatenate([np.arange(*run) for run in group])
         vectors = vectors_of(document[inside], judged[inside])
-        parts += [
-            _merchant_votes(
-                labels.slice(first, end - first),
-                document[first:end],
-                judged[first:end],
-                vectors,
-                corpus,
-                search,
-                settings,
-            )
-            for first, end in group
-        ]
+        with one_blas_thread():
+            parts += [
+                _merchant_votes(
+                    labels.slice(first, end - first),
+                    document[first:end],
+                    judged[first:end],
+                    vectors,
+                    corpus,
+                    search,
+                    settings,
+                )
+                for first, end in group
+            ]
     return joined_votes(parts) if parts else _no_votes(len(corpus.label_types))
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from harmonizer_assets.core.base.threads import in_threads
+from harmonizer_assets.core.base.threads import in_threads, one_blas_thread
 from harmonizer_assets.core.score.features import GROUPS, group_ranges
 from harmonizer_assets.core.score.folds import FOLDS, Folds
 
@@ -170,7 +170,7 @@ def fit_views(kinds: Sequence[ViewKind], data: TrainingData) -> tuple[View, ...]
         rows = np.flatnonzero(~apart & (data.weight > 0))
         return _fit_fold(used[number], data, rows, kinds[number].strength)
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), one_blas_thread():
         # Stopping early is part of the method: it is a regulariser and bounds the time.
         warnings.filterwarnings("ignore", "lbfgs failed to converge")
         # Each fit has a thread, and BLAS in it one: the solver adds up one vector at a time, and
