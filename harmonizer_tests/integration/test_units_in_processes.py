@@ -83,7 +83,7 @@ def started(monkeypatch):
     starting = ProcessExecutor.__init__
     monkeypatch.setattr(ProcessExecutor, "__init__", start)
     monkeypatch.setattr(spread, "cores", lambda: 3)
-    monkeypatch.setattr(spread, "MOST_THREADS", 1)
+    monkeypatch.setattr(spread, "WORTH_PROCESSES", 2)
     monkeypatch.setattr(spread, "LABELS_PER_PROCESS", PER_UNIT)
     monkeypatch.setattr(spread, "WORTH_LABELS", 2 * PER_UNIT)
     return found
@@ -104,7 +104,7 @@ def test_the_run_itself_computes_where_processes_do_not_pay(
     if case == "few labels":
         monkeypatch.setattr(spread, "WORTH_LABELS", 10_000)
     if case == "few cores":
-        monkeypatch.setattr(spread, "MOST_THREADS", 3)
+        monkeypatch.setattr(spread, "WORTH_PROCESSES", 4)
     exact = case != "an index"
     with ExitStack() as stack:
         if case == "another run's units":

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import chromadb
@@ -20,6 +20,7 @@ from chromadb.api.models.Collection import Collection
 from chromadb.errors import InternalError
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from harmonizer_assets.core.base import threads
 from harmonizer_assets.core.base.errors import StoreBusyError, StoreError
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.locks import Lock
@@ -33,6 +34,7 @@ from harmonizer_assets.core.index.vectors import (
     VectorIndex,
 )
 from harmonizer_assets.core.pipeline import Pipeline
+from harmonizer_assets.core.score import similar_words, votes
 from harmonizer_assets.core.score.searches import ExactSearch, IndexSearch
 from harmonizer_assets.core.score.similar_words import read_merchant_labels
 from harmonizer_tests.support.homes import copy_home
@@ -307,6 +309,40 @@ def test_votes_do_not_depend_on_how_many_threads_blas_has(indexed, monkeypatch, 
     with threadpool_limits(2, user_api="blas"):
         assert score(pipeline)
     assert set(threads) == {1}
+
+
+@pytest.mark.parametrize("together", [5_000, 1])
+@pytest.mark.parametrize("limit", [20_000, 0])
+def test_votes_do_not_depend_on_the_threads_that_gather_them(
+    four_shops, monkeypatch, limit, together
+):
+    pipeline, merchants = four_shops
+    labels = pa.concat_tables(merchants.values())
+    words = Pipeline(
+        pipeline.home, Settings(similarity={"exact_search_limit": limit})
+    ).score.similar_words()
+    monkeypatch.setattr(similar_words, "_LABELS_TOGETHER", together)
+    monkeypatch.setattr(votes, "_BLOCK_CELLS", 1_000)
+
+    def gathered_in(most_threads):
+        used, gather = set(), similar_words.gather_votes
+
+        def watched(*arguments):
+            used.add(threading.get_ident())
+            time.sleep(0.02)
+            return gather(*arguments)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(threads, "_threads", lambda: most_threads)
+            patched.setattr(similar_words, "gather_votes", watched)
+            return words.votes(labels)[0], len(used)
+
+    alone, one = gathered_in(1)
+    shared, several = gathered_in(3)
+    for field in fields(alone):
+        np.testing.assert_array_equal(getattr(alone, field.name), getattr(shared, field.name))
+    # Merchants that are large are gathered one after the other, each by several threads.
+    assert (one, several > 1) == (1, together > 1)
 
 
 def test_scoring_asks_about_all_documents_once_more_have_come(four_shops, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from typing import Final, TypeVar
 
 from threadpoolctl import threadpool_limits
@@ -15,6 +16,9 @@ ONE_THREAD: Final = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
 )
 """Environment of processes of which there is one per core: each computes in one thread."""
+
+_SHARES_CORES: Final = ContextVar("_SHARES_CORES", default=False)
+"""Whether this thread is one of those that share the cores."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -32,13 +36,14 @@ def one_blas_thread() -> threadpool_limits:
 def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     """Call a function on each item, and return the results in the order of the items.
 
-    One thread per core works. It pays where the function spends its time in libraries that release
-    the lock of the interpreter, such as NumPy, with `one_blas_thread`, and Chroma.
+    One thread per core works; called by such a thread itself, it starts no more. It pays where the
+    function spends its time in libraries that release the lock of the interpreter, such as NumPy,
+    with `one_blas_thread`, and Chroma.
     """
     threads = min(len(items), MOST_THREADS, _threads())
-    if threads < 2:
+    if threads < 2 or _SHARES_CORES.get():
         return [function(item) for item in items]
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads, initializer=_SHARES_CORES.set, initargs=(True,)) as pool:
         return list(pool.map(function, items))
 
 

@@ -39,6 +39,9 @@ from harmonizer_assets.core.store.warehouse import Warehouse
 
 _FETCHED_AT_ONCE: Final = 60_000
 """Vectors of so many labels are fetched together: opening the index takes most of a second."""
+_LABELS_TOGETHER: Final = 5_000
+"""Labels of merchants that the cores share: enough for all of them, and no merchant among them that
+the others would wait for."""
 
 _CORPUS_COUNTS: Final = f"""
 SELECT d.document_id, l.label, l.validation_status, count(*) AS n
@@ -305,19 +308,23 @@ def _gather(
     for group in _grouped(runs, _FETCHED_AT_ONCE):
         inside = np.concatenate([np.arange(*run) for run in group])
         vectors = vectors_of(document[inside], judged[inside])
+
+        def of_merchant(run: tuple[int, int], vectors: VectorsOf = vectors) -> Votes:
+            first, end = run
+            return _merchant_votes(
+                labels.slice(first, end - first),
+                document[first:end],
+                judged[first:end],
+                vectors,
+                corpus,
+                search,
+                settings,
+            )
+
         with one_blas_thread():
-            parts += [
-                _merchant_votes(
-                    labels.slice(first, end - first),
-                    document[first:end],
-                    judged[first:end],
-                    vectors,
-                    corpus,
-                    search,
-                    settings,
-                )
-                for first, end in group
-            ]
+            # The words of a large merchant are spread over the cores, small merchants whole.
+            for together in _grouped(group, _LABELS_TOGETHER):
+                parts += in_threads(of_merchant, together)
     return joined_votes(parts) if parts else _no_votes(len(corpus.label_types))
 
 

@@ -11,7 +11,7 @@ from harmonizer_assets.core.base.errors import ConfigurationError, StoreBusyErro
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.base.locks import Lock
 from harmonizer_assets.core.base.settings import UnitSettings
-from harmonizer_assets.core.base.threads import MOST_THREADS, cores
+from harmonizer_assets.core.base.threads import cores
 from harmonizer_assets.core.records.reports import PartitionResult
 from harmonizer_assets.core.score.stage import ComputeScores, SimilarityScorer, score_here
 from harmonizer_assets.core.stages.run import StageRun
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 BROKER_VARIABLE: Final = "HARMONIZER_BROKER_URL"
 
 WORTH_LABELS: Final = 40_000
-"""Labels from which processes can pay: with 20,000 they were as fast as the run itself, which
-computes in several threads, with 50,000 a little faster on the same cores, for twice the memory.
-So they have to have more cores than the run can use."""
+"""Labels from which processes can pay: with 20,000 they were as fast as the run itself."""
+WORTH_PROCESSES: Final = 3
+"""Processes from which they pay: two are hardly faster than the run itself, which gathers votes in
+several threads, and need twice its memory. Half of its time is spent in one thread."""
 LABELS_PER_PROCESS: Final = 5_000
 """A process that has less to do is not worth its memory and the second that it takes to start."""
 
@@ -95,7 +96,7 @@ def _processes_that_pay(
     if run.stale and settings.store is None and any(home.units.glob("*/*")):
         # A run that was killed has left results.
         return most
-    if labels < WORTH_LABELS or most <= MOST_THREADS:
+    if labels < WORTH_LABELS or most < WORTH_PROCESSES:
         return 0
     # Where Chroma finds similar words, the run is busier than its workers would be.
     return most if scorer().similar_words.exact is not None else 0
