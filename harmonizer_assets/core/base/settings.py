@@ -200,7 +200,7 @@ class UnitSettings(_Section):
     """Who computes `similarity_matches`: the run itself, or others, in units of whole merchants."""
 
     executor: ExecutorName = "auto"
-    """`auto`: `processes` where it pays, which is from 40,000 labels to be scored and five cores,
+    """`auto`: `processes` where it pays, which is from 40,000 labels to be scored and three cores,
     as long as similar words are searched exactly; else `inline`, the process of the run.
     `processes`: one process per core of this machine; `celery`: workers that `harmonizer worker`
     starts on any number of machines, through a queue; `lambda`: a function of AWS Lambda."""
