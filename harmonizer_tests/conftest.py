@@ -12,7 +12,7 @@ from hypothesis import settings
 
 from harmonizer_assets.core.base.home import Home
 from harmonizer_assets.core.pipeline import Pipeline
-from harmonizer_tests.support.homes import keep_homes_in
+from harmonizer_tests.support.homes import copy_home, keep_homes_in
 from harmonizer_tests.support.postgres import UnreachableError, temporary_database
 
 # How long an example takes says more about the machine than about the code.
@@ -29,10 +29,19 @@ def _homes(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A home of the test's own, with empty tables: making them takes a tenth of a second."""
     home = Home(tmp_path / "home").ensure()
+    copy_home(home, "tables", lambda fresh: Pipeline(fresh).warehouse.query("SELECT 1"))
     monkeypatch.setenv("HARMONIZER_HOME", str(home.root))
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HARMONIZER_MODEL"):
         monkeypatch.delenv(name, raising=False)
+    return home
+
+
+@pytest.fixture
+def bare_home(home: Home) -> Home:
+    """The same without tables: whoever writes first makes them."""
+    home.database.unlink()
     return home
 
 

@@ -26,6 +26,8 @@ def _estimates(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "labels", f"{plan.labels:,}"
     yield "decided by similarity", f"{plan.skipped_by_similarity:,}"
     yield "without a word", f"{plan.without_word:,}"
+    if plan.unasked:
+        yield "not worth a question", f"{plan.unasked:,}"
     yield "known already", f"{plan.cache_hits:,}"
     yield "to be asked", f"{plan.words:,} words in about {plan.calls:,} calls"
     yield "tokens, about", f"{plan.prompt_tokens:,} in, {plan.completion_tokens:,} out"

@@ -53,7 +53,7 @@ SIMILARITY_MATCHES = TableSchema(
         TableColumn("best_similarity", "float", description="Highest of the same type, 0..1"),
         TableColumn("mean_similarity", "float", description="Mean over the matches, 0..1"),
         TableColumn("outlier_score", "float", description="0..1, higher is more suspicious"),
-        TableColumn("triage", "string", description="valid, outlier or ambiguous"),
+        TableColumn("triage", "string", description="valid, outlier, ambiguous or unasked"),
         TableColumn("looks_right", "bool", description="Null unless a person has rejected it"),
         TableColumn("competing_label", "string", description="The most probable other type"),
     ]

@@ -89,6 +89,25 @@ def test_a_run_that_skips_clear_cases_keeps_the_answers_that_were_bought_about_t
     assert sum(row["skipped_by_similarity"] for row in used) == 0
 
 
+def test_answers_that_were_bought_about_labels_that_are_not_worth_a_question_are_kept(shop, server):
+    before = decisions(bought(shop))
+    asked = len(server.requests)
+    pipeline = opened(shop)
+    pipeline.warehouse.write(
+        lambda con: con.execute("UPDATE similarity_matches SET triage = 'unasked'") and None
+    )
+    pipeline.harmonize(
+        RunOptions(judge="openai", run_id="later", refresh=True),
+        partitions=pipeline.partitions.held(),
+        assets=["llm_verdicts", "outliers"],
+    )
+    assert decisions(pipeline) == before
+    assert len(server.requests) == asked
+    used = [row for row in table(pipeline, "llm_usage") if row["run_id"] == "later"]
+    assert sum(row["cache_hits"] for row in used) == 36
+    assert sum(row["skipped_by_similarity"] for row in used) == 0
+
+
 def test_going_back_to_the_offline_judge_is_said(shop, server):
     offline = opened(shop)
     offline.harmonize(PLAIN)

@@ -688,6 +688,24 @@ def test_harmonize_all_labels_goes_all_the_way(home, endpoint):
     assert (again.partitions, again.totals.calls) == (0, 0)
 
 
+def test_without_a_guarantee_only_the_most_suspicious_labels_are_asked_about(home, endpoint):
+    prepared(home, label_types=4, words=120, wrong=0.4)
+    pipeline = judged(home)
+    triage = table(pipeline, "similarity_matches")
+    unasked = [row["outlier_score"] for row in triage if row["triage"] == "unasked"]
+    asked = [row["outlier_score"] for row in triage if row["triage"] == "ambiguous"]
+    assert 0 < len(asked) <= 0.25 * len(triage) < len(unasked)
+    assert min(asked) > max(unasked)
+    assert endpoint.stats()["words_asked"] == len(asked)
+    left = [row for row in table(pipeline, "outliers") if row["reasoning"].startswith("not asked")]
+    assert len(left) == len(unasked)
+    assert {(row["is_outlier"], row["decided_by"]) for row in left} == {(None, "unresolved")}
+    # A judge that costs nothing decides them.
+    pipeline.harmonize(RunOptions())
+    assert not any("not asked" in (row["reasoning"] or "") for row in table(pipeline, "outliers"))
+    assert decided_by(pipeline)["offline_judge"] > 0
+
+
 def test_clear_cases_are_not_asked_about(home, endpoint):
     by_similar_words = Settings.model_validate({"similarity": {"scorer": "evidence"}})
     settings = by_similar_words.with_judge(backoff_seconds=0.01)

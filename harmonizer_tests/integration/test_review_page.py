@@ -360,12 +360,12 @@ def answer_until_killed(person, labels, confirmed):
             confirmed.add(json.loads(answer.text)["answer_id"])
 
 
-def test_a_home_without_tables_says_what_brings_labels_in(home):
-    with reviewing(home) as ann:
+def test_a_home_without_tables_says_what_brings_labels_in(bare_home):
+    with reviewing(bare_home) as ann:
         page = ann.get()
     assert page.status == 404
     assert "harmonizer run" in page.text
-    assert not home.database.exists()
+    assert not bare_home.database.exists()
 
 
 # Hostile texts, other sites, tokens

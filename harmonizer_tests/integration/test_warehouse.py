@@ -70,7 +70,8 @@ def stored(warehouse: Warehouse) -> list[tuple[str, str, str]]:
     return [tuple(row.values()) for row in rows.to_pylist()]
 
 
-def test_migrations_are_applied_once_and_recorded_by_name(warehouse):
+def test_migrations_are_applied_once_and_recorded_by_name(bare_home):
+    warehouse = Warehouse(bare_home)
     folder = Path(migrations.__path__[0])
     packaged = sorted(path.stem for path in folder.glob("*.sql"))
     assert packaged[0] == "0001_initial"
@@ -104,16 +105,17 @@ def test_a_database_of_an_older_version_is_migrated_by_whatever_comes_first(ware
     assert opened.query("FROM taken_arrivals").num_rows == 0
 
 
-def test_a_file_has_the_storage_format_that_opens_fast_whatever_it_had_before(warehouse, home):
+def test_a_file_has_the_storage_format_that_opens_fast_whatever_it_had_before(bare_home):
     """Files of DuckDB's default format take about three times as long to open."""
 
     def storage_format() -> str:
-        with duckdb.connect(home.database) as con:
+        with duckdb.connect(bare_home.database) as con:
             found = con.execute("SELECT tags->>'storage_version' FROM duckdb_databases()")
             return found.fetchall()[0][0]
 
     fast = f"{database.STORAGE_VERSION}+"
-    duckdb.connect(home.database).close()
+    warehouse = Warehouse(bare_home)
+    duckdb.connect(bare_home.database).close()
     assert storage_format() != fast
     warehouse.migrate()
     assert storage_format() == fast

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,14 @@ def test_only_the_warehouse_opens_the_database():
     # Ingest and corrupt open private scratch databases, and answers that homes share may be in a
     # file of their own: never the home's. Whoever publishes reads the read-only copy.
     assert openers == {"database.py", "staging.py", "corrupt.py", "duckdb_file.py", "copied.py"}
+
+
+def test_no_window_has_a_filter():
+    """With another window of a finer partition beside it, DuckDB takes the square of the rows."""
+    filtered = re.compile(r"FILTER\s*\((?:[^()]|\([^()]*\))*\)\s*OVER")
+    queries = [path for kind in ("*.py", "*.sql") for path in PACKAGE.rglob(kind)]
+    assert filtered.search("count(*) FILTER (NOT (a OR b)) OVER (PARTITION BY c)")
+    assert [path for path in queries if filtered.search(path.read_text(encoding="utf-8"))] == []
 
 
 def test_help_does_not_wait_for_dagster():

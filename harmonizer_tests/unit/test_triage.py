@@ -188,6 +188,49 @@ def test_without_enough_validated_labels_it_asks_and_says_so():
     assert "too few" in thresholds.reason
 
 
+def asked_about(unknown, **chosen):
+    """Choose thresholds without a guarantee; say how many labels are asked about, and why."""
+    few = np.full(10, 0.001)
+    thresholds = choose_thresholds(few, few, unknown, 0.2, TriageSettings(**chosen))
+    # They are the most suspicious of those that are not accepted.
+    return (unknown > max(thresholds.ask, thresholds.accept)).sum(), thresholds.reason
+
+
+def test_without_a_guarantee_only_the_most_suspicious_are_asked_about_where_many_are_open():
+    unknown = np.linspace(0.01, 0.6, 1_000)
+    asked, reason = asked_about(unknown)
+    assert asked == 250
+    assert reason.endswith("only the most suspicious 25% are asked about")
+    assert asked_about(unknown, ask_at_most=0.1)[0] == 100
+    assert asked_about(unknown, ask_at_most=1)[0] == 1_000
+
+
+def test_without_a_guarantee_all_open_labels_are_asked_about_where_they_are_few():
+    unknown = np.concatenate([np.full(800, 0.0005), np.linspace(0.01, 0.6, 200)])
+    asked, reason = asked_about(unknown)
+    assert asked == 200
+    assert "asked about" not in reason
+
+
+@given(
+    st.lists(st.sampled_from([0.0, 0.0005, 0.002, 0.1, 0.5, 1.0]), max_size=60),
+    st.floats(0.01, 1.0),
+)
+def test_without_a_guarantee_no_more_than_the_share_is_asked_about(unknown, share):
+    asked, _ = asked_about(np.array(unknown), ask_at_most=share)
+    assert asked <= share * len(unknown)
+
+
+def test_with_a_guarantee_all_open_labels_are_asked_about():
+    calibration, margin, _, right, swapped = calibrated(3)
+    right, swapped, unknown = (
+        expit(calibration.log_odds(each)) for each in (right, swapped, margin)
+    )
+    thresholds = choose_thresholds(right, swapped, unknown, 0.1, TriageSettings(ask_at_most=0.01))
+    assert thresholds.accepted_wrong_bound is not None
+    assert thresholds.ask < 0
+
+
 @pytest.mark.parametrize(("shown_first", "is_guaranteed"), [("any", True), ("suspicious", False)])
 def test_labels_that_people_were_asked_about_first_give_no_guarantee(shown_first, is_guaranteed):
     """They say nothing about how many of the others are right."""
@@ -220,7 +263,8 @@ def test_where_wrong_labels_look_like_right_ones_nothing_is_accepted():
     alike = random.random_sample(1_000)
     thresholds = choose_thresholds(alike, alike, alike, 0.2, TriageSettings())
     assert thresholds.accept < 0
-    assert "all labels are asked about" in thresholds.reason
+    assert "no label is accepted without a question" in thresholds.reason
+    assert (alike > thresholds.ask).sum() == 250
 
 
 def test_thresholds_keep_within_the_bounds_of_the_settings():

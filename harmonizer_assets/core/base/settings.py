@@ -85,6 +85,9 @@ class TriageSettings(_Section):
     """No label below this probability of being wrong is rejected."""
     least_validated: int = Field(default=300, ge=50)
     """Validated labels from which a guarantee is given."""
+    ask_at_most: float = Field(default=0.25, gt=0, le=1)
+    """Without a guarantee, a model is asked about the most suspicious labels, up to this share of
+    all; the others stay unresolved."""
     least_examples: int = Field(default=20, ge=0)
     """Labels of a type with fewer trusted examples are always asked about."""
     least_rejected: int = Field(default=30, ge=1)

@@ -35,11 +35,15 @@ MIN_WRONG_SHARE: Final = 0.4
 # Labels that a person has rejected (`looks_right` is null for all others) are left out. A label
 # disagrees when a label of another merchant is more similar to it than any label on the
 # other receipts of its own merchant, and agrees when it is the other way round.
+# A word votes for each merchant that uses the document nearest to it, of which there can be
+# thousands. A merchant that enough words vote for has the vote of one of the rarest of them, as
+# many as may be without its vote: only those are counted.
 _ALARMS = """
 WITH disagreeing AS (
-    SELECT s.*, corpus_similarity > own_similarity + $margin AS disagrees,
+    SELECT image_id, receipt_id, line_id, word_id, merchant_key, nearest_document,
+        corpus_similarity > own_similarity + $margin AS disagrees,
         own_similarity > corpus_similarity + $margin AS agrees
-    FROM similarity_matches s WHERE s.label_probability > 0 AND s.looks_right IS NULL
+    FROM similarity_matches WHERE label_probability > 0 AND looks_right IS NULL
 ),
 sizes AS (
     SELECT merchant_key, count(DISTINCT (image_id, receipt_id)) AS receipts
@@ -62,19 +66,39 @@ names AS (
     LEFT JOIN (SELECT DISTINCT merchant_key, merchant FROM merchant_names) n USING (merchant_key)
     GROUP BY ALL
 ),
+voting AS (
+    SELECT DISTINCT image_id, receipt_id, line_id, word_id, merchant_key, n_disagree,
+        nearest_document AS document_id
+    FROM suspects JOIN disagreeing USING (image_id, receipt_id, merchant_key)
+    WHERE disagrees
+),
+uses AS (
+    SELECT DISTINCT d.document_id, l.merchant_key AS other
+    FROM word_documents d JOIN labels l USING (image_id, receipt_id, line_id, word_id)
+    WHERE l.merchant_key <> 'unknown' AND d.document_id IN (SELECT document_id FROM voting)
+),
+rarest_first AS (
+    SELECT v.*, row_number() OVER (of_receipt ORDER BY u.n) AS place,
+        count(*) OVER of_receipt AS n_votes
+    FROM voting v JOIN (SELECT document_id, count(*) AS n FROM uses GROUP BY ALL) u
+        USING (document_id)
+    WINDOW of_receipt AS (PARTITION BY image_id, receipt_id, merchant_key)
+),
+candidates AS (
+    SELECT DISTINCT r.image_id, r.receipt_id, r.merchant_key, u.other
+    FROM rarest_first r JOIN uses u USING (document_id)
+    WHERE r.place <= r.n_votes - ceil($min_concentration * r.n_disagree) + 1
+        AND u.other <> r.merchant_key
+),
 lookalikes AS (
-    SELECT s.image_id, s.receipt_id, s.merchant_key, l.merchant_key AS suggested_merchant_key,
-        count(DISTINCT (s.line_id, s.word_id)) AS votes
-    FROM suspects
-    JOIN disagreeing s USING (image_id, receipt_id, merchant_key)
-    JOIN word_documents d ON d.document_id = s.nearest_document
-    JOIN labels l ON (l.image_id, l.receipt_id, l.line_id, l.word_id)
-        = (d.image_id, d.receipt_id, d.line_id, d.word_id)
-    WHERE s.disagrees AND l.merchant_key NOT IN (s.merchant_key, 'unknown')
-    GROUP BY s.image_id, s.receipt_id, s.merchant_key, l.merchant_key
-    QUALIFY row_number() OVER (
-        PARTITION BY s.image_id, s.receipt_id, s.merchant_key
-        ORDER BY count(DISTINCT (s.line_id, s.word_id)) DESC, l.merchant_key) = 1
+    SELECT image_id, receipt_id, merchant_key, other AS suggested_merchant_key,
+        count(DISTINCT (line_id, word_id)) AS votes
+    FROM candidates
+    JOIN voting USING (image_id, receipt_id, merchant_key)
+    JOIN uses USING (document_id, other)
+    GROUP BY image_id, receipt_id, merchant_key, other
+    QUALIFY row_number() OVER (PARTITION BY image_id, receipt_id, merchant_key
+        ORDER BY count(DISTINCT (line_id, word_id)) DESC, other) = 1
 )
 SELECT s.image_id, s.receipt_id, s.merchant_key, own.merchant_name, s.n_labels::INTEGER AS n_labels,
     s.n_disagree::INTEGER AS n_disagree, s.n_disagree / s.n_labels AS share,

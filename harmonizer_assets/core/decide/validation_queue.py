@@ -37,9 +37,9 @@ WITH known AS (
 ),
 kinds AS (
     SELECT *,
-        count(*) FILTER (NOT is_validated) OVER kind AS n_alike,
-        count(*) FILTER (is_validated) OVER kind AS n_validated,
-        count(*) FILTER (is_validated) OVER same_text AS text_validated,
+        count(CASE WHEN NOT is_validated THEN 1 END) OVER kind AS n_alike,
+        count(CASE WHEN is_validated THEN 1 END) OVER kind AS n_validated,
+        count(CASE WHEN is_validated THEN 1 END) OVER same_text AS text_validated,
         4 * outlier_score * (1 - outlier_score) + 0.02 AS uncertainty
     FROM known
     WINDOW kind AS (PARTITION BY label_type, likeliest_label),

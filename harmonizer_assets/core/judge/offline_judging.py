@@ -54,7 +54,7 @@ class OfflineJudging:
     def _judged(
         self, con: duckdb.DuckDBPyConnection, chunk: Chunk
     ) -> tuple[dict[str, str], list[PartitionVerdicts]]:
-        asked = read_questions(con, chunk, bought=self._bought is not None)
+        asked = read_questions(con, chunk, bought=self._bought is not None, free=True)
         verdicts = [
             PartitionVerdicts(
                 partition,

@@ -38,7 +38,7 @@ SELECT {qualified("s", LABEL_KEY)}, s.merchant_key,
     s.unknown_because, s.scorer = 'model' AS calibrated,
     coalesce(d.left_context, '') AS "left", coalesce(d.right_context, '') AS "right",
     (d.row_bin + 0.5) / 8 AS height, s.alternatives,
-    s.triage = 'ambiguous' OR $all AS is_open,
+    s.triage = 'ambiguous' OR $all OR ($free AND s.triage = 'unasked') AS is_open,
     b.word_text IS NOT NULL OR c.verdict_key IS NOT NULL AS is_bought,
     c.verdict_key AS carried_answer
 FROM similarity_matches s SEMI JOIN chunk USING (label_type, merchant_key)
@@ -51,7 +51,8 @@ LEFT JOIN carried_answers c USING ({LABEL_COLUMNS})
 LEFT JOIN bought b ON (b.label_type, b.merchant_key, b.word_text)
     = (s.label_type, s.merchant_key, w.text)
 ANTI JOIN rule_decisions USING ({LABEL_COLUMNS})
-WHERE (s.triage = 'ambiguous' OR $all OR b.word_text IS NOT NULL
+WHERE (s.triage = 'ambiguous' OR $all OR ($free AND s.triage = 'unasked')
+        OR b.word_text IS NOT NULL
         OR ($bought AND c.verdict_key IS NOT NULL))
     AND l.validation_status <> 'INVALID'
 ORDER BY s.merchant_key, s.label, {qualified("s", WORD_KEY)}
@@ -72,10 +73,17 @@ FROM texts GROUP BY merchant_key, label
 _SKIPPED: Final = f"""
 SELECT s.label_type, s.merchant_key,
     count(*) FILTER (WHERE r.rule_id IS NOT NULL OR s.looks_right IS NOT NULL
-        OR (s.triage <> 'ambiguous' AND NOT $all))
+        OR (s.triage NOT IN ('ambiguous', 'unasked') AND NOT $all))
 FROM similarity_matches s SEMI JOIN chunk USING (label_type, merchant_key)
 LEFT JOIN rule_decisions r USING ({LABEL_COLUMNS})
 GROUP BY ALL
+"""
+
+_UNASKED: Final = f"""
+SELECT {qualified("s", LABEL_KEY)}, s.merchant_key
+FROM similarity_matches s SEMI JOIN chunk USING (label_type, merchant_key)
+ANTI JOIN rule_decisions USING ({LABEL_COLUMNS})
+WHERE s.triage = 'unasked' ORDER BY s.merchant_key, s.label, {qualified("s", WORD_KEY)}
 """
 
 
@@ -86,6 +94,8 @@ class ChunkQuestions:
     Attributes:
         questions: per partition, in the order of the labels' keys; every partition is there.
         without_word: labels whose word has not arrived, per partition; they cannot be judged.
+        unasked: labels that are not worth a question, per partition; those with a question that an
+            answer may have been bought to are among them.
         skipped: labels that similarity, a rule or a person's rejection decides, per partition;
             questions about labels that are not open are among them.
         fingerprints: per merchant, read in the same transaction.
@@ -93,12 +103,18 @@ class ChunkQuestions:
 
     questions: Mapping[PartitionKey, list[Question]]
     without_word: Mapping[PartitionKey, list[LabelKey]]
+    unasked: Mapping[PartitionKey, list[LabelKey]]
     skipped: Mapping[PartitionKey, int]
     fingerprints: dict[str, str]
 
 
 def read_questions(
-    con: duckdb.DuckDBPyConnection, chunk: Chunk, *, all_labels: bool = False, bought: bool = False
+    con: duckdb.DuckDBPyConnection,
+    chunk: Chunk,
+    *,
+    all_labels: bool = False,
+    bought: bool = False,
+    free: bool = False,
 ) -> ChunkQuestions:
     """Read the questions of a chunk of scored labels.
 
@@ -108,6 +124,7 @@ def read_questions(
         all_labels: ask about the labels that similarity has decided, too; never about those that
             a person has rejected.
         bought: include those that an answer may have been bought about, open or not.
+        free: questions cost nothing, so that none is left unasked.
     """
     con.register("chunk", chunk.table())
     examples = {
@@ -116,7 +133,7 @@ def read_questions(
     }
     questions: dict[PartitionKey, list[Question]] = {key: [] for key in chunk.partitions}
     without_word: dict[PartitionKey, list[LabelKey]] = {key: [] for key in chunk.partitions}
-    for row in _rows(con, all_labels, bought):
+    for row in _rows(con, all_labels, bought, free):
         key = LabelKey(*(row.pop(name) for name in LABEL_KEY))
         partition = PartitionKey(key.label, row["merchant_key"])
         if row["word_text"] is None:
@@ -138,11 +155,17 @@ def read_questions(
         PartitionKey(label_type, merchant): count
         for label_type, merchant, count in con.execute(_SKIPPED, {"all": all_labels}).fetchall()
     }
-    return ChunkQuestions(
-        questions, without_word, skipped, merchant_fingerprints(con, chunk.merchants)
-    )
+    unasked: dict[PartitionKey, list[LabelKey]] = {key: [] for key in chunk.partitions}
+    if not (all_labels or free):
+        for *values, merchant in con.execute(_UNASKED).fetchall():
+            label = LabelKey(*values)
+            unasked[PartitionKey(label.label, merchant)].append(label)
+    fingerprints = merchant_fingerprints(con, chunk.merchants)
+    return ChunkQuestions(questions, without_word, unasked, skipped, fingerprints)
 
 
-def _rows(con: duckdb.DuckDBPyConnection, all_labels: bool, bought: bool) -> list[dict[str, Any]]:
-    parameters = {"all": all_labels, "bought": bought}
+def _rows(
+    con: duckdb.DuckDBPyConnection, all_labels: bool, bought: bool, free: bool
+) -> list[dict[str, Any]]:
+    parameters = {"all": all_labels, "bought": bought, "free": free}
     return con.execute(_QUESTIONS, parameters).to_arrow_table().to_pylist()

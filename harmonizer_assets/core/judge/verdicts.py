@@ -36,6 +36,10 @@ SELECT label_type, merchant_key,
 FROM judgements SEMI JOIN chunk USING (label_type, merchant_key) GROUP BY ALL
 """
 
+_NOT_ASKED: Final = (
+    "not asked: without a guarantee only the most suspicious labels are; validate those that "
+    "`harmonizer next` names, and some at random"
+)
 
 _DEAD_PARTITIONS: Final = f"""
 CREATE OR REPLACE TEMP TABLE dead_partitions AS
@@ -91,6 +95,11 @@ class PartitionVerdicts:
     partition: PartitionKey
     verdicts: list[Verdict] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
+
+
+def not_asked(keys: Iterable[LabelKey]) -> list[Verdict]:
+    """Make the verdicts on labels that are not worth a question."""
+    return [Verdict(key, None, "unresolved", reasoning=_NOT_ASKED) for key in keys]
 
 
 def without_word(keys: Iterable[LabelKey]) -> list[Verdict]:

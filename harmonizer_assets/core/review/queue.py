@@ -36,7 +36,7 @@ MOST_LISTED: Final = 50
 _N_SETTLED: Final = f"""
 CASE WHEN action NOT IN ('{Action.MOVE}', '{Action.MARK_INVALID}') THEN n_alike
     ELSE greatest(n_alike, least({MOST_LISTED},
-        count(*) FILTER (NOT is_blind) OVER (PARTITION BY label, action, to_label))) END
+        count(CASE WHEN NOT is_blind THEN 1 END) OVER (PARTITION BY label, action, to_label))) END
 """
 # Labels that look right are asked about only where that would teach much.
 _QUEUE: Final = f"""
@@ -188,8 +188,9 @@ def open_items(
     return warehouse.query(
         f"""
         SELECT q.* EXCLUDE (is_settled, is_mine),
-            count(*) FILTER (NOT is_blind) OVER (PARTITION BY kind_id) AS n_open,
-            count(*) FILTER (NOT is_blind) OVER (PARTITION BY label, action, to_label) AS n_listed
+            count(CASE WHEN NOT is_blind THEN 1 END) OVER (PARTITION BY kind_id) AS n_open,
+            count(CASE WHEN NOT is_blind THEN 1 END)
+                OVER (PARTITION BY label, action, to_label) AS n_listed
         FROM ({_states(settlement)}) q
         WHERE NOT is_mine AND NOT is_settled AND {_FILTERED}
         QUALIFY is_blind OR is_disputed OR $kind_id IS NOT NULL
@@ -249,8 +250,9 @@ def queued_item(
     rows = warehouse.query(
         f"""
         SELECT * EXCLUDE (is_settled, is_mine) FROM (
-            SELECT *, count(*) FILTER ({_LISTED}) OVER (PARTITION BY kind_id) AS n_open,
-                count(*) FILTER ({_LISTED}) OVER (PARTITION BY label, action, to_label) AS n_listed
+            SELECT *, count(CASE WHEN {_LISTED} THEN 1 END) OVER (PARTITION BY kind_id) AS n_open,
+                count(CASE WHEN {_LISTED} THEN 1 END)
+                    OVER (PARTITION BY label, action, to_label) AS n_listed
             FROM ({_states(settlement)})
         ) WHERE {LABEL_GIVEN}
         """,

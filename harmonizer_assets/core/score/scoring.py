@@ -41,7 +41,8 @@ class Scores:
     Attributes:
         outlier_score: shape (n,), 0..1, higher is more suspicious.
         without_status: shape (n,), what `outlier_score` would be if the status were not known.
-        triage: shape (n,), `valid`, `outlier` or `ambiguous`.
+        triage: shape (n,), `valid`, `outlier`, `ambiguous`, or `unasked`: neither decided nor
+            worth a question that costs something.
         looks_right: shape (n,), for labels that a person has rejected, whether they look right;
             None for all others.
         unknown_because: shape (n,), why nothing can be known about a label, whose score is then
@@ -117,8 +118,9 @@ def score_with_model(
             valid | rare,
             unseen <= model.thresholds.accept,
             unseen >= model.thresholds.reject,
+            unseen <= model.thresholds.ask,
         ],
-        ["outlier", "ambiguous", "valid", "ambiguous", "valid", "outlier"],
+        ["outlier", "ambiguous", "valid", "ambiguous", "valid", "outlier", "unasked"],
         "ambiguous",
     )
     return Scores(

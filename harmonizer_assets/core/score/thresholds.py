@@ -41,6 +41,8 @@ class Thresholds:
         rejected_right_level: bound on the expected share of right labels among the rejected; None
             where none is rejected.
         reason: why there is no guarantee; empty where there is one.
+        ask: of the labels between the two, those up to this P(wrong) are not asked about, since
+            without a guarantee they would be too many; negative where all are.
     """
 
     accept: float
@@ -49,6 +51,7 @@ class Thresholds:
     accepted_wrong_bound: float | None
     rejected_right_level: float | None
     reason: str = ""
+    ask: float = -1.0
 
 
 def choose_thresholds(
@@ -63,17 +66,25 @@ def choose_thresholds(
         wrong_share: estimated share of wrong ones among the latter.
         settings: alpha, confidence, and the bounds that no threshold passes.
     """
-    if reason := _why_no_guarantee(right, wrong, unknown, settings.least_validated):
-        return Thresholds(settings.alpha / 10, 2.0, len(right), None, None, reason)
-    accept, bound = _accept(np.sort(right), np.sort(wrong), wrong_share, settings)
-    reject = _reject(np.sort(right), unknown, settings)
+    reason = _why_no_guarantee(right, wrong, unknown, settings.least_validated)
+    if reason:
+        accept, reject, bound = settings.alpha / 10, 2.0, None
+    else:
+        accept, bound = _accept(np.sort(right), np.sort(wrong), wrong_share, settings)
+        reject = max(_reject(np.sort(right), unknown, settings), accept)
+        if bound is None:
+            reason = "no threshold keeps the guarantee: no label is accepted without a question"
+    ask = -1.0 if bound is not None else _ask(unknown, accept, reject, settings.ask_at_most)
+    if ask >= 0:
+        reason += f", and only the most suspicious {settings.ask_at_most:.0%} are asked about"
     return Thresholds(
         accept,
-        max(reject, accept),
+        reject,
         len(right),
         bound,
         settings.alpha if reject <= 1 else None,
-        "" if bound is not None else "no threshold keeps the guarantee: all labels are asked about",
+        reason,
+        ask,
     )
 
 
@@ -81,8 +92,8 @@ def _why_no_guarantee(right: Floats, wrong: Floats, unknown: Floats, enough: int
     """Say why labels that are known to be right or wrong give no guarantee; empty where they do."""
     if min(len(right), len(wrong)) < enough:
         return (
-            f"{len(right)} validated labels are too few for a guarantee ({enough} are needed): all "
-            "but the clearest labels are asked about"
+            f"{len(right)} validated labels are too few for a guarantee ({enough} are needed): "
+            "only the clearest labels are accepted without a question"
         )
     if len(unknown) and not _is_fair(right, unknown):
         return (
@@ -131,6 +142,13 @@ def _accept(
         elif guaranteed is not None:
             break
     return accepted, guaranteed
+
+
+def _ask(unknown: Floats, accept: float, reject: float, most: float) -> float:
+    """Find the P(wrong) above which labels are asked about; negative where all are."""
+    between = np.sort(unknown[(unknown > accept) & (unknown < reject)])
+    left = len(between) - int(most * len(unknown))
+    return float(between[left - 1]) if left > 0 else -1.0
 
 
 def _reject(right: Floats, unknown: Floats, settings: TriageSettings) -> float:

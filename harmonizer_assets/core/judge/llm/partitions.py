@@ -13,7 +13,7 @@ from harmonizer_assets.core.judge.llm.memory.carried import Carried, settle_carr
 from harmonizer_assets.core.judge.llm.wire.answers import Answer
 from harmonizer_assets.core.judge.llm.wire.prompt import Ask, Prompts
 from harmonizer_assets.core.judge.questions import ChunkQuestions, read_questions
-from harmonizer_assets.core.judge.verdicts import PartitionVerdicts, without_word
+from harmonizer_assets.core.judge.verdicts import PartitionVerdicts, not_asked, without_word
 from harmonizer_assets.core.records.label import DeadLetter, LabelKey, Question, Verdict
 from harmonizer_assets.core.records.partition import PartitionKey
 from harmonizer_assets.core.stages.stage import Chunk
@@ -27,6 +27,7 @@ class PreparedPartition:
     Attributes:
         questions: one per label that is to be judged.
         without_word: verdicts on labels whose word has not arrived.
+        unasked: labels that are not worth a question, unless an answer has been bought before.
         skipped: how many labels similar words or a rule decide.
         labels: how many labels it has in all.
         fingerprint: of the merchant's labels.
@@ -38,6 +39,7 @@ class PreparedPartition:
     key: PartitionKey
     questions: Sequence[Question]
     without_word: list[Verdict]
+    unasked: set[LabelKey]
     skipped: int
     labels: int
     fingerprint: str
@@ -58,8 +60,10 @@ class PreparedPartition:
             for question, key in zip(self.questions, self.keys, strict=True)
             if question.is_open or key in self.cached
         ]
-        self.skipped -= sum(not question.is_open for question, _ in kept)
         self.questions = [question for question, _ in kept]
+        bought = {question.key for question in self.questions if not question.is_open}
+        self.skipped -= len(bought - self.unasked)
+        self.unasked -= bought
         self.keys = [key for _, key in kept]
         asked = {*self.keys}.difference(self.cached)
         self.asks = {key: ask for key, ask in self.asks.items() if key in asked}
@@ -78,7 +82,7 @@ class PreparedPartition:
         Args:
             looks: answers on a second look, by label.
         """
-        made = PartitionVerdicts(self.key, list(self.without_word))
+        made = PartitionVerdicts(self.key, [*self.without_word, *not_asked(sorted(self.unasked))])
         told: set[str] = set()
         for question, key in zip(self.questions, self.keys, strict=True):
             answer, ask = self.answer(key), self.asks.get(key)
@@ -141,7 +145,7 @@ class Preparer:
             key: of the usage.
             questions: that are all open.
         """
-        partition = PreparedPartition(key, questions, [], 0, len(questions), "")
+        partition = PreparedPartition(key, questions, [], set(), 0, len(questions), "")
         [prepared] = self._with_cached([self._worded(partition)])
         return prepared
 
@@ -177,6 +181,7 @@ class Preparer:
             key,
             questions,
             without_word(asked.without_word[key]),
+            set(asked.unasked[key]),
             asked.skipped.get(key, 0),
             chunk.labels[key],
             asked.fingerprints.get(key.merchant_key, ""),

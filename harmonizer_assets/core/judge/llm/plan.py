@@ -30,6 +30,7 @@ class Plan:
     Attributes:
         labels: labels in the partitions that are not up to date.
         skipped_by_similarity: decided without a model.
+        unasked: not worth a question as long as there is no guarantee.
         cache_hits: questions whose answer is cached, or that equal the question about another word.
         words: questions that would be asked.
         usd: None when the model's price is not known.
@@ -44,6 +45,7 @@ class Plan:
     labels: int
     skipped_by_similarity: int
     without_word: int
+    unasked: int
     cache_hits: int
     words: int
     calls: int
@@ -138,6 +140,7 @@ def _counts(partitions: Sequence[PreparedPartition]) -> dict[str, int]:
         "labels": sum(one.labels for one in partitions),
         "skipped_by_similarity": sum(one.skipped for one in partitions),
         "without_word": sum(len(one.without_word) for one in partitions),
+        "unasked": sum(len(one.unasked) for one in partitions),
         "cache_hits": sum(len(one.questions) - len(one.asks) for one in partitions),
     }
 
