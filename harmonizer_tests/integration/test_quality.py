@@ -39,13 +39,15 @@ def decisions(wrong, score, **given):
     n = len(wrong)
     score = np.array(score, dtype=float)
     nothing = np.full(n, None, dtype=object)
+    accepted, rejected = given.get("accepted", score < 0.2), given.get("rejected", score > 0.8)
     return Decisions(
         wrong=np.array(wrong, dtype=bool),
         score=score,
         flagged=given.get("flagged", score > 0.5),
         unresolved=np.zeros(n, dtype=bool),
-        accepted=given.get("accepted", score < 0.2),
-        rejected=given.get("rejected", score > 0.8),
+        accepted=accepted,
+        rejected=rejected,
+        asked=given.get("asked", ~(accepted | rejected)),
         validated=given.get("validated", np.zeros(n, dtype=bool)),
         true_label=given.get("true_label", nothing),
         suggested=given.get("suggested", nothing),
@@ -67,6 +69,12 @@ def test_figures_are_those_of_a_small_example_by_hand():
     assert found.accepted_wrong_share == 0.0
     assert found.rejected_right_share == pytest.approx(0.5)
     assert found.brier == pytest.approx((0.01 + 0.7225 + 0.16 + 0.09 + 0.01) / 5)
+
+
+def test_labels_that_nothing_decides_and_no_model_is_asked_about_count_as_neither():
+    asked = np.array([True, False, False, False])
+    found = measure(decisions([1, 0, 0, 0], [0.7, 0.6, 0.5, 0.1], asked=asked))
+    assert (found.asked, found.asked_share) == (1, 0.25)
 
 
 def test_calibration_looks_at_labels_that_nobody_has_validated():

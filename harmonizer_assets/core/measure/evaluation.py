@@ -183,6 +183,7 @@ def _decisions(rows: pa.Table) -> Decisions:
         unresolved=mask(rows["is_outlier"].is_null()),
         accepted=triage == "valid",
         rejected=triage == "outlier",
+        asked=triage == "ambiguous",
         validated=objects("validation_status") == Status.VALID,
         true_label=objects("true_label"),
         suggested=objects("suggested_label"),

@@ -31,6 +31,8 @@ class Decisions:
         flagged: shape (n,), whether it was decided to be an outlier.
         unresolved: shape (n,), whether it was left undecided.
         accepted, rejected: shape (n,), whether its score decided it without a question.
+        asked: shape (n,), whether a model would be asked; of those that no score decides, only some
+            are where there is no guarantee.
         validated: shape (n,), whether its status is VALID.
         true_label, suggested: shape (n,), names of label types, or None.
     """
@@ -41,6 +43,7 @@ class Decisions:
     unresolved: Mask
     accepted: Mask
     rejected: Mask
+    asked: Mask
     validated: Mask
     true_label: npt.NDArray[np.object_]
     suggested: npt.NDArray[np.object_]
@@ -71,7 +74,7 @@ class Quality:
         ece: expected calibration error of the score as P(wrong), over ten bins of equal width, on
             labels that are not validated (Naeini et al. 2015).
         brier: mean squared difference of score and truth, on the same labels (Brier 1950).
-        asked: labels that their scores did not decide.
+        asked: labels that a model would be asked about.
         asked_share: asked / labels.
         accepted_wrong_share: share of wrong ones among the labels accepted without a question.
         accepted_wrong_bound: its upper bound at 95 % confidence (Clopper and Pearson 1934).
@@ -181,7 +184,6 @@ def measure(decisions: Decisions) -> Quality:
     order = np.argsort(-score, kind="stable")
     unvalidated = decisions.only(~decisions.validated)
     typed = found & np.array([label is not None for label in decisions.true_label], dtype=bool)
-    asked = ~decisions.accepted & ~decisions.rejected
     return Quality(
         labels=labels,
         errors=errors,
@@ -202,8 +204,8 @@ def measure(decisions: Decisions) -> Quality:
             if len(unvalidated.wrong)
             else None
         ),
-        asked=int(asked.sum()),
-        asked_share=float(asked.mean()) if labels else None,
+        asked=int(decisions.asked.sum()),
+        asked_share=float(decisions.asked.mean()) if labels else None,
         accepted_wrong_share=_rate(wrong & decisions.accepted, decisions.accepted),
         accepted_wrong_bound=_bound(wrong & decisions.accepted, decisions.accepted),
         rejected_right_share=_rate(~wrong & decisions.rejected, decisions.rejected),
