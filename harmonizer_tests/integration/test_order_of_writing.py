@@ -17,13 +17,14 @@ from harmonizer_assets.core.ingest.sources.dynamodb import DynamoSource
 from harmonizer_assets.core.judge.llm.memory.cache import store_answers
 from harmonizer_assets.core.judge.llm.memory.carried import Carried, find_carried
 from harmonizer_assets.core.judge.llm.wire.prompt import PROMPT_VERSION
-from harmonizer_assets.core.judge.verdicts import PartitionVerdicts, without_word, write_verdicts
+from harmonizer_assets.core.judge.verdicts import PartitionVerdicts, unresolved, write_verdicts
 from harmonizer_assets.core.measure.history import read, record_evaluation
 from harmonizer_assets.core.pipeline import Pipeline
 from harmonizer_assets.core.records.label import LABEL_KEY, LabelKey, Question
 from harmonizer_assets.core.records.partition import PartitionKey
 from harmonizer_assets.core.report.drift import drift
 from harmonizer_assets.core.report.page import KEPT, publish_report
+from harmonizer_assets.core.score.unknown import NO_WORD
 from harmonizer_assets.core.store.extra import with_extra_columns
 from harmonizer_tests.support.receipts import shop_receipts, table, write_csv
 
@@ -79,7 +80,7 @@ def test_a_label_without_its_word_is_told_why_the_word_was_quarantined_last(pipe
         submit_batch(pipeline.home, words, None)
         pipeline.ingest()
         set_the_clock_back(pipeline, "quarantine", "quarantined_at")
-    made = PartitionVerdicts(PartitionKey("DATE", "alpha"), without_word([KEY]))
+    made = PartitionVerdicts(PartitionKey("DATE", "alpha"), unresolved([KEY], NO_WORD))
     pipeline.warehouse.write(lambda con: write_verdicts(con, [made]))
     [row] = table(pipeline, "judgements")
     assert "b.csv" in row["reasoning"]

@@ -295,10 +295,10 @@ def test_vectors_that_are_searched_exactly_are_read_once_for_fitting_and_scoring
 @pytest.mark.parametrize("exact", [True, False])
 def test_votes_do_not_depend_on_how_many_threads_blas_has(indexed, monkeypatch, exact):
     search = ExactSearch if exact else IndexSearch
-    threads, nearest = [], search.nearest
+    counts, nearest = [], search.nearest
 
     def watched(self, documents, eligible):
-        threads.extend(
+        counts.extend(
             blas["num_threads"] for blas in threadpool_info() if blas["user_api"] == "blas"
         )
         return nearest(self, documents, eligible)
@@ -308,7 +308,7 @@ def test_votes_do_not_depend_on_how_many_threads_blas_has(indexed, monkeypatch, 
     pipeline = Pipeline(indexed.home, Settings(similarity={"exact_search_limit": limit}))
     with threadpool_limits(2, user_api="blas"):
         assert score(pipeline)
-    assert set(threads) == {1}
+    assert set(counts) == {1}
 
 
 @pytest.mark.parametrize("together", [5_000, 1])

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 from threadpoolctl import threadpool_limits
 
-MOST_THREADS: Final = 4
+_MOST_THREADS: Final = 4
 """Each holds intermediate results of its own."""
 ONE_THREAD: Final = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
@@ -40,7 +40,7 @@ def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> lis
     function spends its time in libraries that release the lock of the interpreter, such as NumPy,
     with `one_blas_thread`, and Chroma.
     """
-    threads = min(len(items), MOST_THREADS, _threads())
+    threads = min(len(items), _MOST_THREADS, _threads())
     if threads < 2 or _SHARES_CORES.get():
         return [function(item) for item in items]
     with ThreadPoolExecutor(threads, initializer=_SHARES_CORES.set, initargs=(True,)) as pool:

@@ -7,8 +7,9 @@ import duckdb
 from harmonizer_assets.core.judge.llm import BoughtAnswers
 from harmonizer_assets.core.judge.offline import OfflineJudge
 from harmonizer_assets.core.judge.questions import read_questions
-from harmonizer_assets.core.judge.verdicts import PartitionVerdicts, without_word, write_verdicts
+from harmonizer_assets.core.judge.verdicts import PartitionVerdicts, unresolved, write_verdicts
 from harmonizer_assets.core.records.label import Question, Verdict
+from harmonizer_assets.core.score.unknown import NO_WORD
 from harmonizer_assets.core.stages.stage import Chunk, ChunkRows
 from harmonizer_assets.core.store.warehouse import Warehouse
 
@@ -58,7 +59,10 @@ class OfflineJudging:
         verdicts = [
             PartitionVerdicts(
                 partition,
-                [*self._decided(con, questions), *without_word(asked.without_word[partition])],
+                [
+                    *self._decided(con, questions),
+                    *unresolved(asked.without_word[partition], NO_WORD),
+                ],
             )
             for partition, questions in asked.questions.items()
         ]

@@ -83,7 +83,7 @@ _UNASKED: Final = f"""
 SELECT {qualified("s", LABEL_KEY)}, s.merchant_key
 FROM similarity_matches s SEMI JOIN chunk USING (label_type, merchant_key)
 ANTI JOIN rule_decisions USING ({LABEL_COLUMNS})
-WHERE s.triage = 'unasked' ORDER BY s.merchant_key, s.label, {qualified("s", WORD_KEY)}
+WHERE s.triage = 'unasked'
 """
 
 
@@ -103,7 +103,7 @@ class ChunkQuestions:
 
     questions: Mapping[PartitionKey, list[Question]]
     without_word: Mapping[PartitionKey, list[LabelKey]]
-    unasked: Mapping[PartitionKey, list[LabelKey]]
+    unasked: Mapping[PartitionKey, set[LabelKey]]
     skipped: Mapping[PartitionKey, int]
     fingerprints: dict[str, str]
 
@@ -155,11 +155,11 @@ def read_questions(
         PartitionKey(label_type, merchant): count
         for label_type, merchant, count in con.execute(_SKIPPED, {"all": all_labels}).fetchall()
     }
-    unasked: dict[PartitionKey, list[LabelKey]] = {key: [] for key in chunk.partitions}
+    unasked: dict[PartitionKey, set[LabelKey]] = {key: set() for key in chunk.partitions}
     if not (all_labels or free):
         for *values, merchant in con.execute(_UNASKED).fetchall():
             label = LabelKey(*values)
-            unasked[PartitionKey(label.label, merchant)].append(label)
+            unasked[PartitionKey(label.label, merchant)].add(label)
     fingerprints = merchant_fingerprints(con, chunk.merchants)
     return ChunkQuestions(questions, without_word, unasked, skipped, fingerprints)
 

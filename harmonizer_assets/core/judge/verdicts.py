@@ -36,7 +36,7 @@ SELECT label_type, merchant_key,
 FROM judgements SEMI JOIN chunk USING (label_type, merchant_key) GROUP BY ALL
 """
 
-_NOT_ASKED: Final = (
+NOT_ASKED: Final = (
     "not asked: without a guarantee only the most suspicious labels are; validate those that "
     "`harmonizer next` names, and some at random"
 )
@@ -97,14 +97,9 @@ class PartitionVerdicts:
     dead_letters: list[DeadLetter] = field(default_factory=list)
 
 
-def not_asked(keys: Iterable[LabelKey]) -> list[Verdict]:
-    """Make the verdicts on labels that are not worth a question."""
-    return [Verdict(key, None, "unresolved", reasoning=_NOT_ASKED) for key in keys]
-
-
-def without_word(keys: Iterable[LabelKey]) -> list[Verdict]:
-    """Make the verdicts on labels whose word has not arrived."""
-    return [Verdict(key, None, "unresolved", reasoning=NO_WORD) for key in keys]
+def unresolved(keys: Iterable[LabelKey], because: str) -> list[Verdict]:
+    """Make the verdicts on labels that no judge is asked about, with the reason."""
+    return [Verdict(key, None, "unresolved", reasoning=because) for key in keys]
 
 
 def write_verdicts(con: duckdb.DuckDBPyConnection, made: Sequence[PartitionVerdicts]) -> None:

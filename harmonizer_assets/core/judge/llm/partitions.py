@@ -13,9 +13,10 @@ from harmonizer_assets.core.judge.llm.memory.carried import Carried, settle_carr
 from harmonizer_assets.core.judge.llm.wire.answers import Answer
 from harmonizer_assets.core.judge.llm.wire.prompt import Ask, Prompts
 from harmonizer_assets.core.judge.questions import ChunkQuestions, read_questions
-from harmonizer_assets.core.judge.verdicts import PartitionVerdicts, not_asked, without_word
+from harmonizer_assets.core.judge.verdicts import NOT_ASKED, PartitionVerdicts, unresolved
 from harmonizer_assets.core.records.label import DeadLetter, LabelKey, Question, Verdict
 from harmonizer_assets.core.records.partition import PartitionKey
+from harmonizer_assets.core.score.unknown import NO_WORD
 from harmonizer_assets.core.stages.stage import Chunk
 from harmonizer_assets.core.store.warehouse import Warehouse
 
@@ -63,7 +64,7 @@ class PreparedPartition:
         self.questions = [question for question, _ in kept]
         bought = {question.key for question in self.questions if not question.is_open}
         self.skipped -= len(bought - self.unasked)
-        self.unasked -= bought
+        self.unasked = self.unasked - bought
         self.keys = [key for _, key in kept]
         asked = {*self.keys}.difference(self.cached)
         self.asks = {key: ask for key, ask in self.asks.items() if key in asked}
@@ -82,7 +83,9 @@ class PreparedPartition:
         Args:
             looks: answers on a second look, by label.
         """
-        made = PartitionVerdicts(self.key, [*self.without_word, *not_asked(sorted(self.unasked))])
+        made = PartitionVerdicts(
+            self.key, [*self.without_word, *unresolved(sorted(self.unasked), NOT_ASKED)]
+        )
         told: set[str] = set()
         for question, key in zip(self.questions, self.keys, strict=True):
             answer, ask = self.answer(key), self.asks.get(key)
@@ -180,8 +183,8 @@ class Preparer:
         partition = PreparedPartition(
             key,
             questions,
-            without_word(asked.without_word[key]),
-            set(asked.unasked[key]),
+            unresolved(asked.without_word[key], NO_WORD),
+            asked.unasked[key],
             asked.skipped.get(key, 0),
             chunk.labels[key],
             asked.fingerprints.get(key.merchant_key, ""),
